@@ -1,0 +1,376 @@
+"""Everything that is said on the wire, as frozen records.
+
+An *object* is one message with its tensors: ``pack`` writes it as
+
+    u32 little-endian length of the head | head: MessagePack of the record | tensors, raw little-endian, back to back
+
+Records are tagged with their name, so that a reader always knows what it holds. No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
+
+from contract.errors import WireError
+from contract.task import RoundPlan, TaskSpec
+from hardware.energy import EnergyReading
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+Uid = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Meta(ge=0)]
+Verdict = Literal["exact", "recovered", "partial", "failed", "refused"]
+
+MAX_HEAD_BYTES = 1 << 20
+_LENGTH = struct.Struct("<I")
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Base of all records on the wire."""
+
+
+class TensorRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One tensor of an object: where its bytes are and how they decode.
+
+    Attributes:
+        name: Parameter name.
+        shape: Logical shape after decoding.
+        codec: Codec that packed it.
+        nbytes: Length of its bytes in the object.
+        scale: Step of a uniform quantiser; 1 for float codecs.
+    """
+
+    name: Annotated[str, Meta(max_length=128)]
+    shape: Annotated[tuple[Count, ...], Meta(max_length=8)]
+    codec: Annotated[str, Meta(max_length=32)]
+    nbytes: Count
+    scale: float = 1.0
+
+
+class NodeState(Message, frozen=True, kw_only=True):
+    """Birth, heartbeat of counters, and death of a device. Retained; the last will has `status="offline"`.
+
+    `epoch` counts the device's starts, so that a will of an earlier life is ignored.
+    """
+
+    node: Name
+    epoch: Count
+    status: Literal["online", "offline"]
+    board: str = ""
+    engine: str = ""
+    meter: str = ""
+    samples: Count = 0
+    published: Count = 0
+    acknowledged: Count = 0
+    pending: Count = 0
+
+
+class TaskManifest(Message, frozen=True, kw_only=True):
+    """The task of the run. Retained."""
+
+    run: Name
+    task: TaskSpec
+    task_hash: Sha256
+
+
+class ServerState(Message, frozen=True, kw_only=True):
+    """What the server is doing. Retained; the last will has `status="offline"`.
+
+    Attributes:
+        status: `waiting` for devices, a round is `open` or `closed`, the run is `finished`, the server `offline`.
+        epoch: Counts the server's starts.
+        round: Current round, from 1; 0 before the first.
+        rounds: Rounds of the whole schedule.
+        attempt: How often this round has been opened (again after a round without updates or a restart).
+        plan: How updates of this round are made.
+        model_version: Version of the model that the updates start from.
+        model_sha256: SHA-256 of that model's object.
+        task_hash: The task.
+        selected: Devices asked for an update.
+        deadline_s: Seconds from opening to closing.
+    """
+
+    run: Name
+    status: Literal["waiting", "open", "closed", "finished", "offline"]
+    epoch: Count
+    round: Count = 0
+    rounds: Count = 0
+    attempt: Count = 0
+    plan: RoundPlan = RoundPlan()
+    model_version: Count = 0
+    model_sha256: str = ""
+    task_hash: str = ""
+    selected: tuple[Name, ...] = ()
+    deadline_s: float = 0.0
+
+
+class Model(Message, frozen=True, kw_only=True):
+    """A model: its parameters follow as fp32 tensors."""
+
+    version: Count
+    task_hash: Sha256
+    tensors: tuple[TensorRecord, ...]
+
+
+class Update(Message, frozen=True, kw_only=True):
+    """A client update: its tensors follow.
+
+    Attributes:
+        uid: Names this update for ever; 128 random bits as hex.
+        epoch: The device's life in which it was made.
+        samples: Number of samples drawn (with repetition) for it: the aggregation weight.
+        loss: Mean training loss over the local steps.
+    """
+
+    uid: Uid
+    node: Name
+    epoch: Count
+    round: Count
+    model_version: Count
+    task_hash: Sha256
+    plan: RoundPlan
+    samples: Annotated[int, Meta(ge=1)]
+    loss: float
+    tensors: tuple[TensorRecord, ...]
+
+
+class Ack(Message, frozen=True, kw_only=True):
+    """The server's verdict on one object of a device.
+
+    Attributes:
+        status: `admitted` (now or earlier: it is in the ledger), `refused` with a reason, or `missing` with the
+            chunks to send again.
+    """
+
+    uid: Uid
+    status: Literal["admitted", "refused", "missing"]
+    reason: str = ""
+    missing: tuple[Count, ...] = ()
+
+
+class Operations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Operations counted for one update, forward and backward, over all local steps.
+
+    Attributes:
+        macs: Multiply-accumulates (dense, or with a non-binary input).
+        acs: Accumulates caused by spikes: counted from the spikes that really occurred.
+        membrane_updates: Neuron state updates.
+        backward_macs: Multiply-accumulates of the backward pass.
+        memory_bytes: Bytes of weights and state moved.
+        spikes: Spikes emitted by hidden neurons.
+        spike_sites: Places where a spike could have occurred (neurons × steps × samples).
+    """
+
+    macs: Count = 0
+    acs: Count = 0
+    membrane_updates: Count = 0
+    backward_macs: Count = 0
+    memory_bytes: Count = 0
+    spikes: Count = 0
+    spike_sites: Count = 0
+
+
+class PhaseEnergy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All readings of one phase: measured beside modelled, never added up."""
+
+    phase: str
+    readings: tuple[EnergyReading, ...]
+
+
+class EnergyReport(Message, frozen=True, kw_only=True):
+    """What one update cost. Sent after its acknowledgement; the attacker may not read it."""
+
+    uid: Uid
+    update_uid: Uid
+    node: Name
+    round: Count
+    operations: Operations
+    payload_bytes: Count
+    phases: tuple[PhaseEnergy, ...]
+
+
+class AttackResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one attack made of one update. Its images follow as one float32 tensor of the object, if it has any.
+
+    Attributes:
+        attack: Name of the attack.
+        verdict: `exact` (certified), `recovered` (uncertified), `partial`, `failed`, or `refused` by the threat model.
+        reason: Why it failed or was refused; or what the certificate is.
+        seconds: Wall time of the attack.
+        objective: Value of what the attack minimised; `None` for closed forms.
+        labels: Labels found, one per image; empty when it has none.
+        images: Index into `Reconstruction.tensors`, -1 when there is no image.
+    """
+
+    attack: str
+    verdict: Verdict
+    reason: str = ""
+    seconds: float = 0.0
+    objective: float | None = None
+    labels: tuple[int, ...] = ()
+    images: int = -1
+
+
+class Reconstruction(Message, frozen=True, kw_only=True):
+    """The attacker's answer to one mirrored update; it goes to the device that owns the truth."""
+
+    uid: Uid
+    update_uid: Uid
+    node: Name
+    round: Count
+    results: tuple[AttackResult, ...]
+    tensors: tuple[TensorRecord, ...] = ()
+
+
+class AttackScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One attack's result, held against the truth on the device.
+
+    Attributes:
+        psnr_db: Best PSNR over all pairs of a reconstruction and a true sample; `None` without a usable image.
+        ssim: SSIM of that pair; `None` for samples that are not images.
+        sample: Index of the true sample of that pair within the update; -1 without.
+        candidate: Index of the reconstruction of that pair; -1 without.
+        wrong_sample_db: Negative control: the same reconstructions against as many other samples of the device.
+        mean_image_db: Negative control: the mean of the device's samples against the true samples.
+        labels_right: Labels that agree with the truth (as multisets), `None` when the attack names none.
+    """
+
+    attack: str
+    verdict: Verdict
+    reason: str = ""
+    seconds: float = 0.0
+    objective: float | None = None
+    psnr_db: float | None = None
+    ssim: float | None = None
+    sample: int = -1
+    candidate: int = -1
+    wrong_sample_db: float | None = None
+    mean_image_db: float | None = None
+    labels_right: int | None = None
+
+
+class Score(Message, frozen=True, kw_only=True):
+    """All attacks on one update, scored by the device that owns the truth."""
+
+    uid: Uid
+    update_uid: Uid
+    node: Name
+    round: Count
+    samples: Count
+    attacks: tuple[AttackScore, ...]
+
+
+class Truth(Message, frozen=True, kw_only=True):
+    """True inputs of one update, in lab mode only: the samples that `Score` names, as one float32 tensor.
+
+    Attributes:
+        indices: Index within the update of each sample in the tensor.
+        labels: Their labels.
+    """
+
+    uid: Uid
+    update_uid: Uid
+    node: Name
+    round: Count
+    indices: tuple[Count, ...]
+    labels: tuple[int, ...]
+    tensors: tuple[TensorRecord, ...]
+
+
+AnyMessage = (
+    NodeState
+    | TaskManifest
+    | ServerState
+    | Model
+    | Update
+    | Ack
+    | EnergyReport
+    | Reconstruction
+    | Score
+    | Truth
+)
+MESSAGES: tuple[type[Message], ...] = (
+    NodeState,
+    TaskManifest,
+    ServerState,
+    Model,
+    Update,
+    Ack,
+    EnergyReport,
+    Reconstruction,
+    Score,
+    Truth,
+)
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode(message: Message) -> bytes:
+    """A message without tensors as MessagePack (topics `node/`, `server/`, `task/`, `ack/`)."""
+    return _ENCODER.encode(message)
+
+
+M = TypeVar("M", bound=Message)
+
+
+def decode(payload: bytes | memoryview, expected: type[M]) -> M:
+    """Reads a message without tensors.
+
+    Raises:
+        WireError: Not MessagePack, not of the schema, or another message than `expected`.
+    """
+    try:
+        message = _DECODER.decode(payload)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise WireError(f"not a {expected.__name__}: {error}") from error
+    if type(message) is not expected:
+        raise WireError(f"expected a {expected.__name__}, found a {type(message).__name__}")
+    return cast("M", message)
+
+
+def pack(message: Message, tensors: Sequence[npt.NDArray[Any] | bytes | memoryview] = ()) -> bytes:
+    """A message and the bytes of its tensors as one object.
+
+    Args:
+        message: The head; its `tensors` field must list the buffers in this order.
+        tensors: Contiguous buffers, little-endian.
+    """
+    head = _ENCODER.encode(message)
+    parts: list[Any] = [_LENGTH.pack(len(head)), head]
+    parts += [memoryview(np.ascontiguousarray(t)).cast("B") if isinstance(t, np.ndarray) else t for t in tensors]
+    return b"".join(parts)
+
+
+def unpack(blob: bytes | memoryview, expected: type[M]) -> tuple[M, tuple[memoryview, ...]]:
+    """The message of an object and a view of each of its tensors; nothing is copied.
+
+    Raises:
+        WireError: Truncated, too long, of another schema, or lengths that do not add up.
+    """
+    view = memoryview(blob)
+    if len(view) < _LENGTH.size:
+        raise WireError(f"object of {len(view)} bytes is shorter than its {_LENGTH.size}-byte length field")
+    (head_bytes,) = _LENGTH.unpack_from(view)
+    if head_bytes > min(MAX_HEAD_BYTES, len(view) - _LENGTH.size):
+        raise WireError(
+            f"head of {head_bytes} bytes: at most {MAX_HEAD_BYTES}, and {len(view) - _LENGTH.size} bytes are there"
+        )
+    offset = _LENGTH.size + head_bytes
+    message = decode(view[_LENGTH.size : offset], expected)
+    views: list[memoryview] = []
+    for record in getattr(message, "tensors", ()):
+        if record.nbytes > len(view) - offset:
+            raise WireError(f"tensor {record.name!r} of {record.nbytes} bytes: {len(view) - offset} bytes are left")
+        views.append(view[offset : offset + record.nbytes])
+        offset += record.nbytes
+    if offset != len(view):
+        raise WireError(f"{len(view) - offset} bytes follow the last tensor")
+    return message, tuple(views)

@@ -1,0 +1,154 @@
+"""TaskSpec: everything that decides what is learnt and how an update comes about. Its hash names the task."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Surrogate = Literal["atan", "fast_sigmoid", "ste", "triangular", "sigmoid", "spike_rate_escape"]
+CodecName = Literal["fp32", "fp16", "int8"]
+
+Positive = Annotated[int, Meta(ge=1)]
+Fraction = Annotated[float, Meta(gt=0, lt=1)]
+
+
+class PartitionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the training samples are dealt to the devices.
+
+    Attributes:
+        kind: `iid` (shuffled, equal parts) or `dirichlet` (label-skewed, Hsu et al. 2019, arXiv 1909.06335).
+        alpha: Concentration of the Dirichlet draw; smaller is more skewed. Read for `dirichlet` only.
+        held_out: Fraction of the data set kept for the server's evaluation.
+    """
+
+    kind: Literal["iid", "dirichlet"] = "iid"
+    alpha: Annotated[float, Meta(gt=0)] = 0.5
+    held_out: Fraction = 0.2
+
+
+class EncodingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a sample in [0, 1] becomes the network's input over time.
+
+    Attributes:
+        kind: `direct` (the same current at each step) or `rate` (Bernoulli spikes, p = gain·x clipped to 1).
+        steps: Number of time steps T.
+        gain: Factor on the intensity before it is encoded.
+    """
+
+    kind: Literal["direct", "rate"] = "direct"
+    steps: Annotated[int, Meta(ge=1, le=1000)] = 10
+    gain: Annotated[float, Meta(gt=0)] = 1.0
+
+
+class NeuronSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """snntorch's Leaky neuron.
+
+    Attributes:
+        beta: Membrane decay per step.
+        threshold: Firing threshold.
+        reset: `subtract`, `zero` or `none`; with snntorch's default one-step delay.
+        surrogate: Derivative used for the spike in the backward pass.
+        surrogate_slope: The surrogate's parameter (atan: alpha; fast_sigmoid, sigmoid, spike_rate_escape: slope;
+            triangular: threshold; not read by ste). `None` takes snntorch's default.
+    """
+
+    beta: Annotated[float, Meta(ge=0, le=1)] = 0.9
+    threshold: Annotated[float, Meta(gt=0)] = 1.0
+    reset: Literal["subtract", "zero", "none"] = "subtract"
+    surrogate: Surrogate = "atan"
+    surrogate_slope: Annotated[float, Meta(gt=0)] | None = None
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The network.
+
+    Attributes:
+        family: `snn` or its `ann` twin: the same layers with an activation in place of each neuron, no time.
+        kind: `fc` (fully connected) or `conv` (strided convolutions, then fully connected layers).
+        hidden: Widths of the fully connected hidden layers; may be empty for `conv`.
+        channels: Output channels of the convolutions; read for `conv` only.
+        kernel: Side of the convolution kernels (padding is kernel // 2).
+        stride: Stride of each convolution.
+        activation: `sigmoid` or `relu`; read for `ann` only.
+        readout: `membrane` (mean membrane of a non-resetting leaky readout) or `spike` (mean spike count).
+            Read for `snn` only.
+        weight_bits: Weights are fake-quantised to this many bits per output channel (`None`: float).
+    """
+
+    family: Literal["snn", "ann"] = "snn"
+    kind: Literal["fc", "conv"] = "fc"
+    hidden: tuple[Positive, ...] = (256,)
+    channels: tuple[Positive, ...] = (8, 16)
+    kernel: Positive = 5
+    stride: Positive = 2
+    activation: Literal["sigmoid", "relu"] = "sigmoid"
+    readout: Literal["membrane", "spike"] = "membrane"
+    weight_bits: Literal[8] | None = 8
+
+
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One learning task. Two parties that hold the same hash hold the same task.
+
+    Attributes:
+        dataset: Name of a data set in `contract.datasets`.
+        partition: How its samples are dealt.
+        encoding: How a sample becomes input over time.
+        model: The network.
+        neuron: The spiking neuron.
+        loss: Mean cross-entropy over the batch.
+        seed: Decides split, initial parameters and, with the node and round, each device's draws.
+    """
+
+    dataset: str = "mnist5k"
+    partition: PartitionSpec = PartitionSpec()
+    encoding: EncodingSpec = EncodingSpec()
+    model: ModelSpec = ModelSpec()
+    neuron: NeuronSpec = NeuronSpec()
+    loss: Literal["cross_entropy"] = "cross_entropy"
+    seed: Annotated[int, Meta(ge=0)] = 1
+
+
+class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the updates of a round are made: one entry of `[[schedule]]`, without its repeat count.
+
+    Attributes:
+        kind: `train` or `audit`. An audit round asks for gradients that serve the curious server, not the model.
+        algorithm: `fedsgd` (the mean gradient of one batch at the global model) or `fedavg` (weights before minus
+            weights after `local_steps` steps of SGD).
+        local_steps: SGD steps per round; exactly 1 for `fedsgd`.
+        batch_size: Samples per step.
+        learning_rate: Step size of the local SGD (`fedavg`).
+        momentum: Momentum of the local SGD (`fedavg`).
+        server_learning_rate: Factor on the aggregate when it is applied.
+        server_momentum: Momentum of the server (Reddi et al. 2021, arXiv 2003.00295, "FedAvgM").
+        codec: How the update is packed.
+        apply: Whether the aggregate changes the model. Default: yes for `train`, no for `audit`.
+    """
+
+    kind: Literal["train", "audit"] = "train"
+    algorithm: Literal["fedavg", "fedsgd"] = "fedavg"
+    local_steps: Positive = 1
+    batch_size: Positive = 32
+    learning_rate: Annotated[float, Meta(gt=0)] = 0.1
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    server_learning_rate: Annotated[float, Meta(gt=0)] = 1.0
+    server_momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    codec: CodecName = "fp32"
+    apply: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.algorithm == "fedsgd" and self.local_steps != 1:
+            raise ValueError(f"local_steps = {self.local_steps} with algorithm 'fedsgd': one gradient is one step; set 1")
+
+    @property
+    def applied(self) -> bool:
+        """Whether the aggregate changes the model."""
+        return self.kind == "train" if self.apply is None else self.apply
+
+
+def task_hash(task: TaskSpec) -> str:
+    """SHA-256 over the task's canonical JSON (sorted keys), as 64 hex digits."""
+    return hashlib.sha256(msgspec.json.encode(task, order="sorted")).hexdigest()

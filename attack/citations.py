@@ -1,0 +1,75 @@
+"""The works that the attacks come from, as BibTeX."""
+
+from __future__ import annotations
+
+from attack.method import Citation
+
+
+def _entry(kind: str, key: str, **fields: str) -> Citation:
+    body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    return Citation(key=key, entry=f"@{kind}{{{key},\n{body}\n}}")
+
+
+CITATIONS: dict[str, Citation] = {
+    citation.key: citation
+    for citation in (
+        _entry(
+            "misc",
+            "zhao2020idlg",
+            title="{iDLG}: Improved Deep Leakage from Gradients",
+            author="Zhao, Bo and Mopuri, Konda Reddy and Bilen, Hakan",
+            year="2020",
+            eprint="2001.02610",
+            archiveprefix="arXiv",
+        ),
+        _entry(
+            "article",
+            "phong2018privacy",
+            title="Privacy-Preserving Deep Learning via Additively Homomorphic Encryption",
+            author="Phong, Le Trieu and Aono, Yoshinori and Hayashi, Takuya and Wang, Lihua and Moriai, Shiho",
+            journal="IEEE Transactions on Information Forensics and Security",
+            volume="13",
+            number="5",
+            pages="1333--1345",
+            year="2018",
+        ),
+        _entry(
+            "inproceedings",
+            "zhu2021rgap",
+            title="{R-GAP}: Recursive Gradient Attack on Privacy",
+            author="Zhu, Junyi and Blaschko, Matthew",
+            booktitle="International Conference on Learning Representations",
+            year="2021",
+            eprint="2010.07733",
+            archiveprefix="arXiv",
+        ),
+        _entry(
+            "inproceedings",
+            "zhu2019dlg",
+            title="Deep Leakage from Gradients",
+            author="Zhu, Ligeng and Liu, Zhijian and Han, Song",
+            booktitle="Advances in Neural Information Processing Systems",
+            year="2019",
+            eprint="1906.08935",
+            archiveprefix="arXiv",
+        ),
+        _entry(
+            "inproceedings",
+            "geiping2020inverting",
+            title="Inverting Gradients: How Easy Is It to Break Privacy in Federated Learning?",
+            author='Geiping, Jonas and Bauermeister, Hartmut and Dr{\\"o}ge, Hannah and Moeller, Michael',
+            booktitle="Advances in Neural Information Processing Systems",
+            year="2020",
+            eprint="2003.14053",
+            archiveprefix="arXiv",
+        ),
+        _entry(
+            "software",
+            "spikeleak",
+            title="spikeleak: what a fleet of spiking edge devices spends, and what it leaks",
+            author="{The spikeleak authors}",
+            year="2026",
+        ),
+    )
+}
+"""Every cited work by its key. `spikeleak` stands for derivations of this project's own, given in the method's file."""

@@ -1,0 +1,210 @@
+"""What an attacker may know. Everything that an attack reads is a value of these types; no truth is among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from contract.codecs import CODECS
+from contract.errors import SpikeleakError
+from contract.messages import TensorRecord
+from contract.task import EncodingSpec, ModelSpec, NeuronSpec, RoundPlan, TaskSpec
+
+Vantage = Literal["server", "broker", "client"]
+Knowledge = Literal["architecture", "neuron", "encoding", "weights", "plan", "labels", "codec"]
+
+Array32 = npt.NDArray[np.float32]
+Array64 = npt.NDArray[np.float64]
+
+
+class NotKnownError(SpikeleakError):
+    """An attack asked for something that the threat model keeps from it."""
+
+
+class ThreatModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the attacker sits and what it knows. The defaults are an honest-but-curious server's.
+
+    Attributes:
+        vantage: `server` and `broker` see each device's update; a fellow `client` sees successive models only.
+        architecture: Layers, activation, readout and weight quantisation.
+        neuron: Decay, threshold, reset and surrogate.
+        encoding: Kind, number of steps and gain.
+        weights: The global parameters that the update started from.
+        plan: Algorithm, local steps, batch size, learning rate and momentum.
+        labels: The labels of the samples, in no promised order.
+        codec: The codec of each tensor and its scale.
+    """
+
+    vantage: Vantage = "server"
+    architecture: bool = True
+    neuron: bool = True
+    encoding: bool = True
+    weights: bool = True
+    plan: bool = True
+    labels: bool = False
+    codec: bool = True
+
+    @property
+    def knowledge(self) -> frozenset[Knowledge]:
+        """The names of all that is known."""
+        names: tuple[Knowledge, ...] = ("architecture", "neuron", "encoding", "weights", "plan", "labels", "codec")
+        return frozenset(name for name in names if getattr(self, name))
+
+
+class LayerGradient(msgspec.Struct, frozen=True, kw_only=True):
+    """Gradient of one layer: weight `[out, in]` or `[out, in, k, k]`, bias `[out]` or `None` without one."""
+
+    name: str
+    weight: Array64
+    bias: Array64 | None
+
+    @property
+    def linear(self) -> bool:
+        """Whether the layer is fully connected."""
+        return self.weight.ndim == 2
+
+
+def _no_parameters() -> Mapping[str, Array32]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Observation:
+    """One update as the attacker sees it. Fields with a leading underscore are read through the guarded properties.
+
+    Attributes:
+        threat: What may be known; reading more raises `NotKnownError`.
+        shape: Shape of one sample, for instance `(1, 28, 28)`. Inputs lie in [0, 1].
+        classes: Number of classes.
+        samples: Samples drawn for the update (batch size × local steps), as the update's head announces.
+        update: Decoded tensors by parameter name, in the network's order: a mean gradient (`fedsgd`) or the weights
+            before minus the weights after (`fedavg`).
+        seed: Seed of the attacker's own random draws.
+        _task: The task (architecture, neuron, encoding).
+        _plan: How the update was made.
+        _parameters: Global parameters before the update; empty when they are not at hand.
+        _records: Codec and scale of each tensor.
+        _labels: Labels given to the attacker, if any.
+    """
+
+    threat: ThreatModel
+    shape: tuple[int, ...]
+    classes: int
+    samples: int
+    update: Mapping[str, Array32]
+    seed: int
+    _task: TaskSpec
+    _plan: RoundPlan
+    _parameters: Mapping[str, Array32] = field(default_factory=_no_parameters)
+    _records: Mapping[str, TensorRecord] = field(default_factory=dict)
+    _labels: tuple[int, ...] | None = None
+
+    def _require(self, *knowledge: Knowledge) -> None:
+        unknown = [name for name in knowledge if name not in self.known]
+        if unknown:
+            raise NotKnownError(f"the threat model keeps {' and '.join(unknown)} from the attacker")
+
+    @cached_property
+    def known(self) -> frozenset[Knowledge]:
+        """What the threat model permits *and* is at hand (labels and weights may be missing)."""
+        known = set(self.threat.knowledge)
+        if not self._parameters:
+            known.discard("weights")
+        if self._labels is None:
+            known.discard("labels")
+        return frozenset(known)
+
+    @property
+    def task(self) -> TaskSpec:
+        """The whole task: architecture, neuron and encoding must be known."""
+        self._require("architecture", "neuron", "encoding")
+        return self._task
+
+    @property
+    def model(self) -> ModelSpec:
+        """The network's layers."""
+        self._require("architecture")
+        return self._task.model
+
+    @property
+    def neuron(self) -> NeuronSpec:
+        """The spiking neuron."""
+        self._require("neuron")
+        return self._task.neuron
+
+    @property
+    def encoding(self) -> EncodingSpec:
+        """How samples become input over time."""
+        self._require("encoding")
+        return self._task.encoding
+
+    @property
+    def plan(self) -> RoundPlan:
+        """Algorithm, local steps, batch size and learning rate."""
+        self._require("plan")
+        return self._plan
+
+    @property
+    def parameters(self) -> Mapping[str, Array32]:
+        """Global parameters before the update, by name, in the network's order."""
+        self._require("weights")
+        return self._parameters
+
+    @property
+    def records(self) -> Mapping[str, TensorRecord]:
+        """Codec and scale of each tensor of the update."""
+        self._require("codec")
+        return self._records
+
+    @property
+    def labels(self) -> tuple[int, ...] | None:
+        """The samples' labels when the threat model grants them, otherwise `None`."""
+        return self._labels if "labels" in self.known else None
+
+    @cached_property
+    def gradient(self) -> Mapping[str, Array64]:
+        """The update as gradients.
+
+        FedSGD: the mean gradient of the batch, as sent. FedAvg with plain SGD: ``(before - after) / lr``, the sum over
+        the local steps of each step's mean gradient (with local momentum a sum with weights of at least 1).
+        """
+        factor = 1.0 if self.plan.algorithm == "fedsgd" else 1.0 / self.plan.learning_rate
+        return {name: tensor.astype(np.float64) * factor for name, tensor in self.update.items()}
+
+    @cached_property
+    def layers(self) -> tuple[LayerGradient, ...]:
+        """Gradients layer by layer, from input to readout; in the update's own scale, so that no plan is needed."""
+        found = []
+        for name, tensor in self.update.items():
+            layer, _, kind = name.rpartition(".")
+            if kind == "weight":
+                bias = self.update.get(f"{layer}.bias")
+                wide = None if bias is None else bias.astype(np.float64)
+                found.append(LayerGradient(name=layer, weight=tensor.astype(np.float64), bias=wide))
+        return tuple(found)
+
+    @property
+    def first_layer(self) -> LayerGradient:
+        """Gradient of the layer that sees the input."""
+        return self.layers[0]
+
+    @property
+    def readout(self) -> LayerGradient:
+        """Gradient of the layer that gives the logits."""
+        return self.layers[-1]
+
+    @property
+    def single(self) -> bool:
+        """Whether the update is the gradient of one sample: FedSGD at batch size 1."""
+        return self.samples == 1 and self.plan.algorithm == "fedsgd"
+
+    def error_bound(self, name: str) -> float:
+        """Largest absolute error that the codec put on one element of `update[name]`."""
+        record = self.records.get(name)
+        return 0.0 if record is None else CODECS[record.codec].error_bound(self.update[name])

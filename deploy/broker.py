@@ -1,0 +1,215 @@
+"""A broker for runs on one machine: mosquitto from PATH, otherwise amqtt embedded, otherwise a clear error.
+
+The broker is a process of its own, on the loopback interface only. `python -m deploy.broker PORT` serves amqtt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from contract.errors import ConfigurationError, EnvironmentFaultError
+from contract.link import Link, LinkSettings
+
+LOOPBACK = "127.0.0.1"
+_START_TIMEOUT_S = 20.0
+
+
+class BrokerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[broker]` of a study.
+
+    Attributes:
+        kind: `auto` (mosquitto if it is on PATH, otherwise amqtt), `mosquitto`, `amqtt`, or `external` (one that runs
+            already at host and port).
+        host: Address of an external broker.
+        port: Its port; for the others 0 takes a free one.
+    """
+
+    kind: Literal["auto", "mosquitto", "amqtt", "external"] = "auto"
+    host: str = LOOPBACK
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+
+
+class Broker(msgspec.Struct, frozen=True, kw_only=True):
+    """A broker that answers."""
+
+    name: str
+    link: LinkSettings
+
+
+def _mosquitto(port: int, directory: Path) -> list[str]:
+    """Command for mosquitto; its configuration goes into `directory`."""
+    program = mosquitto_path()
+    if program is None:
+        raise ConfigurationError("broker.kind = 'mosquitto': not on PATH; install mosquitto or use kind = 'amqtt'")
+    settings = directory / "mosquitto.conf"
+    settings.write_text(
+        f"listener {port} {LOOPBACK}\nallow_anonymous true\npersistence false\n"
+        "max_queued_messages 100000\nmax_inflight_messages 0\nlog_dest stderr\nlog_type error\nlog_type warning\n",
+        encoding="utf-8",
+    )
+    return [program, "-c", str(settings)]
+
+
+def _amqtt(port: int, _directory: Path) -> list[str]:
+    """Command for the embedded broker."""
+    if importlib.util.find_spec("amqtt") is None:
+        raise ConfigurationError("broker.kind = 'amqtt': not installed; pip install 'spikeleak[lab]'")
+    return [sys.executable, "-m", "deploy.broker", str(port)]
+
+
+_COMMANDS: dict[str, Callable[[int, Path], list[str]]] = {"mosquitto": _mosquitto, "amqtt": _amqtt}
+KINDS = tuple(_COMMANDS)
+"""Brokers that this machine can start itself."""
+
+
+def mosquitto_path() -> str | None:
+    """Path of mosquitto; Debian keeps it in /usr/sbin, which is not on every user's PATH."""
+    return shutil.which("mosquitto")
+
+
+def choose(kind: str) -> str:
+    """The broker that `auto` means on this machine.
+
+    Raises:
+        EnvironmentFaultError: There is neither mosquitto nor amqtt.
+    """
+    if kind != "auto":
+        return kind
+    if mosquitto_path() is not None:
+        return "mosquitto"
+    if importlib.util.find_spec("amqtt") is not None:
+        return "amqtt"
+    raise EnvironmentFaultError(
+        "no broker: mosquitto is not on PATH and amqtt is not installed; "
+        "install mosquitto, or 'pip install spikeleak[lab]', or name a running one under [broker]"
+    )
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that is free now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def require_free(port: int) -> None:
+    """Checks that nothing listens on `port`.
+
+    Raises:
+        EnvironmentFaultError: The port is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise EnvironmentFaultError(
+                f"broker.port = {port}: cannot listen on {LOOPBACK}:{port} ({error.strerror}); "
+                "free the port, choose another, or set port = 0 for any free one"
+            ) from error
+
+
+def probe(link: LinkSettings, *, timeout_s: float) -> None:
+    """Connects once and leaves.
+
+    Raises:
+        EnvironmentFaultError: No MQTT broker answers in time.
+    """
+    visitor = Link(link, f"probe-{time.monotonic_ns():x}", on_message=lambda _topic, _payload: None)
+    visitor.start(timeout_s=timeout_s)
+    visitor.stop()
+
+
+@contextlib.contextmanager
+def serve(section: BrokerSection, directory: Path) -> Iterator[Broker]:
+    """A broker for the time of a `with` block.
+
+    Args:
+        section: Which broker, and where.
+        directory: For its configuration and log.
+
+    Raises:
+        ConfigurationError: The chosen broker is not installed.
+        EnvironmentFaultError: None is there, the port is taken, or it does not answer.
+    """
+    if section.kind == "external":
+        if section.port == 0:
+            raise ConfigurationError("broker.port = 0 with kind = 'external': name the running broker's port")
+        link = LinkSettings(host=section.host, port=section.port)
+        probe(link, timeout_s=5.0)
+        yield Broker(name=f"external {section.host}:{section.port}", link=link)
+        return
+    kind = choose(section.kind)
+    port = section.port or free_port()
+    require_free(port)
+    command = _COMMANDS[kind](port, directory)
+    log_path = directory / f"{kind}.log"
+    with log_path.open("ab") as log_file:
+        process = subprocess.Popen(command, stdout=log_file, stderr=log_file, start_new_session=True)
+    try:
+        link = LinkSettings(port=port, protocol="3.1.1" if kind == "amqtt" else "auto")
+        _wait_until_it_answers(process, link, kind, log_path)
+        yield Broker(name=kind, link=link)
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], link: LinkSettings, kind: str, log_path: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            tail = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            raise EnvironmentFaultError(f"{kind} ended at once with status {process.returncode}: {' '.join(tail)}")
+        with contextlib.suppress(OSError), socket.create_connection((link.host, link.port), 0.2):
+            break
+        time.sleep(0.05)
+    probe(link, timeout_s=max(1.0, deadline - time.monotonic()))
+
+
+async def _serve_amqtt(port: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from amqtt.broker import Broker as AmqttBroker  # noqa: PLC0415 - only this process needs it
+    broker = AmqttBroker(
+        {
+            "listeners": {"default": {"type": "tcp", "bind": f"{LOOPBACK}:{port}", "max_connections": 2000}},
+            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        }
+    )
+    await broker.start()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
+    await broker.shutdown()
+
+
+def main() -> None:
+    """Serves amqtt on the loopback interface until SIGTERM."""
+    logging.basicConfig(level=logging.ERROR)
+    asyncio.run(_serve_amqtt(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

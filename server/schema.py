@@ -1,0 +1,115 @@
+"""Tables of `ledger.sqlite`. Times named `*_wall` are Unix seconds, `*_s` are monotonic durations.
+
+A column that may be NULL is NULL when the value is not known: never 0.
+"""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (            -- schema, run, settings (JSON), task_hash, rounds, outcome
+    key TEXT PRIMARY KEY, value TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS sessions (        -- one row per start of the server
+    epoch INTEGER PRIMARY KEY, started_wall REAL NOT NULL, duration_s REAL NOT NULL DEFAULT 0,
+    bytes_in INTEGER NOT NULL DEFAULT 0,     -- payload bytes of every message received, repeats included
+    frames_bad INTEGER NOT NULL DEFAULT 0, mirror_dropped INTEGER NOT NULL DEFAULT 0,
+    ended TEXT NOT NULL DEFAULT ''           -- finished, stopped, failed: reason; '' = killed or still running
+);
+
+CREATE TABLE IF NOT EXISTS nodes (           -- last word of each life of each device
+    node TEXT NOT NULL, epoch INTEGER NOT NULL, status TEXT NOT NULL, board TEXT NOT NULL, engine TEXT NOT NULL,
+    meter TEXT NOT NULL, samples INTEGER NOT NULL, published INTEGER NOT NULL, acknowledged INTEGER NOT NULL,
+    pending INTEGER NOT NULL, seen_wall REAL NOT NULL,
+    PRIMARY KEY (node, epoch)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS rounds (          -- one row per opening of a round
+    round INTEGER NOT NULL, attempt INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    kind TEXT NOT NULL, algorithm TEXT NOT NULL, plan TEXT NOT NULL,   -- plan: RoundPlan as JSON
+    model_version INTEGER NOT NULL,          -- the version its updates start from
+    invited TEXT NOT NULL,                   -- JSON list: devices asked in this or an earlier opening
+    selected TEXT NOT NULL, needed INTEGER NOT NULL, deadline_s REAL NOT NULL, opened_wall REAL NOT NULL,
+    duration_s REAL, closed TEXT,            -- NULL while open; complete, deadline, empty, interrupted
+    admitted INTEGER, new_version INTEGER,   -- NULL: the model was left as it is
+    PRIMARY KEY (round, attempt)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS updates (
+    uid TEXT PRIMARY KEY, node TEXT NOT NULL, epoch INTEGER, round INTEGER NOT NULL, model_version INTEGER,
+    status TEXT NOT NULL CHECK (status IN ('admitted', 'refused')),
+    code TEXT NOT NULL, reason TEXT NOT NULL,             -- '' when admitted
+    samples INTEGER, loss REAL, norm REAL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    object BLOB,                             -- the object as it came; NULL when refused
+    received_wall REAL NOT NULL, redelivered INTEGER NOT NULL DEFAULT 0,
+    mirrored INTEGER NOT NULL DEFAULT 0      -- how often it was handed to the mirror in full
+);
+CREATE INDEX IF NOT EXISTS updates_by_round ON updates (round, status, uid);
+
+CREATE TABLE IF NOT EXISTS models (          -- version 0 is the initial model
+    version INTEGER PRIMARY KEY, round INTEGER NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
+    chunks INTEGER NOT NULL DEFAULT 0,       -- chunks under which it was last published, 0 once cleared
+    object BLOB,                             -- contract.messages.Model with its tensors; NULL once pruned
+    velocity BLOB                            -- safetensors, float64; NULL: no momentum so far, or pruned
+);
+
+CREATE TABLE IF NOT EXISTS aggregated (      -- which update entered which version; on purpose without a key on uid
+    version INTEGER NOT NULL, round INTEGER NOT NULL, uid TEXT NOT NULL, weight REAL NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS evaluations (     -- of a version, on the held-out samples; round: the one that made it
+    version INTEGER PRIMARY KEY, round INTEGER NOT NULL, accuracy REAL NOT NULL, loss REAL NOT NULL,
+    samples INTEGER NOT NULL, duration_s REAL NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS objects (         -- energy reports, scores and truths that were accepted, for idempotence
+    uid TEXT PRIMARY KEY, kind TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL, update_uid TEXT NOT NULL,
+    bytes INTEGER NOT NULL, received_wall REAL NOT NULL, redelivered INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS energy (          -- one row per reading; rows of different provenance are never added up
+    update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL, phase TEXT NOT NULL,
+    energy_j REAL, duration_s REAL NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL, provenance TEXT NOT NULL,
+    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL,
+    CHECK ((energy_j IS NULL) = (provenance = 'unavailable'))
+);
+CREATE INDEX IF NOT EXISTS energy_by_update ON energy (update_uid);
+
+CREATE TABLE IF NOT EXISTS operations (      -- operations counted on the device for one update
+    update_uid TEXT PRIMARY KEY, node TEXT NOT NULL, round INTEGER NOT NULL, payload_bytes INTEGER NOT NULL,
+    macs INTEGER NOT NULL, acs INTEGER NOT NULL, membrane_updates INTEGER NOT NULL, backward_macs INTEGER NOT NULL,
+    memory_bytes INTEGER NOT NULL, spikes INTEGER NOT NULL, spike_sites INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS reconstructions ( -- what the attacker said of one update, per attack
+    update_uid TEXT NOT NULL, attack TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
+    verdict TEXT NOT NULL, reason TEXT NOT NULL, seconds REAL NOT NULL, objective REAL,
+    labels TEXT NOT NULL,                    -- JSON list
+    shape TEXT NOT NULL,                     -- JSON list; of `images` before the cap: [n, …]; [] without images
+    images BLOB,                             -- float32, the first images only; NULL outside audit rounds or without
+    kept INTEGER NOT NULL DEFAULT 0,         -- how many images are kept
+    received_wall REAL NOT NULL,
+    PRIMARY KEY (update_uid, attack)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS scores (          -- the same, held against the truth by the device that owns it
+    update_uid TEXT NOT NULL, attack TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
+    batch INTEGER NOT NULL,                  -- samples in the update
+    verdict TEXT NOT NULL, reason TEXT NOT NULL, seconds REAL NOT NULL, objective REAL,
+    psnr_db REAL, ssim REAL, sample INTEGER NOT NULL, candidate INTEGER NOT NULL,
+    wrong_sample_db REAL, mean_image_db REAL, labels_right INTEGER,
+    PRIMARY KEY (update_uid, attack)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS truths (          -- true inputs, lab mode only
+    update_uid TEXT NOT NULL, sample INTEGER NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
+    label INTEGER, shape TEXT NOT NULL, image BLOB NOT NULL,           -- float32
+    PRIMARY KEY (update_uid, sample)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS events (
+    id INTEGER PRIMARY KEY, wall REAL NOT NULL, level TEXT NOT NULL, text TEXT NOT NULL
+);
+"""

@@ -1,0 +1,218 @@
+"""Package energy of x86 processors through Linux powercap (Intel RAPL; AMD since Zen has the same files).
+
+Each package is a directory ``/sys/class/powercap/intel-rapl:N`` with ``name`` (``package-0``), ``energy_uj``
+(a counter in microjoules) and ``max_energy_range_uj`` (the counter's largest value, after which it goes on at 0).
+Sub-domains (``intel-rapl:0:0``: core, uncore, dram), the platform domain ``psys`` and the second interface
+``intel-rapl-mmio`` count the same joules again and are left out.
+
+Source: Linux kernel, Documentation/power/powercap/powercap.rst. `energy_uj` is readable by root only since
+Linux 5.10, because a fine power trace leaks secrets of other processes (CVE-2020-8694, PLATYPUS).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hardware.energy import EnergyReading, unavailable
+from hardware.finding import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAME = "rapl"
+SCOPE = "package"
+POWERCAP = Path("sys/class/powercap")
+
+RESOLUTION_J = 2.0**-14
+"""Default energy unit of the counter (Intel SDM vol. 3B, MSR_RAPL_POWER_UNIT): about 61 µJ. AMD's is finer."""
+
+LARGEST_POWER_W = 1000.0
+"""More than any package draws. A window in which this power could wrap the counter twice has no unique
+answer, and a step above this power is a counter that was reset, not one that wrapped."""
+
+UPDATE_SLACK_S = 0.02
+"""The counter moves about once a millisecond: a short window may see a little more than its own energy."""
+
+REMEDY = (
+    "run as root, or allow it for this boot with 'sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj' "
+    "(on a machine shared with strangers this opens a side channel, CVE-2020-8694)"
+)
+
+
+class _Domain(msgspec.Struct, frozen=True):
+    name: str
+    folder: Path
+    range_uj: int
+
+
+class _CounterError(Exception):
+    """A counter file that cannot be used; the text is the reason of the reading."""
+
+
+def _read_int(path: Path) -> int:
+    try:
+        text = path.read_text(encoding="ascii")
+    except PermissionError as error:
+        raise _CounterError(f"no permission to read {path}: {REMEDY}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise _CounterError(f"cannot read {path}: {error}") from error
+    if not re.fullmatch(r"\d{1,20}", text.strip(), re.ASCII):
+        raise _CounterError(f"{path} holds {text[:40]!r}: expected a whole number of microjoules")
+    return int(text)
+
+
+def _domains(root: Path) -> tuple[_Domain, ...]:
+    """Package domains under `root`, in the order of their number.
+
+    Raises:
+        _CounterError: No powercap tree, no package in it, or a package whose range cannot be read.
+    """
+    base = root / POWERCAP
+    try:
+        entries = [entry for entry in base.iterdir() if re.fullmatch(r"intel-rapl:\d+", entry.name, re.ASCII)]
+        named = [(entry, (entry / "name").read_text(encoding="utf-8").strip()) for entry in entries]
+    except (OSError, UnicodeDecodeError) as error:
+        raise _CounterError(
+            f"no readable RAPL under {base}: {error}; it needs an x86 processor, the kernel module intel_rapl_common "
+            "and neither a virtual machine nor a container that hides it"
+        ) from error
+    packages = sorted((entry, name) for entry, name in named if name.startswith("package"))
+    if not packages:
+        raise _CounterError(f"no package domain under {base}: found {sorted(name for _, name in named) or 'nothing'}")
+    domains = tuple(_Domain(name, entry, _read_int(entry / "max_energy_range_uj")) for entry, name in packages)
+    for domain in domains:
+        if domain.range_uj <= 0:
+            raise _CounterError(f"{domain.folder / 'max_energy_range_uj'} is {domain.range_uj}: must be above 0")
+    return domains
+
+
+def _counter_uj(domain: _Domain) -> int:
+    path = domain.folder / "energy_uj"
+    value = _read_int(path)
+    if value > domain.range_uj:
+        raise _CounterError(f"{path} holds {value}, above its own max_energy_range_uj of {domain.range_uj}")
+    return value
+
+
+def _advance_uj(domain: _Domain, before_uj: int, after_uj: int, duration_s: float) -> int:
+    """Microjoules from one counter value to the next, over at most one wrap-around.
+
+    The counter takes the values 0 … range, so a wrap adds ``range + 1``.
+
+    Raises:
+        _CounterError: The counter stood still, was reset, or may have wrapped more than once.
+    """
+    longest_s = domain.range_uj * 1e-6 / LARGEST_POWER_W
+    if duration_s > longest_s:
+        raise _CounterError(
+            f"window of {duration_s:.3g} s: at {LARGEST_POWER_W:.0f} W the counter of {domain.name} could have wrapped "
+            f"more than once; read at least every {longest_s:.3g} s"
+        )
+    advance = after_uj - before_uj if after_uj >= before_uj else after_uj + domain.range_uj + 1 - before_uj
+    if advance == 0:
+        raise _CounterError(
+            f"the counter of {domain.name} did not move in {duration_s:.3g} s: the window is shorter than its update "
+            "of about 1 ms, or the machine (often a virtual one) does not count"
+        )
+    if advance * 1e-6 > LARGEST_POWER_W * (duration_s + UPDATE_SLACK_S):
+        raise _CounterError(
+            f"the counter of {domain.name} went from {before_uj} to {after_uj} µJ in {duration_s:.3g} s, more than "
+            f"{LARGEST_POWER_W:.0f} W: it was reset"
+        )
+    return advance
+
+
+class RaplMeter:
+    """Energy of all processor packages together.
+
+    A tree that is missing, unreadable or damaged makes the readings `unavailable`; nothing is raised, so that
+    a device goes on without figures. The packages are those present at construction: one that vanishes
+    later makes the readings unavailable instead of shrinking the sum.
+
+    Args:
+        root: Where ``sys/`` lies; ``/`` on a real machine.
+        clock: Monotonic seconds.
+    """
+
+    name = NAME
+    scope = SCOPE
+
+    def __init__(self, root: Path = Path("/"), *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._domains: tuple[_Domain, ...] = ()
+        self._since_s = clock()
+        self._before: tuple[int, ...] | _CounterError = _CounterError("read() before start()")
+        self._fault: _CounterError | None = None
+        try:
+            self._domains = _domains(root)
+        except _CounterError as fault:
+            self._fault = fault
+
+    @property
+    def source(self) -> str:
+        """The packages read, for example ``rapl:package-0+package-1``."""
+        names = "+".join(domain.name for domain in self._domains)
+        return f"{self.name}:{names}" if names else self.name
+
+    def start(self) -> None:
+        """Begin a window now."""
+        self._since_s, self._before = self._snapshot()
+
+    def read(self) -> EnergyReading:
+        """Energy since `start` or the last `read`; the next window begins here."""
+        since_s, before = self._since_s, self._before
+        self._since_s, self._before = now_s, after = self._snapshot()
+        duration_s = max(0.0, now_s - since_s)
+        try:
+            energy_uj = self._energy_uj(before, after, duration_s)
+        except _CounterError as fault:
+            return unavailable(self.source, self.scope, str(fault), duration_s=duration_s)
+        return EnergyReading(
+            energy_j=energy_uj * 1e-6,
+            duration_s=duration_s,
+            source=self.source,
+            scope=self.scope,
+            provenance="measured",
+            resolution_j=RESOLUTION_J,
+            samples=2 * len(self._domains),
+        )
+
+    def close(self) -> None:
+        """End measuring: readings after it are unavailable."""
+        self._fault = _CounterError("the meter is closed")
+
+    def _snapshot(self) -> tuple[float, tuple[int, ...] | _CounterError]:
+        now_s = self._clock()
+        if self._fault is not None:
+            return now_s, self._fault
+        try:
+            return now_s, tuple(_counter_uj(domain) for domain in self._domains)
+        except _CounterError as fault:
+            return now_s, fault
+
+    def _energy_uj(
+        self, before: tuple[int, ...] | _CounterError, after: tuple[int, ...] | _CounterError, duration_s: float
+    ) -> int:
+        for end in (after, before):
+            if isinstance(end, _CounterError):
+                raise end
+        assert not isinstance(before, _CounterError)  # noqa: S101 - narrows the type only
+        assert not isinstance(after, _CounterError)  # noqa: S101 - narrows the type only
+        steps = zip(self._domains, before, after, strict=True)
+        return sum(_advance_uj(domain, first, second, duration_s) for domain, first, second in steps)
+
+
+def find(root: Path = Path("/")) -> Finding:
+    """Whether this machine's packages can be read now."""
+    try:
+        domains = _domains(root)
+        for domain in domains:
+            _counter_uj(domain)
+    except _CounterError as fault:
+        return Finding(meter=NAME, available=False, detail=str(fault))
+    return Finding(meter=NAME, available=True, detail="processor " + ", ".join(domain.name for domain in domains))

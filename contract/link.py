@@ -212,7 +212,7 @@ class Link:
             protocol=_PROTOCOLS[self._protocol],
             reconnect_on_failure=False,
             userdata={"accepted": False, "answered": threading.Event(), "gone": threading.Event()},
-            **({} if self._protocol == "5" else {"clean_session": True}),
+            clean_session=None if self._protocol == "5" else True,
         )
         client.connect_timeout = _CONNECT_TIMEOUT_S
         client.max_queued_messages_set(0)

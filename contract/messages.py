@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -285,16 +285,7 @@ class Truth(Message, frozen=True, kw_only=True):
 
 
 AnyMessage = (
-    NodeState
-    | TaskManifest
-    | ServerState
-    | Model
-    | Update
-    | Ack
-    | EnergyReport
-    | Reconstruction
-    | Score
-    | Truth
+    NodeState | TaskManifest | ServerState | Model | Update | Ack | EnergyReport | Reconstruction | Score | Truth
 )
 MESSAGES: tuple[type[Message], ...] = (
     NodeState,
@@ -333,7 +324,7 @@ def decode(payload: bytes | memoryview, expected: type[M]) -> M:
         raise WireError(f"not a {expected.__name__}: {error}") from error
     if type(message) is not expected:
         raise WireError(f"expected a {expected.__name__}, found a {type(message).__name__}")
-    return cast("M", message)
+    return message
 
 
 def pack(message: Message, tensors: Sequence[npt.NDArray[Any] | bytes | memoryview] = ()) -> bytes:
@@ -345,7 +336,7 @@ def pack(message: Message, tensors: Sequence[npt.NDArray[Any] | bytes | memoryvi
     """
     head = _ENCODER.encode(message)
     parts: list[Any] = [_LENGTH.pack(len(head)), head]
-    parts += [memoryview(np.ascontiguousarray(t)).cast("B") if isinstance(t, np.ndarray) else t for t in tensors]
+    parts += [np.ascontiguousarray(t).data.cast("B") if isinstance(t, np.ndarray) else t for t in tensors]
     return b"".join(parts)
 
 

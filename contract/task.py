@@ -141,7 +141,9 @@ class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def __post_init__(self) -> None:
         if self.algorithm == "fedsgd" and self.local_steps != 1:
-            raise ValueError(f"local_steps = {self.local_steps} with algorithm 'fedsgd': one gradient is one step; set 1")
+            raise ValueError(
+                f"local_steps = {self.local_steps} with algorithm 'fedsgd': one gradient is one step; set 1"
+            )
 
     @property
     def applied(self) -> bool:

@@ -1,0 +1,51 @@
+# spikeleak: `make demo` and `make test` are all that a newcomer needs; each makes .venv and installs what it asks for.
+#
+#   make demo TORCH=torch==2.13.0            another torch
+#   make test PIP_ARGS="--index-url URL"     another source of wheels
+#   make test PYTHON=python3.13              another Python (3.11 to 3.13)
+
+PYTHON   ?= python3
+TORCH    ?= torch==2.13.0
+PIP_ARGS ?=
+VENV     ?= .venv
+OUT      ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
+
+.PHONY: demo test bench lint clean
+
+# torch comes first and by its exact version: what asks for plain "torch" afterwards finds it there.
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/torch.stamp: | $(BIN)/python
+	$(PIP) "$(TORCH)"
+	@touch $@
+
+$(VENV)/lab.stamp: pyproject.toml $(VENV)/torch.stamp
+	$(PIP) -e ".[lab]"
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml $(VENV)/torch.stamp
+	$(PIP) -e ".[dev]"
+	@touch $@ $(VENV)/lab.stamp
+
+demo: $(VENV)/lab.stamp
+	$(BIN)/spikeleak demo $(if $(OUT),--out $(OUT))
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.benchmarks
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

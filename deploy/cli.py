@@ -1,0 +1,235 @@
+"""The command line: `spikeleak …`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from contract.errors import SpikeleakError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="What a fleet of spiking edge devices spends, and what it leaks.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: list them, fetch them, verify what lies on disk.")
+app.add_typer(data_app, name="data")
+
+out_console = Console()
+Out = Annotated[Path | None, typer.Option("--out", help="Output folder; one that holds this run is resumed.")]
+Config = Annotated[Path, typer.Argument(help="The party's settings, a TOML file.")]
+
+
+def _default_out(name: str) -> Path:
+    return Path("runs") / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+
+
+@app.command()
+def demo(
+    clients: Annotated[int | None, typer.Option(min=1, max=64, help="Devices to emulate.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, max=10_000, help="Training rounds; audits are kept.")] = None,
+    out: Out = None,
+) -> None:
+    """Emulate a fleet on real data, attack it, and write a report.
+
+    Example: spikeleak demo --clients 4 --out runs/first
+    """
+    from deploy.study import STUDIES, load_study, resized  # noqa: PLC0415 - keeps `--help` fast
+
+    study = resized(load_study(STUDIES / "demo.toml"), clients=clients, rounds=rounds)
+    _run(study, out or _default_out(study.name))
+
+
+@app.command()
+def run(
+    study_file: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study.")],
+    out: Out = None,
+) -> None:
+    """Run a study; run it again with the same --out to resume it.
+
+    Example: spikeleak run study.toml --out runs/mine
+    """
+    from deploy.study import load_study  # noqa: PLC0415
+
+    study = load_study(study_file)
+    _run(study, out or _default_out(study.name))
+
+
+def _run(study: Any, out: Path) -> None:
+    from deploy.emulate import run_study  # noqa: PLC0415
+    from deploy.progress_display import display  # noqa: PLC0415
+
+    started_s = time.monotonic()
+    out_console.print(f"{study.name}: {study.clients} devices → {out}", highlight=False)
+    try:
+        with display(out_console) as shown:
+            summary = run_study(study, out, show=shown.show)
+    except KeyboardInterrupt:
+        out_console.print(f"interrupted; run again with --out {out} to go on where it stopped", highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
+    _print_summary(summary, out, time.monotonic() - started_s)
+
+
+def _print_summary(summary: dict[str, Any], out: Path, wall_s: float) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "accuracy", "energy", "worst PSNR, audit", "worst PSNR, training", "lost", "duplicated"):
+        table.add_column(title, justify="left" if not title else "right")
+    for label, part in (("run", summary), ("twin", summary.get("twin"))):
+        if part:
+            table.add_row(label, *_summary_cells(part))
+    out_console.print(table)
+    out_console.print(f"finished in {wall_s:.0f} s; report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _summary_cells(part: dict[str, Any]) -> list[str]:
+    def decibel(kind: str) -> str:
+        found = part["leakage"]["by_schedule"].get(kind) or {}
+        value = found.get("worst_psnr_db")
+        return "—" if value is None else f"{value:.1f} dB ({found['worst_attack']})"
+
+    energy = part["energy_j"]
+    joules = "—" if energy["value"] is None else f"{energy['value']:.3g} J {energy['provenance']}"
+    accuracy = "—" if part["accuracy"] is None else f"{part['accuracy']:.1%}"
+    updates = part["updates"]
+    return [accuracy, joules, decibel("audit"), decibel("train"), str(updates["lost"]), str(updates["duplicated"])]
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
+    """Write summary.json and report.html of a run again.
+
+    Example: spikeleak report runs/first
+    """
+    from deploy.emulate import write_results  # noqa: PLC0415
+
+    write_results(directory)
+    out_console.print(str(directory / "report.html"), highlight=False, soft_wrap=True)
+
+
+def _stop_on_signal() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    return stop
+
+
+def _party(run_party: Any, path: Path, kind: type[msgspec.Struct]) -> None:
+    from contract.configuration import decode_toml  # noqa: PLC0415
+
+    settings = decode_toml(path, kind)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    raise typer.Exit(run_party(settings, _stop_on_signal()))
+
+
+@app.command()
+def server(config: Config) -> None:
+    """Run the server: rounds, aggregation, ledger, mirror.
+
+    Example: spikeleak server server.toml
+    """
+    from server.app import run_server  # noqa: PLC0415
+
+    from server.settings import ServerSettings  # noqa: PLC0415
+
+    _party(run_server, config, ServerSettings)
+
+
+@app.command()
+def client(config: Config) -> None:
+    """Run one device (on a board: `spikeleak-client CONFIG.toml`).
+
+    Example: spikeleak client device.toml
+    """
+    from edge_client.app import run_client  # noqa: PLC0415
+    from edge_client.settings import ClientSettings  # noqa: PLC0415
+
+    _party(run_client, config, ClientSettings)
+
+
+@app.command()
+def attack(config: Config) -> None:
+    """Run the attacker: reads the mirror, sends reconstructions.
+
+    Example: spikeleak attack attack.toml
+    """
+    from attack.app import run_attack  # noqa: PLC0415
+    from attack.settings import AttackSettings  # noqa: PLC0415
+
+    _party(run_attack, config, AttackSettings)
+
+
+@app.command()
+def meter(
+    source: Annotated[str, typer.Option("--meter", help="Meter to read: auto, rapl, replay:FILE.csv …")] = "auto",
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="How long to read live; 0 only lists.")] = 5.0,
+) -> None:
+    """List the energy meters of this machine, why others are not there, and read one live.
+
+    Example: spikeleak meter --seconds 10
+    """
+    from deploy.meter_console import list_meters, read_live  # noqa: PLC0415
+
+    found = list_meters(out_console)
+    if seconds > 0 and (found or source != "auto"):
+        read_live(out_console, source, seconds)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """Show the data sets, their licence, and whether a copy lies on disk."""
+    from deploy.data_console import list_datasets  # noqa: PLC0415
+
+    list_datasets(out_console)
+
+
+@data_app.command("fetch")
+def data_fetch(name: Annotated[str, typer.Argument(help="A name of `spikeleak data list`, or 'all'.")]) -> None:
+    """Bring a data set to this machine from its source and verify it.
+
+    Example: spikeleak data fetch mnist5k
+    """
+    from deploy.data_console import fetch_dataset  # noqa: PLC0415
+
+    fetch_dataset(out_console, name)
+
+
+@data_app.command("verify")
+def data_verify(name: Annotated[str, typer.Argument(help="A name of `spikeleak data list`, or 'all'.")]) -> None:
+    """Check a data set on disk against its checksum.
+
+    Example: spikeleak data verify mnist5k
+    """
+    from deploy.data_console import verify_dataset  # noqa: PLC0415
+
+    verify_dataset(out_console, name)
+
+
+def main() -> None:
+    """Entry point: every error that is ours becomes one line and its exit status."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except SpikeleakError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

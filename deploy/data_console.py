@@ -1,0 +1,49 @@
+"""`spikeleak data …`."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from contract.datasets import DATASETS, data_dir, dataset_info, load
+
+
+def list_datasets(console: Console) -> None:
+    """A table of all data sets."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "samples", "shape", "classes", "licence", "source", "on disk"):
+        table.add_column(title, justify="right" if title in {"samples", "classes"} else "left")
+    for info in DATASETS.values():
+        shape = "×".join(str(n) for n in info.shape)
+        held = "yes" if cached(info.name) else "no"
+        table.add_row(info.name, str(info.samples), shape, str(info.classes), info.licence, info.source, held)
+    console.print(table)
+    console.print(f"folder: {data_dir()}", highlight=False, soft_wrap=True)
+
+
+def _names(name: str) -> list[str]:
+    return list(DATASETS) if name == "all" else [dataset_info(name).name]
+
+
+def fetch_dataset(console: Console, name: str) -> None:
+    """Loads a data set, which decodes it into the data folder and checks it.
+
+    Raises:
+        ConfigurationError: The name is unknown, or the package that holds the data is not installed.
+    """
+    for item in _names(name):
+        with console.status(f"{item} …"):
+            dataset = load(item)
+        console.print(f"{item}: {len(dataset.y)} samples in {data_dir()}", highlight=False, soft_wrap=True)
+
+
+def verify_dataset(console: Console, name: str) -> None:
+    """Holds a data set on disk against its checksum.
+
+    Raises:
+        ConfigurationError: The name is unknown.
+        EnvironmentFaultError: The copy on disk is damaged, or there is none.
+    """
+    for item in _names(name):
+        verify(item)
+        console.print(f"{item}: checksum right", highlight=False)

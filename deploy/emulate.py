@@ -1,0 +1,241 @@
+"""A whole fleet on one machine: broker, server, devices and attacker as processes, from one study file.
+
+out/                    the study's SNN run, or its only run
+config.toml  ledger.sqlite  summary.json  model.safetensors  report.html
+settings/  logs/  devices/<id>/
+twin/                 the same for the ANN twin
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from attack.settings import AttackSettings
+from edge_client.settings import ClientSettings
+from server.progress import Progress, read_progress
+
+from contract.configuration import decode_toml
+from contract.errors import ConfigurationError, EnvironmentFaultError
+from deploy import broker
+from deploy.study import Arm, Study, arms, to_toml
+from deploy.supervisor import Party, end
+from server.settings import ServerSettings
+
+TICK_S = 0.1
+_PROGRESS_EVERY_S = 0.5
+_FAREWELL_S = 15.0
+_DEVICE_RESTARTS = 1000
+_PARTY_RESTARTS = 3
+
+Show = Callable[[str, Progress], None]
+
+
+def run_study(study: Study, out: Path, *, show: Show) -> dict[str, Any]:
+    """Runs a study to its end, or resumes it in `out`.
+
+    Args:
+        study: What to run.
+        out: Output folder; a folder that holds the same study is resumed.
+        show: Called with the arm's label and its progress about twice a second.
+
+    Returns:
+        The content of `summary.json`.
+
+    Raises:
+        ConfigurationError: The folder holds another study, or a party refused its settings.
+        EnvironmentFaultError: The folder cannot be written or is in use, no broker, or a party crashes again and again.
+    """
+    with _folder(study, out) as token:
+        (out / "logs").mkdir(exist_ok=True)
+        with broker.serve(study.broker, out / "logs") as running:
+            planned = arms(study, out)
+            for arm in planned:
+                if not _finished(arm):
+                    _run_arm(study, arm, running, f"{study.name}-{arm.label}-{token}", show)
+        return write_results(out)
+
+
+def write_results(out: Path) -> dict[str, Any]:
+    """Writes `summary.json` and `report.html` of a run from its ledgers.
+
+    Raises:
+        ConfigurationError: The folder holds no run.
+    """
+    from server.summary import summarise  # noqa: PLC0415
+
+    from server.report import write_report  # noqa: PLC0415 - matplotlib takes half a second
+
+    if not (out / "ledger.sqlite").exists():
+        raise ConfigurationError(f"{out}: holds no ledger.sqlite, so no run; name the --out folder of one")
+    twin = out / "twin"
+    summary = summarise(out, twin if (twin / "ledger.sqlite").exists() else None)
+    _write_atomically(out / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_report(out)
+    return summary
+
+
+@contextlib.contextmanager
+def _folder(study: Study, out: Path) -> Iterator[str]:
+    """The output folder, ours alone: writable, locked, and holding this study and no other. Gives the run's token."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise EnvironmentFaultError(f"--out {out}: cannot be written ({error.strerror}); choose another") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise EnvironmentFaultError(
+                f"--out {out}: another run is writing there; wait for it or choose another"
+            ) from error
+        _hold_study(study, out)
+        token_path = out / "settings" / "token"
+        token_path.parent.mkdir(exist_ok=True)
+        if not token_path.exists():
+            _write_atomically(token_path, secrets.token_hex(4))
+        yield token_path.read_text(encoding="ascii").strip()
+
+
+def _hold_study(study: Study, out: Path) -> None:
+    path = out / "config.toml"
+    if not path.exists():
+        if any(p.name != ".lock" for p in out.iterdir()):
+            raise ConfigurationError(f"--out {out}: is not empty and holds no run to resume; choose another folder")
+        _write_atomically(path, to_toml(study))
+        return
+    held = decode_toml(path, Study)
+    if _science(held) != _science(study):
+        before, now = msgspec.to_builtins(_science(held)), msgspec.to_builtins(_science(study))
+        differing = ", ".join(sorted(key for key in now if now[key] != before.get(key)))
+        raise ConfigurationError(
+            f"--out {out}: holds a run of another study (config.toml differs in: {differing}); "
+            "choose another folder, or run the study that it holds"
+        )
+
+
+def _science(study: Study) -> Study:
+    """What must agree for a run to be resumed: all but the broker."""
+    return msgspec.structs.replace(study, broker=broker.BrokerSection())
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _finished(arm: Arm) -> bool:
+    progress = read_progress(arm.directory)
+    return progress is not None and progress.status == "finished"
+
+
+def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[Party, list[Party], Party]:
+    """Server, devices and attacker of one arm, with their settings written."""
+    base = arm.directory.resolve()
+    settings = base / "settings"
+    settings.mkdir(parents=True, exist_ok=True)
+    nodes = [f"device-{index:03d}" for index in range(study.clients)]
+    server = ServerSettings(
+        run=run,
+        link=running.link,
+        directory=base,
+        task=arm.task,
+        schedule=arm.schedule,
+        clients=study.clients,
+        drain_s=study.server.drain_s,
+        admission=study.server.admission,
+    )
+    attack = AttackSettings(
+        run=run,
+        link=running.link,
+        directory=base / "attack",
+        attacks=study.attack.attacks,
+        budget_s=study.attack.budget_s,
+        queue=study.attack.queue,
+        threads=study.attack.threads,
+        threat=study.attack.threat,
+        seed=arm.task.seed,
+    )
+
+    def party(name: str, module: list[str], content: msgspec.Struct, restarts: int) -> Party:
+        path = settings / f"{name}.toml"
+        _write_atomically(path, to_toml(content))
+        return Party(name, [*module, str(path)], base / "logs" / f"{name}.log", max_restarts=restarts)
+
+    devices = [
+        party(
+            node,
+            ["edge_client"],
+            ClientSettings(
+                run=run,
+                node=node,
+                link=running.link,
+                directory=base / "devices" / node,
+                shard=index,
+                shards=study.clients,
+                engine=study.devices.engine,
+                meter=study.devices.meter,
+                energy_profile=study.devices.energy_profile,
+                threads=study.devices.threads,
+                board="emulated",
+                publish_truth=study.truth.publish,
+            ),
+            _DEVICE_RESTARTS,
+        )
+        for index, node in enumerate(nodes)
+    ]
+    return (
+        party("server", ["server"], server, _PARTY_RESTARTS),
+        devices,
+        party("attack", ["attack"], attack, _PARTY_RESTARTS),
+    )
+
+
+def _run_arm(study: Study, arm: Arm, running: broker.Broker, run: str, show: Show) -> None:
+    server, devices, attacker = _parties(study, arm, running, run)
+    everyone = [server, attacker, *devices]
+    try:
+        for party in everyone:
+            party.start()
+        next_look_s = 0.0
+        while not server.finished:
+            for party in everyone:
+                party.watch()
+            if time.monotonic() >= next_look_s:
+                next_look_s = time.monotonic() + _PROGRESS_EVERY_S
+                progress = read_progress(arm.directory)
+                if progress is not None:
+                    show(arm.label, progress)
+            time.sleep(TICK_S)
+        _let_leave([attacker, *devices])
+        final = read_progress(arm.directory)
+        if final is None or final.status != "finished":
+            raise EnvironmentFaultError(f"the server ended before the run was finished (log: {server.log_path})")
+        show(arm.label, final)
+    finally:
+        if sys.exc_info()[0] is KeyboardInterrupt:
+            print("\nstopping …", file=sys.stderr)
+        end(everyone)
+
+
+def _let_leave(parties: list[Party]) -> None:
+    """Devices and attacker leave by themselves when they hear that the run is finished."""
+    deadline = time.monotonic() + _FAREWELL_S
+    while time.monotonic() < deadline and not all(party.finished for party in parties):
+        for party in parties:
+            party.watch()
+        time.sleep(TICK_S)

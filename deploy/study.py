@@ -1,0 +1,215 @@
+"""A study: one run as one TOML, decoded into frozen records.
+
+Each component receives its own section, never the tree.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import tomli_w
+from msgspec import Meta
+
+from attack.threat import ThreatModel
+from contract.configuration import decode_tables, read_toml
+from contract.datasets import dataset_info
+from contract.errors import ConfigurationError
+from contract.task import TaskSpec
+from contract.topics import valid_name
+from deploy.broker import BrokerSection
+from server.settings import AdmissionSettings, ScheduleEntry
+
+STUDIES = Path(__file__).parent / "studies"
+
+
+class TwinSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[twin]`: run the ANN twin of the task as well.
+
+    Attributes:
+        activation: What stands in place of each neuron.
+        learning_rate: Local learning rate of the twin's training rounds; `None` takes the schedule's.
+    """
+
+    activation: Literal["sigmoid", "relu"] = "sigmoid"
+    learning_rate: Annotated[float, Meta(gt=0)] | None = None
+
+
+class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[devices]`: what every emulated device runs.
+
+    Attributes:
+        engine: Training engine.
+        meter: Energy meter of each device: `none`, `auto`, `rapl`, `replay:FILE`. Emulated devices share one machine,
+            so that a meter of the machine does not tell them apart: the default is `none` (modelled energy only).
+        energy_profile: Board profile of the modelled energy.
+        threads: Threads of each device's engine.
+    """
+
+    engine: str = "torch"
+    meter: str = "none"
+    energy_profile: str = "horowitz-45nm"
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+
+
+class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[server]`.
+
+    Attributes:
+        drain_s: Seconds without progress that the server waits for scores after the last round.
+        admission: Limits of the admission checks.
+    """
+
+    drain_s: Annotated[float, Meta(gt=0)] = 60.0
+    admission: AdmissionSettings = AdmissionSettings()
+
+
+class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[attack]`.
+
+    Attributes:
+        attacks: Names of the attacks to run; `None` runs the whole ladder.
+        budget_s: Seconds per update, shared by the ladder's attacks.
+        queue: Mirrored updates that may wait.
+        threads: Threads of the attack process.
+        threat: What the attacker knows.
+    """
+
+    attacks: tuple[str, ...] | None = None
+    budget_s: Annotated[float, Meta(gt=0)] = 10.0
+    queue: Annotated[int, Meta(ge=1)] = 256
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    threat: ThreatModel = ThreatModel()
+
+
+class TruthSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[truth]`: lab mode.
+
+    Attributes:
+        publish: Devices publish the true inputs of audited updates, so that the report can show them. In a study that
+            emulates its devices the data is public anyway; a real device's default is `false`.
+    """
+
+    publish: bool = True
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole run. See `deploy/studies/demo.toml` for one with every section."""
+
+    name: str
+    clients: Annotated[int, Meta(ge=1, le=2000)] = 4
+    task: TaskSpec = TaskSpec()
+    schedule: Annotated[tuple[ScheduleEntry, ...], Meta(min_length=1)]
+    twin: TwinSection | None = None
+    broker: BrokerSection = BrokerSection()
+    server: ServerSection = ServerSection()
+    devices: DevicesSection = DevicesSection()
+    attack: AttackSection = AttackSection()
+    truth: TruthSection = TruthSection()
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """One federated run of a study: the task itself, or its twin."""
+
+    label: str
+    task: TaskSpec
+    schedule: tuple[ScheduleEntry, ...]
+    directory: Path
+
+
+def load_study(path: Path) -> Study:
+    """Reads and checks a study.
+
+    Raises:
+        ConfigurationError: Names file, key, value and what is allowed.
+    """
+    return check_study(decode_tables(read_toml(path), Study, origin=str(path)), origin=str(path))
+
+
+def check_study(study: Study, *, origin: str) -> Study:
+    """What a type alone cannot say.
+
+    Raises:
+        ConfigurationError: As `load_study`.
+    """
+    if not valid_name(study.name):
+        raise ConfigurationError(f"{origin}: name = {study.name!r}: 1 to 63 letters, digits, '_', '.', '-'")
+    try:
+        dataset_info(study.task.dataset)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{origin}: task.dataset: {error}") from error
+    if study.twin is not None and study.task.model.family != "snn":
+        raise ConfigurationError(f"{origin}: [twin] asks for the ANN twin, but task.model.family is already 'ann'")
+    for number, entry in enumerate(study.schedule):
+        for key in ("clients", "min_updates"):
+            value = getattr(entry, key)
+            if value is not None and value > study.clients:
+                raise ConfigurationError(
+                    f"{origin}: schedule[{number}].{key} = {value}: the run has clients = {study.clients}"
+                )
+    return study
+
+
+def arms(study: Study, out: Path) -> list[Arm]:
+    """The federated runs of a study: the task, and its twin when asked for."""
+    found = [Arm(label=study.task.model.family, task=study.task, schedule=study.schedule, directory=out)]
+    if study.twin is not None:
+        model = msgspec.structs.replace(study.task.model, family="ann", activation=study.twin.activation)
+        schedule = tuple(_twin_entry(entry, study.twin) for entry in study.schedule)
+        task = msgspec.structs.replace(study.task, model=model)
+        found.append(Arm(label="twin", task=task, schedule=schedule, directory=out / "twin"))
+    return found
+
+
+def _twin_entry(entry: ScheduleEntry, twin: TwinSection) -> ScheduleEntry:
+    if twin.learning_rate is None or entry.kind != "train":
+        return entry
+    return msgspec.structs.replace(entry, learning_rate=twin.learning_rate)
+
+
+def to_toml(value: msgspec.Struct) -> str:
+    """A record as TOML text; absent optional values are left out, as TOML has no null."""
+    return tomli_w.dumps(_without_none(msgspec.to_builtins(value, enc_hook=str)))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(item) for item in value]
+    return value
+
+
+def resized(study: Study, *, clients: int | None, rounds: int | None) -> Study:
+    """The study with another number of devices or of training rounds; audits are kept.
+
+    Args:
+        study: The study.
+        clients: Number of devices; `None` leaves it.
+        rounds: Training rounds in all, spread over the schedule's training entries; `None` leaves them.
+    """
+    if clients is not None:
+        schedule = tuple(_at_most(entry, clients) for entry in study.schedule)
+        study = msgspec.structs.replace(study, clients=clients, schedule=schedule)
+    if rounds is not None:
+        study = msgspec.structs.replace(study, schedule=_spread(study.schedule, rounds))
+    return study
+
+
+def _at_most(entry: ScheduleEntry, clients: int) -> ScheduleEntry:
+    def capped(value: int | None) -> int | None:
+        return None if value is None else min(value, clients)
+
+    return msgspec.structs.replace(entry, clients=capped(entry.clients), min_updates=capped(entry.min_updates))
+
+
+def _spread(schedule: tuple[ScheduleEntry, ...], rounds: int) -> tuple[ScheduleEntry, ...]:
+    """Deals `rounds` to the training entries as evenly as it goes; entries that get none are left out."""
+    training = [e for e in schedule if e.kind == "train"]
+    if not training:
+        raise ConfigurationError("--rounds: the study has no training rounds")
+    share, rest = divmod(rounds, len(training))
+    counts = iter([share + (i < rest) for i in range(len(training))])
+    numbered = [(e, next(counts) if e.kind == "train" else e.rounds) for e in schedule]
+    return tuple(msgspec.structs.replace(e, rounds=n) for e, n in numbered if n > 0)

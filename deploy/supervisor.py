@@ -1,0 +1,133 @@
+"""Processes of one run on this machine: started, watched, restarted after a crash, ended together.
+
+Each party is an operating-system process of its own with its own log file. A party that ends with a crash or a signal
+is started again, as a service manager would do on a board; one that ends with status 2 has a configuration that cannot
+work and ends the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from contract.errors import ConfigurationError, EnvironmentFaultError
+
+log = logging.getLogger(__name__)
+
+_RESTART_DELAY_S = 1.0
+_STOP_TIMEOUT_S = 8.0
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """Asks Linux to send SIGTERM to this process when its parent dies, so that a killed run leaves no orphans."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Party:
+    """One process.
+
+    Args:
+        name: For messages.
+        arguments: Arguments after `python -m`.
+        log_path: File that collects its standard output and error.
+        max_restarts: Crashes that are forgiven.
+    """
+
+    def __init__(self, name: str, arguments: list[str], log_path: Path, *, max_restarts: int) -> None:
+        self.name, self.arguments, self.log_path, self.max_restarts = name, arguments, log_path, max_restarts
+        self.restarts = 0
+        self.finished = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start_at_s = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Process number while it runs."""
+        return None if self._process is None or self._process.poll() is not None else self._process.pid
+
+    def start(self) -> None:
+        """Starts the process."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as log_file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - no threads run yet where this is called
+            )
+
+    def watch(self) -> None:
+        """Looks after the process once.
+
+        Raises:
+            ConfigurationError: It ended with status 2.
+            EnvironmentFaultError: It crashed more often than is forgiven.
+        """
+        if self.finished:
+            return
+        if self._process is None:
+            if time.monotonic() >= self._start_at_s:
+                self.start()
+            return
+        status = self._process.poll()
+        if status is None:
+            return
+        self._process = None
+        if status == 0:
+            self.finished = True
+        elif status == ConfigurationError.exit_status:
+            raise ConfigurationError(f"{self.name}: {self.last_line()} (log: {self.log_path})")
+        elif self.restarts >= self.max_restarts:
+            raise EnvironmentFaultError(
+                f"{self.name} ended {self.restarts + 1} times, the last time with status {status}: {self.last_line()} "
+                f"(log: {self.log_path})"
+            )
+        else:
+            self.restarts += 1
+            self._start_at_s = time.monotonic() + _RESTART_DELAY_S
+            log.warning("%s ended with status %d; starting it again (%d)", self.name, status, self.restarts)
+
+    def last_line(self) -> str:
+        """The last line of its log."""
+        lines = self.log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no output"
+
+    def terminate(self) -> None:
+        """Asks the process to end."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def wait(self, timeout_s: float) -> None:
+        """Waits for its end; kills it after `timeout_s`."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            log.warning("%s did not end within %.0f s: killed", self.name, timeout_s)
+            self._process.kill()
+            self._process.wait()
+
+
+def end(parties: Iterable[Party], *, grace_s: float = _STOP_TIMEOUT_S) -> None:
+    """Ends all parties: asks, waits, kills."""
+    listed = list(parties)
+    for party in listed:
+        party.terminate()
+    deadline = time.monotonic() + grace_s
+    for party in listed:
+        party.wait(max(0.1, deadline - time.monotonic()))

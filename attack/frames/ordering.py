@@ -1,0 +1,114 @@
+r"""Which frames follow one another: samples are read off step by step, from the first frame on.
+
+The adjoints of a fully connected spiking layer obey ``delta_t - beta delta_{t+1} = G_t * (W_next^T epsilon_t)``. All
+``delta`` lie in the gradient's column space, so the right-hand side does, and ``G_t`` follows from the frames up to t
+alone. A frame is therefore some sample's first if the space ``{G_1 * (W_next^T epsilon)}`` meets the column space, the
+second given the first likewise, and so on: a chain of exact tests that needs no other sample's frames.
+
+The derivation holds for reset by subtraction and without reset; a reset to zero makes the decay differ per neuron.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attack.frames.row_space import Binary
+from attack.frames.simulation import Simulator
+from attack.frames.spectrum import Array64
+
+MEETS = 3e-4
+"""Sine of the smallest angle below which two spaces meet: rounding gives about 1e-6, a wrong frame 1e-2."""
+_MARGIN = 8
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prefix:
+    """The first steps of one sample.
+
+    Attributes:
+        chosen: Index of the frame of each step.
+        membrane: First-layer membrane after the last of them `[H1]`.
+    """
+
+    chosen: tuple[int, ...]
+    membrane: Array64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChainTest:
+    """Tests frames as a sample's next step against the gradient's column space.
+
+    Attributes:
+        simulator: The known network.
+        complement: Orthonormal basis of what is orthogonal to the column space `[H1, q]`.
+    """
+
+    simulator: Simulator
+    complement: Array64
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the column space leaves enough equations for the test to mean anything."""
+        above = self.simulator.next_weight.shape[0]
+        return self.simulator.neuron.reset != "zero" and self.complement.shape[1] >= above + _MARGIN
+
+    def angles(self, membranes: Array64) -> Array64:
+        """Sine of the smallest angle between each frame's possible adjoints and the column space.
+
+        Args:
+            membranes: First-layer membranes after the frame `[N, H1]`.
+
+        Returns:
+            `[N]`, 0 where they meet.
+        """
+        above = self._above()
+        sines = np.empty(len(membranes))
+        for start in range(0, len(membranes), 64):
+            gains = self.simulator.surrogate(membranes[start : start + 64])
+            possible, _ = np.linalg.qr(gains[:, :, None] * above)
+            outside = np.swapaxes(possible, 1, 2) @ self.complement
+            sines[start : start + 64] = np.linalg.svd(outside, compute_uv=False)[:, -1]
+        return sines
+
+    def _above(self) -> Array64:
+        """Directions that an adjoint may have before the surrogate's gain `[H1, k]`."""
+        weight = self.simulator.next_weight.T
+        if len(self.simulator.weights) > 2 or self.simulator.readout == "spike":
+            return weight
+        # Cross-entropy's error p - y sums to zero, at each step.
+        classes = self.simulator.classes
+        null = np.linalg.svd(np.ones((1, classes)))[2][1:]
+        return np.asarray(weight @ null.T)
+
+
+def chains(test: ChainTest, pool: Binary, steps: int, *, keep: int = 64) -> list[Prefix]:
+    """All samples whose frames can be read off one after another.
+
+    Args:
+        test: The test at hand.
+        pool: Known frames `[N, n]`.
+        steps: Frames per sample T.
+        keep: Most prefixes that are followed at once.
+
+    Returns:
+        Complete chains first, then the longest unfinished ones; empty when the test is not conclusive.
+    """
+    if not len(pool) or not test.conclusive:
+        return []
+    currents = test.simulator.current(pool.astype(np.float64))
+    front = [Prefix(chosen=(), membrane=np.zeros(currents.shape[1]))]
+    stuck: list[Prefix] = []
+    for t in range(steps):
+        grown: list[Prefix] = []
+        for prefix in front:
+            membranes = test.simulator.step(prefix.membrane, currents) if t else currents
+            sines = test.angles(membranes)
+            sines[list(prefix.chosen)] = np.inf
+            hits = np.flatnonzero(sines < MEETS)
+            grown += [Prefix(chosen=(*prefix.chosen, int(i)), membrane=membranes[i]) for i in hits]
+            if not len(hits) and t:
+                stuck.append(prefix)
+        front = grown[:keep] if t else grown
+    return front + stuck[::-1]

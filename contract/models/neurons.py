@@ -1,0 +1,172 @@
+"""Leaky integrate-and-fire neurons over all time steps at once.
+
+snntorch's Leaky (v1.0.0, reset with its default delay of one step), with current ``I_t``, membrane ``m_t`` and the
+detached reset ``r_t = [m_{t-1} > threshold]``::
+
+    subtract   m_t = beta m_{t-1} + I_t - r_t threshold
+    zero       m_t = beta (1 - r_t) m_{t-1} + I_t
+    none       m_t = beta m_{t-1} + I_t
+    spike      s_t = [m_t > threshold],  ds/dm = surrogate(m - threshold)
+
+With the resets known, the membrane is linear in the current, so its adjoint is one scan backwards in time,
+``g_t = dL/dm_t + beta k_t g_{t+1}`` with ``k_t = 1 - s_t`` for `zero` and 1 otherwise. The adjoint of that scan is the
+scan forwards: every derivative of every order costs one pass. Shapes: T steps first, then anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contract.models.surrogates import surrogate
+from contract.task import NeuronSpec
+
+Integrator = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]
+
+
+def _fires(membranes: Tensor, threshold: float) -> Tensor:
+    return (membranes > threshold).to(membranes.dtype)
+
+
+def _scan_inplace(x: Tensor, beta: float, keep: Tensor | None, *, reverse: bool) -> None:
+    steps = x.unbind(0)
+    n = len(steps)
+    kept = (None,) * n if keep is None else keep.unbind(0)
+    for t in range(n - 1):
+        into, source, factor = (n - 2 - t, n - 1 - t, kept[n - 2 - t]) if reverse else (t + 1, t, kept[t])
+        if factor is None:
+            steps[into].add_(steps[source], alpha=beta)
+        else:
+            steps[into].addcmul_(factor, steps[source], value=beta)
+
+
+class _Scan(torch.autograd.Function):
+    """``y_t = x_t + beta k_{t-1} y_{t-1}``, or its transpose ``y_t = x_t + beta k_t y_{t+1}``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, beta: float, keep: Tensor | None, reverse: bool) -> Tensor:  # noqa: FBT001
+        ctx.settings = (beta, keep, reverse)
+        y = x.clone(memory_format=torch.contiguous_format)
+        _scan_inplace(y, beta, keep, reverse=reverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        beta, keep, reverse = ctx.settings
+        return _Scan.apply(gradients[0], beta, keep, not reverse), None, None, None
+
+
+def scan(x: Tensor, beta: float, keep: Tensor | None = None, *, reverse: bool = False) -> Tensor:
+    """A leaky sum along the first dimension, differentiable to any order.
+
+    Args:
+        x: `[T, ...]`.
+        beta: Decay per step.
+        keep: `[T, ...]`, constant; 0 where the step after `t` forgets step `t`. `None` keeps all.
+        reverse: From the last step to the first.
+    """
+    y: Tensor = _Scan.apply(x, beta, keep, reverse)
+    return y
+
+
+def _integrate_subtract(current: Tensor, beta: float, threshold: float) -> tuple[Tensor, Tensor]:
+    membranes, spikes = torch.empty_like(current), torch.empty_like(current)
+    i, m, s = current.unbind(0), membranes.unbind(0), spikes.unbind(0)
+    m[0].copy_(i[0])
+    torch.gt(m[0], threshold, out=s[0])
+    for t in range(1, len(i)):
+        torch.add(i[t], m[t - 1], alpha=beta, out=m[t])
+        m[t].sub_(s[t - 1], alpha=threshold)
+        torch.gt(m[t], threshold, out=s[t])
+    return membranes, spikes
+
+
+def _integrate_zero(current: Tensor, beta: float, threshold: float) -> tuple[Tensor, Tensor]:
+    membranes, keep = torch.empty_like(current), torch.empty_like(current)
+    i, m, k = current.unbind(0), membranes.unbind(0), keep.unbind(0)
+    m[0].copy_(i[0])
+    for t in range(1, len(i)):
+        torch.le(m[t - 1], threshold, out=k[t - 1])
+        torch.addcmul(i[t], k[t - 1], m[t - 1], value=beta, out=m[t])
+    return membranes, _fires(membranes, threshold)
+
+
+def _integrate_none(current: Tensor, beta: float, threshold: float) -> tuple[Tensor, Tensor]:
+    membranes = current.clone()
+    _scan_inplace(membranes, beta, None, reverse=False)
+    return membranes, _fires(membranes, threshold)
+
+
+INTEGRATORS: dict[str, Integrator] = {
+    "subtract": _integrate_subtract,
+    "zero": _integrate_zero,
+    "none": _integrate_none,
+}
+
+
+class _LeakyFire(torch.autograd.Function):
+    """Current to spikes and membranes. The backward is written in differentiable operations on saved outputs."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, neuron: Leaky) -> tuple[Tensor, Tensor]:
+        membranes, spikes = neuron.integrate(current.contiguous(), neuron.beta, neuron.threshold)
+        ctx.neuron = neuron
+        ctx.save_for_backward(membranes, spikes)
+        ctx.set_materialize_grads(False)  # noqa: FBT003
+        return spikes, membranes
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        neuron: Leaky = ctx.neuron
+        to_spikes, to_membranes = gradients
+        membranes, spikes = ctx.saved_tensors
+        adjoint = to_membranes
+        if to_spikes is not None:
+            through = to_spikes * neuron.derivative(membranes - neuron.threshold)
+            adjoint = through if adjoint is None else adjoint + through
+        if adjoint is None:
+            return None, None
+        keep = 1 - spikes.detach() if neuron.forgets else None
+        return scan(adjoint, neuron.beta, keep, reverse=True), None
+
+
+class Leaky:
+    """A population of leaky neurons.
+
+    Args:
+        spec: The neuron.
+    """
+
+    def __init__(self, spec: NeuronSpec) -> None:
+        self.beta, self.threshold = spec.beta, spec.threshold
+        self.forgets = spec.reset == "zero"
+        self.integrate = INTEGRATORS[spec.reset]
+        self.derivative = surrogate(spec)
+
+    def __call__(self, current: Tensor) -> tuple[Tensor, Tensor]:
+        """Runs all steps.
+
+        Args:
+            current: `[T, ...]`.
+
+        Returns:
+            Spikes and membranes, each `[T, ...]`.
+        """
+        spikes, membranes = _LeakyFire.apply(current, self)
+        return spikes, membranes
+
+
+def mean_membrane_weights(steps: int, beta: float) -> list[float]:
+    """What the current of each step adds to the mean membrane of a neuron that never resets.
+
+    ``(1/T) sum_t m_t = sum_t w_t I_t`` with ``w_t = (1/T) sum_{j=0}^{T-1-t} beta^j``.
+    """
+    weights: list[float] = []
+    tail = 0.0
+    for _ in range(steps):
+        tail = 1.0 + beta * tail
+        weights.append(tail / steps)
+    return weights[::-1]

@@ -15,113 +15,29 @@ energy: the sum would silently lack a part.
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
-from pathlib import Path
 from typing import SupportsIndex
-
-import msgspec
 
 from hardware.energy import EnergyReading, unavailable
 from hardware.errors import MeterError
+from hardware.profile import (
+    OPERATIONS,
+    POWER_UNIT,
+    SLOPE_UNIT,
+    Constant,
+    Profile,
+    Radio,
+    load_profile,
+    prices_j,
+    profiles,
+    radio_value,
+)
+
+__all__ = ["DEFAULT_PROFILE", "Constant", "EnergyModel", "profiles"]
 
 DEFAULT_PROFILE = "horowitz-45nm"
-OPERATIONS: tuple[str, ...] = ("mac", "ac", "membrane_update", "backward_mac", "memory_byte")
-ROOM = Path(__file__).parent
-BOARDS = ROOM / "boards"
-
-JOULES_PER: dict[str, float] = {"pJ": 1e-12, "nJ": 1e-9, "uJ": 1e-6}
-POWER_UNIT = "W"
-SLOPE_UNIT = "W/(Mbit/s)"
 LARGEST_COUNT = 2**63 - 1
-
-
-class Constant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One published figure.
-
-    Attributes:
-        name: What it is the figure of.
-        value: Finite and above 0, in `unit`.
-        unit: ``pJ``, ``nJ``, ``uJ``, ``W`` or ``W/(Mbit/s)``.
-        node: Technology node, or the device it was taken on.
-        source: Publication.
-    """
-
-    name: str
-    value: float
-    unit: str
-    node: str
-    source: str
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.value) and self.value > 0):
-            raise ValueError(f"constant {self.name!r} is {self.value}: must be finite and above 0")
-        if self.unit not in (*JOULES_PER, POWER_UNIT, SLOPE_UNIT):
-            raise ValueError(f"constant {self.name!r} has the unit {self.unit!r}: expected one of {[*JOULES_PER]}, W")
-        if not (self.name.strip() and self.node.strip() and self.source.strip()):
-            raise ValueError(f"constant {self.name!r}: name, node and source must not be empty")
-
-
-class _Radio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str
-    title: str
-    offset: str
-    slope: str
-    constants: tuple[Constant, ...]
-    notes: dict[str, str] = {}
-
-
-class _Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: str
-    title: str
-    radio: str
-    constants: tuple[Constant, ...]
-    operations: dict[str, dict[str, float]]
-    absent: dict[str, str] = {}
-    notes: dict[str, str] = {}
-
-
-def profiles() -> tuple[str, ...]:
-    """Names of the profiles there are."""
-    return tuple(sorted(path.stem for path in BOARDS.glob("*.toml")))
-
-
-def _price_j(terms: dict[str, float], constants: dict[str, Constant], operation: str) -> float:
-    price_j = 0.0
-    for name, times in terms.items():
-        constant = constants.get(name)
-        if constant is None:
-            raise MeterError(f"operation {operation!r} takes {name!r}: the profile has {sorted(constants)}")
-        if constant.unit not in JOULES_PER:
-            raise MeterError(f"operation {operation!r} takes {name!r} in {constant.unit}: expected an energy")
-        if not (math.isfinite(times) and times > 0):
-            raise MeterError(f"operation {operation!r} takes {name!r} {times} times: must be finite and above 0")
-        price_j += times * constant.value * JOULES_PER[constant.unit]
-    return price_j
-
-
-def _prices(profile: _Profile) -> dict[str, float]:
-    constants = {constant.name: constant for constant in profile.constants}
-    if len(constants) < len(profile.constants):
-        raise MeterError(f"profile {profile.name!r} names a constant twice")
-    stated = [*profile.operations, *profile.absent]
-    if sorted(stated) != sorted(OPERATIONS):
-        raise MeterError(
-            f"profile {profile.name!r} prices or declares absent {sorted(stated)}: "
-            f"expected each of {sorted(OPERATIONS)} once"
-        )
-    unused = set(constants) - {name for terms in profile.operations.values() for name in terms}
-    if unused:
-        raise MeterError(f"profile {profile.name!r} has constants that no operation takes: {sorted(unused)}")
-    return {operation: _price_j(terms, constants, operation) for operation, terms in profile.operations.items()}
-
-
-def _radio_value(radio: _Radio, name: str, unit: str) -> float:
-    for constant in radio.constants:
-        if constant.name == name and constant.unit == unit:
-            return constant.value
-    raise MeterError(f"radio {radio.name!r} has no constant {name!r} in {unit}")
 
 
 class EnergyModel:
@@ -138,16 +54,16 @@ class EnergyModel:
         notes: What the profile assumes or leaves out.
     """
 
-    def __init__(self, profile: _Profile, radio: _Radio) -> None:
+    def __init__(self, profile: Profile, radio: Radio) -> None:
         self.name = profile.name
         self.title = profile.title
         self.constants: tuple[Constant, ...] = profile.constants + radio.constants
-        self.prices_j = _prices(profile)
+        self.prices_j = prices_j(profile)
         self.absent = dict(profile.absent)
-        self.notes = {**profile.notes, **radio.notes}
+        self.notes = profile.notes | {f"{radio.name}: {key}": note for key, note in radio.notes.items()}
         self._radio_source = f"model:{radio.name}"
-        self._offset_w = _radio_value(radio, radio.offset, POWER_UNIT)
-        self._slope_w_per_mbps = _radio_value(radio, radio.slope, SLOPE_UNIT)
+        self._offset_w = radio_value(radio, radio.offset, POWER_UNIT)
+        self._slope_w_per_mbps = radio_value(radio, radio.slope, SLOPE_UNIT)
 
     @classmethod
     def load(cls, profile: str = DEFAULT_PROFILE) -> EnergyModel:
@@ -159,13 +75,7 @@ class EnergyModel:
         Raises:
             MeterError: No such profile, or its file does not follow the format.
         """
-        known = profiles()
-        if profile not in known:
-            near = difflib.get_close_matches(profile, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise MeterError(f"no energy profile is called {profile!r}: {hint}Known: {', '.join(known)}")
-        board = decode_profile((BOARDS / f"{profile}.toml").read_bytes(), profile)
-        return cls(board, _decode_radio((ROOM / f"{board.radio}.toml").read_bytes(), board.radio))
+        return cls(*load_profile(profile))
 
     def compute(
         self,
@@ -248,25 +158,3 @@ def _count(name: str, value: SupportsIndex) -> int:
     if not 0 <= count <= LARGEST_COUNT:
         raise MeterError(f"{name}={value!r}: expected a whole number from 0 to {LARGEST_COUNT}")
     return count
-
-
-def decode_profile(data: bytes, name: str) -> _Profile:
-    """Decode one file of ``boards/``.
-
-    Raises:
-        MeterError: It is not TOML, has unknown or missing keys, or is called otherwise inside.
-    """
-    try:
-        profile = msgspec.toml.decode(data, type=_Profile)
-    except msgspec.DecodeError as error:
-        raise MeterError(f"energy profile {name!r}: {error}") from error
-    if profile.name != name:
-        raise MeterError(f"energy profile {name!r} calls itself {profile.name!r}")
-    return profile
-
-
-def _decode_radio(data: bytes, name: str) -> _Radio:
-    try:
-        return msgspec.toml.decode(data, type=_Radio)
-    except msgspec.DecodeError as error:
-        raise MeterError(f"radio model {name!r}: {error}") from error

@@ -201,8 +201,8 @@ class RaplMeter:
         for end in (after, before):
             if isinstance(end, _CounterError):
                 raise end
-        assert not isinstance(before, _CounterError)  # noqa: S101 - narrows the type only
-        assert not isinstance(after, _CounterError)  # noqa: S101 - narrows the type only
+        assert not isinstance(before, _CounterError)
+        assert not isinstance(after, _CounterError)
         steps = zip(self._domains, before, after, strict=True)
         return sum(_advance_uj(domain, first, second, duration_s) for domain, first, second in steps)
 

@@ -10,7 +10,6 @@ is a straight line, so the energy of a window is the trapezoidal sum, exact at b
 from __future__ import annotations
 
 import csv
-import math
 import time
 from typing import TYPE_CHECKING
 
@@ -29,14 +28,17 @@ if TYPE_CHECKING:
 NAME = "replay"
 HEADER = ["time_s", "power_w"]
 CLOCK_ROUNDING_S = 1e-9
+LARGEST_TIME_S = 1e11
+"""Above any time of day in seconds, below one in milliseconds."""
+LARGEST_POWER_W = 1e6
 
 
 class PowerTrace:
     """Power over time with its running integral.
 
     Args:
-        time_s: Seconds, finite, not decreasing, at least two values that span some time.
-        power_w: Watts, finite, not negative, as many as `time_s`.
+        time_s: Seconds, within ±10¹¹, not decreasing, at least two values that span some time.
+        power_w: Watts, from 0 to 10⁶, as many as `time_s`.
         scope: What the recording covered.
 
     Raises:
@@ -46,40 +48,40 @@ class PowerTrace:
     def __init__(self, time_s: NDArray[np.float64], power_w: NDArray[np.float64], scope: str) -> None:
         if time_s.shape != power_w.shape or time_s.ndim != 1 or len(time_s) < 2:
             raise MeterError(f"trace of shapes {time_s.shape} and {power_w.shape}: expected two equal columns, 2+ rows")
-        if not (np.isfinite(time_s).all() and np.isfinite(power_w).all()):
-            raise MeterError("trace has a value that is not finite: drop such rows when recording")
+        if not (np.abs(time_s) <= LARGEST_TIME_S).all():
+            raise MeterError(f"trace has a time that is no number or beyond {LARGEST_TIME_S:g}: is it in seconds?")
+        if not (power_w <= LARGEST_POWER_W).all():
+            raise MeterError(f"trace has a power that is no number or above {LARGEST_POWER_W:g}: is it in watts?")
         if (np.diff(time_s) < 0).any() or time_s[-1] <= time_s[0]:
             raise MeterError("trace times must not decrease and must span some time")
         if (power_w < 0).any():
             raise MeterError(f"trace has {power_w.min()} W: power must not be negative, correct the meter's offset")
-        self.time_s = time_s
+        self.time_s = time_s - time_s[0]  # recordings often carry the time of day, too coarse for short windows
         self.power_w = power_w
         self.scope = scope
         steps_j = np.diff(time_s) * (power_w[1:] + power_w[:-1]) / 2
         self._energy_j = np.concatenate(([0.0], np.cumsum(steps_j)))
-        if not math.isfinite(self._energy_j[-1]):
-            raise MeterError("trace integrates to more than a float holds: are time_s and power_w in s and W?")
 
     @property
     def duration_s(self) -> float:
         """Length of the recording."""
-        return float(self.time_s[-1] - self.time_s[0])
+        return float(self.time_s[-1])
 
     def energy_until_j(self, elapsed_s: float) -> float:
         """Joules from the beginning of the trace to `elapsed_s` after it (0 … `duration_s`)."""
-        at_s = float(self.time_s[0]) + elapsed_s
-        row = min(int(np.searchsorted(self.time_s, at_s, side="right")) - 1, len(self.time_s) - 2)
+        row = min(int(np.searchsorted(self.time_s, elapsed_s, side="right")) - 1, len(self.time_s) - 2)
         span_s = float(self.time_s[row + 1] - self.time_s[row])
         if span_s == 0.0:
             return float(self._energy_j[row])
-        into_s = at_s - float(self.time_s[row])
-        slope = float(self.power_w[row + 1] - self.power_w[row]) / span_s
-        return float(self._energy_j[row]) + float(self.power_w[row]) * into_s + slope * into_s * into_s / 2
+        into_s = elapsed_s - float(self.time_s[row])
+        rise_w = float(self.power_w[row + 1] - self.power_w[row])
+        mean_w = float(self.power_w[row]) + rise_w * (into_s / span_s) / 2
+        return float(self._energy_j[row]) + mean_w * into_s
 
     def rows_between(self, begin_s: float, end_s: float) -> int:
         """Rows that bear on the window, the ones that enclose it included."""
-        first = int(np.searchsorted(self.time_s, self.time_s[0] + begin_s, side="right")) - 1
-        last = int(np.searchsorted(self.time_s, self.time_s[0] + end_s, side="left"))
+        first = int(np.searchsorted(self.time_s, begin_s, side="right")) - 1
+        last = int(np.searchsorted(self.time_s, end_s, side="left"))
         return min(last, len(self.time_s) - 1) - first + 1
 
 

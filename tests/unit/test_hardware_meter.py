@@ -1,0 +1,106 @@
+"""The family of meters: found, opened and read by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hardware.errors import MeterError
+from hardware.meter import METERS, find_meters, open_meter
+
+
+def specification(name: str, folder: Path) -> str:
+    if name != "replay":
+        return name
+    trace = folder / "trace.csv"
+    trace.write_text("time_s,power_w\n0,5\n3600,5\n")
+    return f"replay:{trace}"
+
+
+def package(root: Path, energy_uj: int) -> Path:
+    folder = root / "sys/class/powercap/intel-rapl:0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "name").write_text("package-0\n")
+    (folder / "max_energy_range_uj").write_text("262143328850\n")
+    (folder / "energy_uj").write_text(f"{energy_uj}\n")
+    return folder
+
+
+def test_the_family_is_not_empty() -> None:
+    assert {"none", "auto", "rapl", "replay"} <= set(METERS)
+
+
+@pytest.mark.parametrize("name", METERS)
+def test_every_meter_on_a_machine_without_any(name: str, tmp_path: Path) -> None:
+    meter = open_meter(specification(name, tmp_path), tmp_path)
+    assert meter.name in METERS
+    assert meter.scope
+    meter.start()
+    first, second = meter.read(), meter.read()
+    meter.close()
+    for reading in (first, second, meter.read()):
+        assert reading.scope == meter.scope
+        assert reading.source.startswith(meter.name)
+        if name != "replay":
+            assert reading.provenance == "unavailable"
+        assert reading.reason if reading.energy_j is None else reading.energy_j > 0
+
+
+def test_auto_takes_what_is_there(tmp_path: Path) -> None:
+    package(tmp_path, 1_000_000)
+    assert open_meter("auto", tmp_path).name == "rapl"
+
+
+def test_auto_says_why_there_is_nothing(tmp_path: Path) -> None:
+    meter = open_meter("auto", tmp_path)
+    meter.start()
+    assert "no meter on this machine: rapl:" in meter.read().reason
+
+
+def test_find_meters_gives_each_a_verdict(tmp_path: Path) -> None:
+    findings = {finding.meter: finding for finding in find_meters(tmp_path)}
+    assert set(findings) == set(METERS) - {"none", "auto"}
+    assert not any(finding.available for finding in findings.values())
+    assert all(finding.detail for finding in findings.values())
+    package(tmp_path, 1_000_000)
+    assert {finding.meter for finding in find_meters(tmp_path) if finding.available} == {"rapl"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ("raple", "did you mean 'rapl'"),
+        ("", "Known: none, auto, rapl, replay"),
+        ("joulescope", "Known"),
+        ("replay", "needs a file"),
+        ("replay:", "needs a file"),
+        ("replay:/no/such.csv", "/no/such.csv"),
+        ("rapl:0", "takes nothing after a colon"),
+        ("none:x", "takes nothing after a colon"),
+        ("auto:x", "takes nothing after a colon"),
+        ("RAPL", "no meter is called 'RAPL'"),
+    ],
+)
+def test_specifications_that_cannot_be_used(spec: str, word: str) -> None:
+    with pytest.raises(MeterError, match=word):
+        open_meter(spec)
+
+
+def test_a_path_with_a_colon_is_a_path(tmp_path: Path) -> None:
+    trace = tmp_path / "a:b.csv"
+    trace.write_text("time_s,power_w\n0,5\n3600,5\n")
+    assert open_meter(f"replay:{trace}").name == "replay"
+
+
+def test_the_room_imports_nothing_above_it() -> None:
+    """Only the standard library, numpy and msgspec: a board has nothing else."""
+    code = (
+        "import sys, hardware.meter, hardware.energy_model;"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & "
+        "{'contract', 'edge_client', 'server', 'attack', 'deploy', 'torch', 'scipy', 'pandas', 'paho', 'onnxruntime'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

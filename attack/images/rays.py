@@ -1,0 +1,105 @@
+"""Extreme rays of the cone of non-negative vectors in a row space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from attack.images.cone import ConeProgram
+from attack.images.row_space import RowSpace
+
+Array64 = npt.NDArray[np.float64]
+
+REWEIGHTINGS = 4
+SMOOTHING = 0.03
+"""Offset of the reweighted l1 norm, relative to the largest entry (Candès, Wakin and Boyd 2008)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ray:
+    """A ray that vanishes on more columns than a generic extreme ray does.
+
+    Attributes:
+        vector: Over the live columns, largest entry 1.
+        zeros: Number of its zeros.
+    """
+
+    vector: Array64
+    zeros: int
+
+
+class RayHunter:
+    """Draws sparse extreme rays one by one; knows those found so that it looks elsewhere.
+
+    A generic extreme ray of the cone has ``rank - 1`` zeros. An image with an empty background has many more, so a
+    vertex that minimises a random positive cost, sharpened by reweighting the cost with ``1 / (v + eps)``, that has at
+    least `surplus` zeros beyond this is an image and no accident.
+
+    Args:
+        space: The row space.
+        rng: Source of anchors and costs.
+    """
+
+    def __init__(self, space: RowSpace, rng: np.random.Generator) -> None:
+        self._basis = space.basis
+        self._rank, self._columns = space.basis.shape
+        self._rng = rng
+        noise = space.noise + 1e-9
+        self._zero = float(np.clip(20 * noise, 1e-4, 0.05))
+        self._surplus = max(8, int(0.08 * self._columns))
+        self._program = ConeProgram(space.basis, slack=float(np.clip(3 * noise, 1e-5, 0.02)))
+        self._found: list[Array64] = []
+
+    def remember(self, ray: Ray) -> None:
+        """Makes later draws look away from this ray."""
+        self._found.append(ray.vector)
+
+    def draw(self) -> Ray | None:
+        """One anchored start with its reweightings; `None` for a miss or a ray known already."""
+        self._anchor()
+        cost = self._rng.exponential(size=self._columns) + 0.05
+        last = None
+        for _ in range(1 + REWEIGHTINGS):
+            vector = self._program.minimise(cost)
+            if vector is None or vector.max() <= 0:
+                return None
+            vector = vector / vector.max()
+            ray = self._polish(vector)
+            if ray is not None:
+                return None if self._known(ray.vector) else ray
+            if last is not None and np.abs(vector - last).max() < 1e-7:
+                return None
+            last = vector
+            cost = 1 / (np.clip(vector, 0, None) + SMOOTHING)
+        return None
+
+    def _anchor(self) -> None:
+        """Pins a rarely covered entry to 1 and, every other time, one where the found rays through it are bright to 0."""
+        self._program.release()
+        cover = np.sum(self._found, axis=0) if self._found else np.zeros(self._columns)
+        weight = 1 / (0.05 + np.clip(cover, 0, None))
+        anchor = int(self._rng.choice(self._columns, p=weight / weight.sum()))
+        self._program.pin(anchor, 1.0)
+        through = [ray for ray in self._found if ray[anchor] > 0.05]
+        if not through or self._rng.random() < 0.5:
+            return
+        bright = np.clip(np.sum(through, axis=0), 1e-9, None)
+        other = int(self._rng.choice(self._columns, p=bright / bright.sum()))
+        if other != anchor:
+            self._program.pin(other, 0.0)
+
+    def _polish(self, vector: Array64) -> Ray | None:
+        """The vector of the row space that is smallest in norm on the zeros of `vector`: free of the slack."""
+        zeros = np.abs(vector) < self._zero
+        count = int(zeros.sum())
+        if count < self._rank - 1 + self._surplus:
+            return None
+        gram = self._basis[:, zeros] @ self._basis[:, zeros].T
+        exact = np.linalg.eigh(gram)[1][:, 0] @ self._basis
+        exact = exact / exact[np.argmax(np.abs(exact))]
+        return Ray(vector=exact, zeros=count) if exact.min() > -50 * self._zero else None
+
+    def _known(self, vector: Array64) -> bool:
+        return any(np.abs(vector - ray).max() < 20 * self._zero for ray in self._found)

@@ -1,0 +1,90 @@
+r"""Every image of a direct-coded batch, bit for bit, by linear programming.
+
+With direct coding the first fully connected layer's gradient is ``dW = Σ_b δ_b x_bᵀ`` for any neuron, surrogate and
+depth above it, so its row space is the span of the images while their number is below the layer's width; a known bias
+gradient ``db = Σ_b δ_b`` appends an entry that is 1 in every image. An image with an empty background is an extreme
+ray of the cone
+
+    { v in rowspace(dW) : v ≥ 0 }
+
+with far more zeros than the ``rank - 1`` of a generic one. So: pin an entry, minimise a random positive cost (an LP
+with as many variables as images, warm-started in HiGHS), sharpen by reweighting the l1 norm (Candès, Wakin and Boyd
+2008), take the null vector of the zeros, and *snap* it to the intensity grid k/255. Mixtures are off the grid: the
+chance that one fits is the certificate, in bits. With known weights each image's adjoint is computed for every label
+and ``δ xᵀ`` subtracted; the rank drops by one for the right label alone, and the search goes on in a smaller space.
+
+Local SGD only changes the δ: a weight difference after K steps has the same row space, and its rank is the number of
+distinct images whatever K is. It is searched without subtracting.
+
+The row space as a lever on batches is due to DAGER (Petrov et al. 2024, arXiv 2405.15586) and SPEAR (Dimitrov et al.
+2024, arXiv 2403.03945); the cone, the grid certificate and the deflation are this project's own.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import numpy as np
+
+from attack.citations import CITATIONS
+from attack.images.adjoint import KnownNetwork
+from attack.images.search import Batch, ImageSearch
+from attack.method import MAX_IMAGES, Citation, Finding
+from attack.methods.ratio import fully_connected_first
+from attack.threat import Array32, Knowledge, Observation
+
+_TO_SUBTRACT: frozenset[Knowledge] = frozenset({"architecture", "neuron", "encoding", "weights", "plan"})
+
+
+def direct_batch(observation: Observation) -> str | None:
+    """Why images cannot be told apart in the first layer's row space, or `None`."""
+    if observation.encoding.kind != "direct":
+        return f"the encoding is {observation.encoding.kind!r}: rows of the gradient are frames, not images"
+    outputs = len(observation.first_layer.weight)
+    if observation.samples >= outputs:
+        return f"{observation.samples} samples fill a layer of {outputs} neurons: every input would be in its row space"
+    return fully_connected_first(observation)
+
+
+class ImageLp(msgspec.Struct, frozen=True, kw_only=True):
+    """Extreme rays of the non-negative row space, snapped to the intensity grid."""
+
+    name: str = "image_lp"
+    citation: Citation = CITATIONS["spikeleak"]
+    requires: frozenset[Knowledge] = frozenset({"encoding"})
+
+    def applies(self, observation: Observation) -> str | None:
+        """Needs direct coding and fewer samples than first-layer neurons."""
+        return direct_batch(observation)
+
+    def run(self, observation: Observation, budget_s: float, rng: np.random.Generator) -> Finding:
+        """Searches; `exact` when certified images account for the whole rank of the gradient."""
+        deadline = time.monotonic() + budget_s
+        layer = observation.first_layer
+        if not layer.weight.any():
+            return Finding(verdict="failed", reason="the first layer's gradient is zero: no neuron was reached")
+        subtract = observation.known >= _TO_SUBTRACT and observation.plan.algorithm == "fedsgd"
+        search = ImageSearch(
+            layer.weight,
+            layer.bias,
+            observation.samples,
+            gain=observation.encoding.gain,
+            adjoints=KnownNetwork(observation) if subtract else None,
+        )
+        return _finding(search.run(deadline, rng), observation.shape)
+
+
+def _finding(batch: Batch, shape: tuple[int, ...]) -> Finding:
+    count = len(batch.images)
+    if not count:
+        return Finding(verdict="failed", reason=f"no vector of the {batch.rank}-dimensional row space fits the grid")
+    images: Array32 = np.asarray(batch.images[:MAX_IMAGES], dtype=np.float32).reshape(-1, *shape)
+    labels = tuple(label for label in batch.labels[:MAX_IMAGES] if label is not None)
+    reason = f"{count} of {batch.rank} images on the intensity grid, the least certain with {batch.bits:.0f} bits"
+    return Finding(
+        verdict="exact" if batch.complete else "partial",
+        reason=reason,
+        images=images,
+        labels=labels if len(labels) == len(images) else (),
+    )

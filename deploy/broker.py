@@ -25,6 +25,7 @@ from msgspec import Meta
 
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.link import Link, LinkSettings
+from deploy.supervisor import end_with_parent
 
 LOOPBACK = "127.0.0.1"
 _START_TIMEOUT_S = 20.0
@@ -161,7 +162,13 @@ def serve(section: BrokerSection, directory: Path) -> Iterator[Broker]:
     command = _COMMANDS[kind](port, directory)
     log_path = directory / f"{kind}.log"
     with log_path.open("ab") as log_file:
-        process = subprocess.Popen(command, stdout=log_file, stderr=log_file, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdout=log_file,
+            stderr=log_file,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - no threads run yet where this is called
+        )
     try:
         link = LinkSettings(port=port, protocol="3.1.1" if kind == "amqtt" else "auto")
         _wait_until_it_answers(process, link, kind, log_path)

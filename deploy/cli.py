@@ -75,6 +75,7 @@ def _run(study: Any, out: Path) -> None:
     from deploy.progress_display import display  # noqa: PLC0415
 
     started_s = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     out_console.print(f"{study.name}: {study.clients} devices → {out}", highlight=False)
     try:
         with display(out_console) as shown:
@@ -156,6 +157,7 @@ def client(config: Config) -> None:
     Example: spikeleak client device.toml
     """
     from edge_client.app import run_client  # noqa: PLC0415
+
     from edge_client.settings import ClientSettings  # noqa: PLC0415
 
     _party(run_client, config, ClientSettings)

@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from contract.datasets import DATASETS, data_dir, dataset_info, load
+from contract.datasets.cache import content_sha256, read
+from contract.errors import EnvironmentFaultError
 
 
 def list_datasets(console: Console) -> None:
@@ -15,7 +17,7 @@ def list_datasets(console: Console) -> None:
         table.add_column(title, justify="right" if title in {"samples", "classes"} else "left")
     for info in DATASETS.values():
         shape = "×".join(str(n) for n in info.shape)
-        held = "yes" if cached(info.name) else "no"
+        held = "no" if read(info.name) is None else "yes"
         table.add_row(info.name, str(info.samples), shape, str(info.classes), info.licence, info.source, held)
     console.print(table)
     console.print(f"folder: {data_dir()}", highlight=False, soft_wrap=True)
@@ -45,5 +47,16 @@ def verify_dataset(console: Console, name: str) -> None:
         EnvironmentFaultError: The copy on disk is damaged, or there is none.
     """
     for item in _names(name):
-        verify(item)
+        _verify(item)
         console.print(f"{item}: checksum right", highlight=False)
+
+
+def _verify(name: str) -> None:
+    held = read(name)
+    if held is None:
+        raise EnvironmentFaultError(f"{data_dir()} holds no copy of {name!r}: spikeleak data fetch {name}")
+    found, known = content_sha256(*held), dataset_info(name).sha256
+    if found != known:
+        raise EnvironmentFaultError(
+            f"{name!r} in {data_dir()} is damaged: SHA-256 {found}, known is {known}; spikeleak data fetch {name} mends it"
+        )

@@ -21,14 +21,14 @@ from typing import Any
 
 import msgspec
 from attack.settings import AttackSettings
-from edge_client.settings import ClientSettings
-from server.progress import Progress, read_progress
 
 from contract.configuration import decode_toml
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from deploy import broker
 from deploy.study import Arm, Study, arms, to_toml
 from deploy.supervisor import Party, end
+from edge_client.settings import ClientSettings
+from server.progress import Progress, read_progress
 from server.settings import ServerSettings
 
 TICK_S = 0.1

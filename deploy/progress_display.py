@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
 from server.progress import Progress
 
 _PLAIN_EVERY_S = 5.0

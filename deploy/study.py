@@ -5,6 +5,8 @@ Each component receives its own section, never the tree.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +21,10 @@ from contract.errors import ConfigurationError
 from contract.task import TaskSpec
 from contract.topics import valid_name
 from deploy.broker import BrokerSection
+from edge_client.engine import check_engine
+from hardware.energy_model import EnergyModel
+from hardware.errors import MeterError
+from hardware.meter import open_meter
 from server.settings import AdmissionSettings, ScheduleEntry
 
 STUDIES = Path(__file__).parent / "studies"
@@ -109,6 +115,24 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     truth: TruthSection = TruthSection()
 
 
+def _check(origin: str, key: str, test: Callable[[], object]) -> None:
+    """Runs a room's own check of one value and names the key in its error."""
+    try:
+        test()
+    except (ConfigurationError, MeterError) as error:
+        raise ConfigurationError(f"{origin}: {key}: {error}") from error
+
+
+def _check_attacks(names: tuple[str, ...]) -> None:
+    from attack.methods import METHODS  # noqa: PLC0415 - brings torch
+
+    for name in names:
+        if name not in METHODS:
+            near = difflib.get_close_matches(name, METHODS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigurationError(f"{name!r}: {hint}known attacks: {', '.join(METHODS)}")
+
+
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
     """One federated run of a study: the task itself, or its twin."""
 
@@ -135,10 +159,11 @@ def check_study(study: Study, *, origin: str) -> Study:
     """
     if not valid_name(study.name):
         raise ConfigurationError(f"{origin}: name = {study.name!r}: 1 to 63 letters, digits, '_', '.', '-'")
-    try:
-        dataset_info(study.task.dataset)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{origin}: task.dataset: {error}") from error
+    _check(origin, "task.dataset", lambda: dataset_info(study.task.dataset))
+    _check(origin, "devices.engine", lambda: check_engine(study.devices.engine))
+    _check(origin, "devices.meter", lambda: open_meter(study.devices.meter).close())
+    _check(origin, "devices.energy_profile", lambda: EnergyModel.load(study.devices.energy_profile))
+    _check(origin, "attack.attacks", lambda: _check_attacks(study.attack.attacks or ()))
     if study.twin is not None and study.task.model.family != "snn":
         raise ConfigurationError(f"{origin}: [twin] asks for the ANN twin, but task.model.family is already 'ann'")
     for number, entry in enumerate(study.schedule):

@@ -27,7 +27,7 @@ _STOP_TIMEOUT_S = 8.0
 _PR_SET_PDEATHSIG = 1
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Asks Linux to send SIGTERM to this process when its parent dies, so that a killed run leaves no orphans."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -67,7 +67,7 @@ class Party:
                 stderr=log_file,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - no threads run yet where this is called
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - no threads run yet where this is called
             )
 
     def watch(self) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import conv2d, linear
 
 from contract.models.layout import LayerSpec, layers, parameter_shapes
 from contract.models.neurons import Leaky, mean_membrane_weights
@@ -79,7 +79,7 @@ class Network:
         emitted: list[Tensor] = []
         x = frames
         for layer in self.layers[:-1]:
-            current = self._affine(layer, params, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            current = self._affine(layer, params, x.flatten(0, 1)).view(*x.shape[:2], *layer.outputs)
             x, _ = self._neuron(current.expand(self.steps, *current.shape[1:]))
             emitted.append(x)
         return self._readouts[self.task.model.readout](params, x), emitted
@@ -90,11 +90,11 @@ class Network:
         w = self._readout_weights.to(spikes.device)
         weighed = (w @ spikes.flatten(1)).view(spikes.shape[1], -1)
         bias = params[f"{layer.name}.bias"] * w.sum()
-        return F.linear(weighed, self._weight(layer, params), bias)
+        return linear(weighed, self._weight(layer, params), bias)
 
     def _read_spikes(self, params: Mapping[str, Tensor], spikes: Tensor) -> Tensor:
         current = self._affine(self.layers[-1], params, spikes.flatten(0, 1))
-        return self._neuron(current.unflatten(0, spikes.shape[:2]))[0].mean(0)
+        return self._neuron(current.view(*spikes.shape[:2], -1))[0].mean(0)
 
     def _trace_ann(self, params: Mapping[str, Tensor], frames: Tensor) -> tuple[Tensor, list[Tensor]]:
         activation = ACTIVATIONS[self.task.model.activation]
@@ -111,5 +111,5 @@ class Network:
     def _affine(self, layer: LayerSpec, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         weight, bias = self._weight(layer, params), params[f"{layer.name}.bias"]
         if layer.kind == "conv":
-            return F.conv2d(x, weight, bias, stride=layer.stride, padding=layer.padding)
-        return F.linear(x.flatten(1), weight, bias)
+            return conv2d(x, weight, bias, stride=layer.stride, padding=layer.padding)
+        return linear(x.flatten(1), weight, bias)

@@ -56,7 +56,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         beta, keep, reverse = ctx.settings
-        return _Scan.apply(gradients[0], beta, keep, not reverse), None, None, None
+        return _Scan.apply(gradients[0], beta, keep, not reverse), None, None, None  # type: ignore[no-untyped-call]
 
 
 def scan(x: Tensor, beta: float, keep: Tensor | None = None, *, reverse: bool = False) -> Tensor:
@@ -68,7 +68,7 @@ def scan(x: Tensor, beta: float, keep: Tensor | None = None, *, reverse: bool = 
         keep: `[T, ...]`, constant; 0 where the step after `t` forgets step `t`. `None` keeps all.
         reverse: From the last step to the first.
     """
-    y: Tensor = _Scan.apply(x, beta, keep, reverse)
+    y: Tensor = _Scan.apply(x, beta, keep, reverse)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -115,7 +115,7 @@ class _LeakyFire(torch.autograd.Function):
         membranes, spikes = neuron.integrate(current.contiguous(), neuron.beta, neuron.threshold)
         ctx.neuron = neuron
         ctx.save_for_backward(membranes, spikes)
-        ctx.set_materialize_grads(False)  # noqa: FBT003
+        ctx.set_materialize_grads(False)
         return spikes, membranes
 
     @staticmethod
@@ -155,7 +155,7 @@ class Leaky:
         Returns:
             Spikes and membranes, each `[T, ...]`.
         """
-        spikes, membranes = _LeakyFire.apply(current, self)
+        spikes, membranes = _LeakyFire.apply(current, self)  # type: ignore[no-untyped-call]
         return spikes, membranes
 
 

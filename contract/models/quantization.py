@@ -38,5 +38,5 @@ def fake_quantize(weight: Tensor, bits: int | None) -> Tensor:
     """
     if bits is None:
         return weight
-    quantized: Tensor = _FakeQuantize.apply(weight, bits)
+    quantized: Tensor = _FakeQuantize.apply(weight, bits)  # type: ignore[no-untyped-call]
     return quantized

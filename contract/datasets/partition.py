@@ -1,0 +1,96 @@
+"""Who holds which sample: the server's held-out part, and the devices' shares of the rest. Seeded by the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.errors import ConfigurationError
+from contract.streams import stream
+from contract.task import PartitionSpec, TaskSpec
+
+Indices = npt.NDArray[np.int64]
+Dealer = Callable[[PartitionSpec, Indices, int, np.random.Generator], list[Indices]]
+
+
+def held_out_split(task: TaskSpec, y: Indices) -> tuple[Indices, Indices]:
+    """Splits a data set into training and held-out samples, class by class.
+
+    Args:
+        task: Gives `partition.held_out` and the seed.
+        y: Labels of all samples.
+
+    Returns:
+        Indices of the training and of the held-out samples, each ascending; of a class with two samples or more
+        both hold at least one.
+
+    Raises:
+        ConfigurationError: One of the two would be empty.
+    """
+    rng = stream(task.seed, "held out")
+    out: list[Indices] = []
+    for label in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == label))
+        wanted = round(task.partition.held_out * len(members))
+        out.append(members[: min(max(wanted, 1), len(members) - 1)])
+    test = np.sort(np.concatenate(out)) if out else np.zeros(0, dtype=np.int64)
+    train = np.setdiff1d(np.arange(len(y), dtype=np.int64), test, assume_unique=True)
+    if not (len(train) and len(test)):
+        raise ConfigurationError(
+            f"partition.held_out = {task.partition.held_out} of {len(y)} samples in {len(out)} classes leaves "
+            f"{len(train)} to train and {len(test)} to evaluate: a class needs at least 2 samples"
+        )
+    return train, test.astype(np.int64)
+
+
+def partition(task: TaskSpec, y_train: Indices, parts: int) -> list[Indices]:
+    """Deals the training samples to devices.
+
+    Args:
+        task: Gives `partition.kind`, `partition.alpha` and the seed.
+        y_train: Labels of the training samples.
+        parts: Number of devices.
+
+    Returns:
+        Per device ascending indices into `y_train`: disjoint, together all, none empty.
+
+    Raises:
+        ConfigurationError: More parts than samples, or none.
+    """
+    if not 1 <= parts <= len(y_train):
+        raise ConfigurationError(
+            f"{parts} devices for {len(y_train)} training samples of {task.dataset!r}: "
+            f"between 1 and {len(y_train)} are possible; lower clients or take a larger data set"
+        )
+    rng = stream(task.seed, "partition", parts)
+    dealt = DEALERS[task.partition.kind](task.partition, y_train, parts, rng)
+    return [np.sort(part).astype(np.int64) for part in _without_empty(dealt)]
+
+
+def _deal_iid(_spec: PartitionSpec, y: Indices, parts: int, rng: np.random.Generator) -> list[Indices]:
+    return list(np.array_split(rng.permutation(len(y)), parts))
+
+
+def _deal_dirichlet(spec: PartitionSpec, y: Indices, parts: int, rng: np.random.Generator) -> list[Indices]:
+    """Each class in shares drawn from ``Dir(alpha 1)`` (Hsu et al. 2019, arXiv 1909.06335)."""
+    dealt: list[list[Indices]] = [[] for _ in range(parts)]
+    for label in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == label))
+        cuts = np.cumsum(rng.dirichlet(np.full(parts, spec.alpha)))[:-1] * len(members)
+        for part, share in zip(dealt, np.split(members, np.round(cuts).astype(np.int64)), strict=True):
+            part.append(share)
+    return [np.concatenate(part) for part in dealt]
+
+
+def _without_empty(dealt: list[Indices]) -> list[Indices]:
+    """Gives each empty part one sample of the largest."""
+    for i, part in enumerate(dealt):
+        if not len(part):
+            largest = max(range(len(dealt)), key=lambda j: len(dealt[j]))
+            dealt[i], dealt[largest] = dealt[largest][:1], dealt[largest][1:]
+    return dealt
+
+
+DEALERS: dict[str, Dealer] = {"iid": _deal_iid, "dirichlet": _deal_dirichlet}

@@ -58,5 +58,6 @@ def _verify(name: str) -> None:
     found, known = content_sha256(*held), dataset_info(name).sha256
     if found != known:
         raise EnvironmentFaultError(
-            f"{name!r} in {data_dir()} is damaged: SHA-256 {found}, known is {known}; spikeleak data fetch {name} mends it"
+            f"{name!r} in {data_dir()} is damaged: SHA-256 {found}, known is {known}; "
+            f"mend it with: spikeleak data fetch {name}"
         )

@@ -126,7 +126,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(study_file: StudyFile, tmp_
     with Ledger.open_read(out / "ledger.sqlite") as ledger:
         assert ledger.value("SELECT COUNT(*) FROM sessions") == 2
         second = ledger.rows("SELECT DISTINCT round FROM rounds WHERE epoch = 2 ORDER BY round")
-        assert [row["round"] for row in second][0] in {stopped_in, stopped_in + 1}
+        assert next(row["round"] for row in second) in {stopped_in, stopped_in + 1}
         after = {row["version"]: row["sha256"] for row in ledger.rows("SELECT version, sha256 FROM models")}
     assert all(after[version] == sha256 for version, sha256 in hashes.items())
     assert max(after) == 40

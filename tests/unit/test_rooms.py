@@ -21,7 +21,7 @@ def test_each_room_is_ours_alone(room: str) -> None:
     assert importlib.metadata.packages_distributions().get(room, ["spikeleak"]) == ["spikeleak"]
 
 
-@pytest.mark.parametrize("room", (*ROOMS, "tests"))
+@pytest.mark.parametrize("room", [*ROOMS, "tests"])
 def test_each_room_has_a_short_description(room: str) -> None:
     lines = (ROOT / room / "README.md").read_text().splitlines()
     assert 5 <= len(lines) <= 40

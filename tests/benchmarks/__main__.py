@@ -1,0 +1,86 @@
+"""`make bench`: ratios of medians of pairs taken in one run; no absolute claim outlives the machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from contract.encodings import encode
+
+from contract.codecs import CODECS
+from contract.models.layout import initial_parameters
+from contract.models.network import Network
+from contract.models.reference import SteppingNetwork
+from contract.task import EncodingSpec, ModelSpec, TaskSpec
+
+SHAPE, CLASSES = (1, 28, 28), 10
+
+
+def pairs(
+    first: Callable[[], object], second: Callable[[], object], *, repeats: int = 30
+) -> tuple[float, float, float]:
+    """Median milliseconds of both, run in turn, and the median of the pairs' ratios first / second."""
+    for _ in range(3):
+        first()
+        second()
+    taken: list[tuple[float, float]] = []
+    for _ in range(repeats):
+        times = []
+        for work in (first, second):
+            began = time.perf_counter()
+            work()
+            times.append(1e3 * (time.perf_counter() - began))
+        taken.append((times[0], times[1]))
+    firsts, seconds = zip(*taken, strict=True)
+    return [statistics.median(firsts), statistics.median(seconds), statistics.median(a / b for a, b in taken)]
+
+
+def training_step(steps: int, batch: int, kind: str) -> None:
+    """One forward and backward pass: snntorch stepped in Python against the layer-wise network."""
+    task = TaskSpec(encoding=EncodingSpec(kind=kind, steps=steps), model=ModelSpec(weight_bits=None))
+    start = initial_parameters(task, SHAPE, CLASSES)
+    parameters = {name: torch.from_numpy(value.copy()).requires_grad_() for name, value in start.items()}
+    rng = np.random.default_rng(1)
+    frames = torch.from_numpy(np.ascontiguousarray(encode(task.encoding, rng.random((batch, *SHAPE), np.float32), rng)))
+    labels = torch.from_numpy(rng.integers(0, CLASSES, batch))
+    ours, theirs = Network(task, SHAPE, CLASSES), SteppingNetwork(task, SHAPE, CLASSES)
+    stepped = frames.expand(steps, *frames.shape[1:])
+
+    def gradient_of(logits: torch.Tensor, leaves: list[torch.Tensor]) -> object:
+        return torch.autograd.grad(torch.nn.functional.cross_entropy(logits, labels), leaves)
+
+    slow, fast, ratio = pairs(
+        lambda: gradient_of(theirs(stepped), list(theirs.parameters())),
+        lambda: gradient_of(ours(parameters, frames), list(parameters.values())),
+    )
+    case = f"training step {kind:6} T={steps:3} B={batch:2}"
+    print(f"{case}: snntorch {slow:7.2f} ms, layer-wise {fast:7.2f} ms, {ratio:5.1f}×")
+
+
+def codecs() -> None:
+    """Throughput of each codec against a plain copy of the same array."""
+    x = np.random.default_rng(1).standard_normal(1_250_000).astype(np.float32)
+    for name, codec in CODECS.items():
+        rng = np.random.default_rng(2)
+        copy_ms, encode_ms, ratio = pairs(x.copy, lambda codec=codec, rng=rng: codec.encode(x, rng), repeats=15)
+        size = np.asarray(codec.encode(x, rng)[0]).nbytes / x.nbytes
+        rate = x.nbytes / 1e6 / (encode_ms / 1e3)
+        print(
+            f"codec {name:5}: {size:5.1%} of fp32, encode {rate:6.0f} MB/s; a copy: {ratio:.2f} of its time ({copy_ms:.2f} ms)"
+        )
+
+
+def main() -> None:
+    """Runs all benchmarks on one thread."""
+    torch.set_num_threads(1)
+    for steps, batch in ((10, 1), (25, 1), (10, 32), (25, 32), (100, 8)):
+        training_step(steps, batch, "rate")
+    training_step(25, 32, "direct")
+    codecs()
+
+
+if __name__ == "__main__":
+    main()

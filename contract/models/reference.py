@@ -69,7 +69,7 @@ class SteppingNetwork(nn.Module):
     def _step_ann(self, weights: list[Tensor], x: Tensor) -> Tensor:
         for i, neuron in enumerate(self.neurons):
             x = neuron(self._affine(i, weights[i], x))
-        return cast("Tensor", x)
+        return x
 
     def _affine(self, index: int, weight: Tensor, x: Tensor) -> Tensor:
         layer = self.layers[index]
@@ -83,7 +83,8 @@ class SteppingNetwork(nn.Module):
         rows = weight.detach().flatten(1)
         scale = (rows.abs().amax(1) / (2 ** (self.task.model.weight_bits - 1) - 1)).clamp(min=1e-30)
         rounded = torch.round(rows / scale[:, None]) * scale[:, None]
-        return weight + (rounded.view_as(weight) - weight.detach())
+        difference: Tensor = rounded.view_as(weight) - weight.detach()
+        return weight + difference
 
 
 def _module(spec: LayerSpec) -> nn.Module:

@@ -1,0 +1,42 @@
+"""What every codec checks before it reads bytes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from contract.errors import WireError
+
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+
+
+def check_size(data: memoryview, shape: tuple[int, ...], itemsize: int) -> None:
+    """Holds the number of bytes against the shape.
+
+    Raises:
+        WireError: They differ.
+    """
+    expected = math.prod(shape) * itemsize
+    if data.nbytes != expected:
+        raise WireError(f"{data.nbytes} bytes for shape {shape}: {expected} are needed at {itemsize} bytes a value")
+
+
+def check_unit_scale(scale: float) -> None:
+    """Float codecs have no scale.
+
+    Raises:
+        WireError: It is not 1.
+    """
+    if scale != 1.0:
+        raise WireError(f"scale = {scale}: a float codec has scale 1")
+
+
+def check_step(scale: float, levels: int) -> None:
+    """The step of a uniform quantiser with `levels` steps on each side of zero.
+
+    Raises:
+        WireError: Not positive and finite, or so large that the outermost level is no float32.
+    """
+    if not (math.isfinite(scale) and 0 < scale <= LARGEST_FLOAT32 / levels):
+        raise WireError(f"scale = {scale}: must be above 0 and at most {LARGEST_FLOAT32 / levels:g}")

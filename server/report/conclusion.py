@@ -1,0 +1,160 @@
+"""The run in plain sentences, each computed from its figures and silent about nothing that is missing."""
+
+from __future__ import annotations
+
+from server.report.controls import OPTIMISATION, Control, mean_image_level
+from server.report.data import KINDS, Family, ReportData, RoundKind
+from server.report.energy import gaps, modelled_j, totals
+from server.report.quantities import count, energy, percent
+from server.report.trials import select, worst_by_update, worst_case
+
+EXACT_DB = 100.0
+CLOSE_DB = 40.0
+MARGIN_DB = 3.0
+CONTRAST_DB = 20.0
+
+_ROUNDS: dict[RoundKind, str] = {"train": "training", "audit": "audit"}
+
+
+def conclusion(data: ReportData, checked: tuple[Control, ...]) -> tuple[str, ...]:
+    """Paragraphs for the top of the page.
+
+    Args:
+        data: The run.
+        checked: Its controls.
+    """
+    sentences = [
+        *(_leakage(family) for family in data.families),
+        *(_contrast(family) for family in data.families),
+        _learning(data),
+        _cost(data),
+        _controls(checked),
+        _completeness(data),
+    ]
+    return tuple(text for text in sentences if text)
+
+
+def last_accuracy(family: Family) -> float | None:
+    """Held-out accuracy after the last evaluated round."""
+    return next((row.accuracy for row in reversed(family.rounds) if row.accuracy is not None), None)
+
+
+def _learning(data: ReportData) -> str:
+    parts = []
+    for family in data.families:
+        accuracy = last_accuracy(family)
+        rounds = sum(row.plan.kind == "train" for row in family.rounds)
+        known = f"labels {percent(accuracy)} of the held-out samples correctly" if accuracy is not None else ""
+        parts.append(f"the {family.title} {known or 'was never evaluated'} after {rounds} training rounds")
+    return _sentence("; ".join(parts)) + ("" if data.twin else f" There is no twin to compare with: {data.twin_missing}.")
+
+
+def _cost(data: ReportData) -> str:
+    readings = [row for family in data.families for row in family.energy]
+    if not readings:
+        return "No device reported what its updates cost; this page has no figure for energy."
+    parts = [
+        f"the {family.title}'s updates cost {energy(joules)} ({_per_update(family, joules)})"
+        for family in data.families
+        if (joules := modelled_j(family)) is not None
+    ]
+    text = _sentence("by the model, " + ", ".join(parts)) if parts else "The energy model gave no figure."
+    if any(total.provenance == "measured" for total in totals(readings)):
+        return text + " Measured figures stand beside the modelled ones and are never added to them."
+    reasons = sorted({gap.reason for gap in gaps(readings)})
+    return text + " No joule on this page was measured" + (f": {reasons[0]}." if len(reasons) == 1 else ".")
+
+
+def _per_update(family: Family, joules: float) -> str:
+    updates = len({(row.node, row.round) for row in family.energy if row.reading.energy_j is not None})
+    return f"{energy(joules / updates)} per update, n = {updates}" if updates else "no update counted"
+
+
+def _leakage(family: Family) -> str:
+    parts = [_leakage_of(family, kind) for kind in reversed(KINDS)]
+    found = [part for part in parts if part]
+    if not found:
+        return f"No update of the {family.title} was attacked and scored: this run says nothing about its leakage."
+    return " ".join(found)
+
+
+def _leakage_of(family: Family, kind: RoundKind) -> str:
+    rows = select(family, kind)
+    if not rows:
+        return ""
+    best = worst_by_update(rows)
+    worst = worst_case(rows)
+    where = f"{family.title}, {_ROUNDS[kind]} rounds"
+    if worst is None:
+        return f"{where}: no attack gave an image of any of the {len(best)} scored updates."
+    close = sum(value >= CLOSE_DB for value in best.values())
+    return (
+        f"{where}: the worst of all attacks, {worst.attack}, reaches {worst.psnr_db:.1f} dB, "
+        f"{_meaning(worst.psnr_db, mean_image_level(rows))}; "
+        f"{close} of {len(best)} scored updates give an input away at {CLOSE_DB:.0f} dB or more."
+    )
+
+
+def _meaning(psnr_db: float, mean_db: float | None) -> str:
+    if psnr_db >= EXACT_DB:
+        return "which is the input up to rounding"
+    if psnr_db >= CLOSE_DB:
+        return "which the eye cannot tell from the input"
+    if mean_db is None:
+        return "with no mean image to hold it against"
+    if psnr_db > mean_db + MARGIN_DB:
+        return f"more than the mean image gives ({mean_db:.1f} dB) but not the input itself"
+    return f"no more than the mean image gives ({mean_db:.1f} dB)"
+
+
+def _contrast(family: Family) -> str:
+    rows = select(family, "audit")
+    worst = worst_case(rows)
+    tried = [row for row in rows if row.score.attack in OPTIMISATION and row.score.verdict != "refused"]
+    if worst is None or not tried:
+        return ""
+    best = worst_case(tried)
+    reached = "give no image at all" if best is None else f"reach {best.psnr_db:.1f} dB at best"
+    if best is not None and worst.psnr_db - best.psnr_db < CONTRAST_DB:
+        return ""
+    names = " and ".join(dict.fromkeys(row.score.attack for row in tried))
+    return (
+        f"On the same audit updates of the {family.title} the optimisation attacks ({names}) {reached}: "
+        "that an optimisation fails is no evidence that an update is safe."
+    )
+
+
+def _controls(checked: tuple[Control, ...]) -> str:
+    ran = [control for control in checked if control.outcome != "not run"]
+    bad = [control.name for control in ran if control.outcome != "pass"]
+    if not ran:
+        return "No control could be run: read the leakage figures with care."
+    if bad:
+        return f"{len(bad)} of {len(ran)} controls did not pass ({'; '.join(bad)}): read the leakage figures with care."
+    missing = len(checked) - len(ran)
+    return f"All {len(ran)} controls that ran passed" + (f"; {missing} could not be run." if missing else ".")
+
+
+def _completeness(data: ReportData) -> str:
+    parts = []
+    for family in data.families:
+        counts = family.counts
+        trouble = [f"{count(n)} {word}" for n, word in ((counts.lost, "lost"), (counts.duplicated, "duplicated")) if n]
+        if family.status != "finished":
+            parts.append(f"the {family.title}'s run did not finish ({family.status})")
+        if trouble:
+            parts.append(f"updates of the {family.title}: {' and '.join(trouble)}")
+        unscored = unscored_updates(family)
+        if unscored:
+            parts.append(f"{unscored} of {len(family.updates)} admitted updates of the {family.title} were not scored")
+    return _sentence("; ".join(parts)) if parts else ""
+
+
+def unscored_updates(family: Family) -> int:
+    """Admitted updates on which no score came back."""
+    scored = {row.update for row in family.scores}
+    return sum(update.uid not in scored for update in family.updates)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

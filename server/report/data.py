@@ -1,0 +1,227 @@
+"""What a report shows, as frozen records: the border between the ledger and the page.
+
+`source.read_report_data` fills them from a run's folder; everything after that is a pure function of them. Whatever is
+missing is `None` or an empty tuple with a reason beside it, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from contract.messages import AttackScore, Operations
+from contract.task import RoundPlan, TaskSpec
+from hardware.energy import EnergyReading
+
+Image = npt.NDArray[np.float32]
+RoundKind = Literal["train", "audit"]
+KINDS: tuple[RoundKind, ...] = ("train", "audit")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the report's records."""
+
+
+class Device(Record, frozen=True):
+    """What a device said of itself at its last birth."""
+
+    node: str
+    board: str = ""
+    engine: str = ""
+    meter: str = ""
+    samples: int | None = None
+
+
+class RoundRow(Record, frozen=True):
+    """One closed round.
+
+    Attributes:
+        accuracy: Fraction of held-out samples labelled right after the round; `None` when it was not evaluated.
+        loss: Cross-entropy on them.
+        updates: Updates that were aggregated.
+        selected: Devices that were asked.
+    """
+
+    round: int
+    plan: RoundPlan
+    accuracy: float | None = None
+    loss: float | None = None
+    updates: int | None = None
+    selected: int | None = None
+    closed_by: str = ""
+
+
+class UpdateRow(Record, frozen=True):
+    """One admitted update."""
+
+    uid: str
+    node: str
+    round: int
+    kind: RoundKind
+    samples: int
+    payload_bytes: int
+
+
+class Refusal(Record, frozen=True):
+    """One refused update and why."""
+
+    node: str
+    round: int | None
+    reason: str
+
+
+class Counts(Record, frozen=True):
+    """Fate of the updates; `None` where nobody counted.
+
+    Attributes:
+        published: Updates that devices put on the wire.
+        lost: Published, neither admitted nor refused.
+        duplicated: Aggregated more than once.
+    """
+
+    published: int | None = None
+    admitted: int | None = None
+    refused: int | None = None
+    lost: int | None = None
+    duplicated: int | None = None
+
+
+class EnergyRow(Record, frozen=True):
+    """One reading of one phase of one update."""
+
+    node: str
+    round: int
+    kind: RoundKind
+    phase: str
+    reading: EnergyReading
+
+
+class OperationsRow(Record, frozen=True):
+    """Operations counted for one update."""
+
+    node: str
+    round: int
+    operations: Operations
+
+
+class ScoreRow(Record, frozen=True):
+    """One attack on one update, scored by the device that owns the truth.
+
+    Attributes:
+        update: Uid of the update.
+        samples: Samples behind it.
+        score: The device's verdict.
+    """
+
+    update: str
+    node: str
+    round: int
+    kind: RoundKind
+    samples: int
+    score: AttackScore
+
+
+class Candidate(Record, frozen=True):
+    """One attack's best reconstruction of a pictured sample, with its score; `image` is `None` without one."""
+
+    score: AttackScore
+    image: Image | None = None
+
+
+class Picture(Record, frozen=True):
+    """One true sample beside what each attack made of it.
+
+    Attributes:
+        truth: `[C, H, W]`, `[H, W]` or `[N]` in [0, 1].
+        sample: Index of the sample within its update.
+    """
+
+    update: str
+    node: str
+    round: int
+    kind: RoundKind
+    sample: int
+    truth: Image
+    label: int | None
+    candidates: tuple[Candidate, ...]
+
+
+class Family(Record, frozen=True):
+    """One network's run: the spiking one, or its ANN twin.
+
+    Attributes:
+        title: How the page calls it.
+        status: `finished`, or what it was doing when it ended.
+        bytes_up: Bytes of all admitted updates as published.
+        evaluated_on: Number of held-out samples behind each accuracy.
+        wall_s: Wall time of the run.
+    """
+
+    title: str
+    status: str
+    task: TaskSpec | None = None
+    task_hash: str = ""
+    rounds: tuple[RoundRow, ...] = ()
+    rounds_planned: int | None = None
+    devices: tuple[Device, ...] = ()
+    updates: tuple[UpdateRow, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    counts: Counts = Counts()
+    bytes_up: int | None = None
+    evaluated_on: int | None = None
+    energy: tuple[EnergyRow, ...] = ()
+    operations: tuple[OperationsRow, ...] = ()
+    scores: tuple[ScoreRow, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    wall_s: float | None = None
+
+    @property
+    def spiking(self) -> bool:
+        """Whether this network spikes; a run without a task counts as spiking."""
+        return self.task is None or self.task.model.family == "snn"
+
+
+class ConstantRow(Record, frozen=True):
+    """One constant of the energy model."""
+
+    name: str
+    value: float | None
+    unit: str
+    node: str
+    source: str
+
+
+class ReportData(Record, frozen=True):
+    """Everything on one report.
+
+    Attributes:
+        snn: The main run.
+        twin: Its ANN twin.
+        twin_missing: Why there is none.
+        configuration: The run's TOML, as it was read.
+        versions: Program and library versions.
+        threat: What the attacker knew, by name.
+        constants: The energy model's constants.
+        without_figure: What the energy model has no figure for, and why.
+        problems: What could not be read when the report was made.
+    """
+
+    name: str
+    snn: Family
+    twin: Family | None = None
+    twin_missing: str = "this run has no twin"
+    configuration: str = ""
+    versions: tuple[tuple[str, str], ...] = ()
+    broker: str = ""
+    threat: tuple[tuple[str, str], ...] = ()
+    constants: tuple[ConstantRow, ...] = ()
+    without_figure: tuple[tuple[str, str], ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The networks that ran, the spiking one first."""
+        return (self.snn,) if self.twin is None else (self.snn, self.twin)

@@ -1,0 +1,88 @@
+"""Joules of a run, grouped so that nothing of different origin is ever added up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from hardware.energy import PHASES, Provenance
+from server.report.data import EnergyRow, Family
+
+FIGURED: tuple[Provenance, ...] = ("measured", "modelled", "emulated")
+
+
+class Total(msgspec.Struct, frozen=True, kw_only=True):
+    """Joules of one provenance, source and scope over a run; sums of like with like only."""
+
+    provenance: Provenance
+    source: str
+    scope: str
+    energy_j: float
+    readings: int
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """Readings without a figure, and why."""
+
+    phase: str
+    source: str
+    scope: str
+    reason: str
+    readings: int
+    devices: int
+
+
+def totals(rows: Iterable[EnergyRow]) -> tuple[Total, ...]:
+    """One total per provenance, source and scope, measured first."""
+    sums: dict[tuple[Provenance, str, str], tuple[float, int]] = {}
+    for row in rows:
+        reading = row.reading
+        if reading.energy_j is not None:
+            key = (reading.provenance, reading.source, reading.scope)
+            joules, readings = sums.get(key, (0.0, 0))
+            sums[key] = (joules + reading.energy_j, readings + 1)
+    found = [Total(provenance=p, source=s, scope=c, energy_j=j, readings=n) for (p, s, c), (j, n) in sums.items()]
+    return tuple(sorted(found, key=lambda t: (FIGURED.index(t.provenance), t.source, t.scope)))
+
+
+def gaps(rows: Iterable[EnergyRow]) -> tuple[Gap, ...]:
+    """Readings without a figure, by phase, source and reason."""
+    found: dict[tuple[str, str, str, str], list[str]] = {}
+    for row in rows:
+        reading = row.reading
+        if reading.energy_j is None:
+            found.setdefault((row.phase, reading.source, reading.scope, reading.reason), []).append(row.node)
+    return tuple(
+        Gap(phase=p, source=s, scope=c, reason=r, readings=len(nodes), devices=len(set(nodes)))
+        for (p, s, c, r), nodes in sorted(found.items(), key=lambda item: (phase_order(item[0][0]), item[0]))
+    )
+
+
+def phase_order(phase: str) -> int:
+    """Place of a phase in a device's day; unknown ones last."""
+    return PHASES.index(phase) if phase in PHASES else len(PHASES)
+
+
+def modelled_j(family: Family) -> float | None:
+    """All modelled joules of a run: a model's scopes (operations, radio) do not overlap. `None` without any."""
+    figures = [t.energy_j for t in totals(family.energy) if t.provenance == "modelled"]
+    return sum(figures) if figures else None
+
+
+def by_device_and_phase(
+    rows: Iterable[EnergyRow], provenance: Provenance
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Joules by group, device and phase.
+
+    Groups are the sources and scopes whose figures may be stacked: all modelled ones together, every meter for itself.
+    """
+    grouped: dict[str, dict[str, dict[str, float]]] = {}
+    for row in rows:
+        reading = row.reading
+        if reading.energy_j is None or reading.provenance != provenance:
+            continue
+        group = "" if provenance == "modelled" else f"{reading.source}, {reading.scope}"
+        phases = grouped.setdefault(group, {}).setdefault(row.node, {})
+        phases[row.phase] = phases.get(row.phase, 0.0) + reading.energy_j
+    return grouped

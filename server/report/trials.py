@@ -1,0 +1,165 @@
+"""Figures over attack trials: every trial counts, failures rank below every image, and n stands beside each figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from server.report.data import Family, RoundKind, ScoreRow
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """PSNR of one attack over its trials, in dB.
+
+    A trial without an image ranks below every image, so a median of `None` says that at least half gave none.
+
+    Attributes:
+        trials: Updates on which the attack ran and could have given an image.
+        failed: Those of them with verdict `failed` or without an image.
+        refused: Updates on which the threat model refused the attack; not trials.
+        median_db, low_db, high_db: Median and its 95 % bootstrap interval.
+        min_db: Worst trial.
+        max_db: Best trial: what counts in a worst case.
+        labels_right: Labels found right over all trials; `None` when it names none.
+        labels_of: Labels there were to find.
+        seconds: Median wall time.
+    """
+
+    trials: int
+    failed: int
+    refused: int
+    median_db: float | None
+    low_db: float | None
+    high_db: float | None
+    min_db: float | None
+    max_db: float | None
+    labels_right: int | None
+    labels_of: int
+    seconds: float | None
+
+
+def bootstrap_median(
+    values: npt.NDArray[np.float64], rng: np.random.Generator, *, resamples: int = RESAMPLES, level: float = LEVEL
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the median (Efron 1979).
+
+    Args:
+        values: One per trial; `-inf` for a trial without a figure.
+        rng: Source of the resampling.
+        resamples: Number of resamples.
+        level: Coverage, in (0, 1).
+
+    Returns:
+        Lower and upper end; `-inf` where the end falls on trials without a figure.
+
+    Raises:
+        ValueError: No values.
+    """
+    if values.size == 0:
+        raise ValueError("bootstrap over no values: leave the interval out instead")
+    drawn = np.sort(rng.choice(values, size=(resamples, values.size), replace=True), axis=1)
+    middle = values.size // 2
+    medians = drawn[:, middle] if values.size % 2 else _midpoint(drawn[:, middle - 1], drawn[:, middle])
+    medians.sort()
+    tail = (1.0 - level) / 2.0
+    return float(medians[math.floor(tail * (resamples - 1))]), float(medians[math.ceil((1 - tail) * (resamples - 1))])
+
+
+def _midpoint(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(low / 2.0 + high / 2.0)
+
+
+def median(values: Sequence[float]) -> float | None:
+    """The median; `None` of nothing, `-inf` where half of the trials have no figure."""
+    if not values:
+        return None
+    ordered, middle = sorted(values), len(values) // 2
+    return ordered[middle] if len(values) % 2 else ordered[middle - 1] / 2.0 + ordered[middle] / 2.0
+
+
+def gives_images(rows: Sequence[ScoreRow]) -> bool:
+    """Whether an attack aims at images: it gave one, or it failed without naming labels."""
+    return any(r.score.psnr_db is not None for r in rows) or not any(r.score.labels_right is not None for r in rows)
+
+
+def spread(rows: Sequence[ScoreRow], *, seed: int = 0) -> Spread:
+    """All trials of one attack on one kind of round.
+
+    Args:
+        rows: Scores of a single attack.
+        seed: Seed of the bootstrap.
+    """
+    ran = [row for row in rows if row.score.verdict != "refused"]
+    imaging = gives_images(ran)
+    figures = [-math.inf if r.score.psnr_db is None else r.score.psnr_db for r in ran] if imaging else []
+    low, high = -math.inf, -math.inf
+    if len(figures) > 1:
+        low, high = bootstrap_median(np.asarray(figures), np.random.default_rng(seed))
+    named = [r.score.labels_right for r in ran if r.score.labels_right is not None]
+    failed = sum(r.score.verdict == "failed" or (imaging and r.score.psnr_db is None) for r in ran)
+    return Spread(
+        trials=len(ran),
+        failed=failed,
+        refused=len(rows) - len(ran),
+        median_db=finite(median(figures)),
+        low_db=finite(low),
+        high_db=finite(high),
+        min_db=finite(min(figures, default=None)),
+        max_db=finite(max(figures, default=None)),
+        labels_right=sum(named) if named else None,
+        labels_of=sum(r.samples for r in ran if r.score.labels_right is not None),
+        seconds=median([r.score.seconds for r in ran]),
+    )
+
+
+def finite(value: float | None) -> float | None:
+    """`None` for a missing or infinite figure."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def attack_names(families: Iterable[Family]) -> tuple[str, ...]:
+    """All attacks in the order in which they were first scored: the ladder's order."""
+    return tuple(dict.fromkeys(row.score.attack for family in families for row in family.scores))
+
+
+def select(family: Family, kind: RoundKind | None = None, attack: str | None = None) -> list[ScoreRow]:
+    """Scores of one kind of round and one attack; `None` takes all."""
+    return [r for r in family.scores if kind in {None, r.kind} and attack in {None, r.score.attack}]
+
+
+class Worst(msgspec.Struct, frozen=True, kw_only=True):
+    """The trial that leaked most."""
+
+    psnr_db: float
+    attack: str
+    node: str
+    round: int
+    verdict: str
+
+
+def worst_case(rows: Iterable[ScoreRow]) -> Worst | None:
+    """The highest PSNR over all attacks and updates; `None` when nothing gave an image."""
+    best: Worst | None = None
+    for row in rows:
+        score = row.score
+        if score.psnr_db is not None and (best is None or score.psnr_db > best.psnr_db):
+            best = Worst(
+                psnr_db=score.psnr_db, attack=score.attack, node=row.node, round=row.round, verdict=score.verdict
+            )
+    return best
+
+
+def worst_by_update(rows: Iterable[ScoreRow]) -> dict[str, float]:
+    """Highest PSNR of each update over the given attacks; `-inf` where none gave an image."""
+    best: dict[str, float] = {}
+    for row in rows:
+        figure = -math.inf if row.score.psnr_db is None else row.score.psnr_db
+        best[row.update] = max(best.get(row.update, -math.inf), figure)
+    return best

@@ -46,6 +46,11 @@ def model_chunk(run: str, version: int, index: int) -> str:
     return f"{_run(run)}/model/{version}/{index}"
 
 
+def model_filter(run: str, version: int) -> str:
+    """Subscription to all chunks of one model."""
+    return f"{_run(run)}/model/{version}/+"
+
+
 def update_chunk(run: str, node: str, round_: int, uid: str, index: int) -> str:
     """One chunk of a client update."""
     return f"{_run(run)}/up/{node}/{round_}/{uid}/{index}"

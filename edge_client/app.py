@@ -1,0 +1,196 @@
+"""The device's process: broker, clock, files, signals. Everything runs on the main thread; callbacks only enqueue."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import queue
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from contract import topics
+from contract.configuration import decode_toml
+from contract.datasets import dataset_info, held_out_split, load, partition
+from contract.errors import ConfigurationError, SpikeleakError
+from contract.link import Link
+from contract.messages import NodeState, encode
+from contract.task import TaskSpec
+from edge_client import client
+from edge_client.device import Device
+from edge_client.energy import PhaseMeter
+from edge_client.engine import Engine, check_engine, open_engine
+from edge_client.settings import ClientSettings
+from edge_client.spool import Spool
+from edge_client.training import Shard
+from hardware.energy_model import EnergyModel
+from hardware.errors import MeterError
+from hardware.meter import Meter, open_meter
+
+__all__ = ["ClientSettings", "main", "run_client"]
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+"""Longest wait for a message before timers are looked at."""
+INTERRUPTED = 130
+
+Message = tuple[str, bytes] | client.Event
+
+
+def run_client(settings: ClientSettings, stop: threading.Event | None = None, *, link_type: type[Link] = Link) -> int:
+    """Takes part in a run until the server says that it is finished.
+
+    Args:
+        settings: The device's settings.
+        stop: Ends the device early and cleanly.
+        link_type: How the broker is reached.
+
+    Returns:
+        0 when the run is finished; 130 when `stop` ended it before.
+
+    Raises:
+        ConfigurationError: A setting, or the run's task, cannot be used here.
+        EnvironmentFaultError: The broker is not reached, or the folder cannot be written.
+    """
+    stop = stop or threading.Event()
+    check_engine(settings.engine)
+    meter, model = _open_energy(settings)
+    spool = Spool(settings.directory, settings.run, settings.node, receipts_kept=settings.receipts_kept)
+    try:
+        return _live(settings, stop, spool, meter, model, link_type)
+    finally:
+        spool.close()
+        meter.close()
+
+
+def _open_energy(settings: ClientSettings) -> tuple[Meter, EnergyModel]:
+    try:
+        return open_meter(settings.meter), EnergyModel.load(settings.energy_profile)
+    except MeterError as error:
+        raise ConfigurationError(
+            f"meter = {settings.meter!r}, energy_profile = {settings.energy_profile!r}: {error}"
+        ) from error
+
+
+def _live(
+    settings: ClientSettings,
+    stop: threading.Event,
+    spool: Spool,
+    meter: Meter,
+    model: EnergyModel,
+    link_type: type[Link],
+) -> int:
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    state_topic = topics.node_state(settings.run, settings.node)
+    link = link_type(
+        settings.link,
+        f"spikeleak-{settings.run}-{settings.node}",
+        will=(state_topic, _will(settings, spool)),
+        on_message=lambda topic, payload: inbox.put((topic, payload)),
+        on_up=lambda: inbox.put(client.Up()),
+        on_down=lambda _reason: inbox.put(client.Down()),
+    )
+    device = Device(
+        settings,
+        spool,
+        link,
+        prepare=lambda task: prepare(settings, task),
+        phases=PhaseMeter(meter, time.monotonic),
+        model=model,
+        clock=time.monotonic,
+        new_uid=_uid_source(settings),
+    )
+    link.subscribe(*device.subscriptions())
+    link.start()
+    try:
+        return _work(device, inbox, stop)
+    finally:
+        link.stop(farewell=(state_topic, device.node_state("offline")))
+
+
+def _will(settings: ClientSettings, spool: Spool) -> bytes:
+    journal = spool.journal
+    return encode(
+        NodeState(
+            node=settings.node,
+            epoch=journal.epoch,
+            status="offline",
+            board=settings.board,
+            engine=settings.engine,
+            meter=settings.meter,
+            published=journal.published,
+        )
+    )
+
+
+def _uid_source(settings: ClientSettings) -> Callable[[str], str]:
+    if settings.seed is None:
+        return lambda _text: secrets.token_hex(16)
+    prefix = f"{settings.seed} {settings.run} {settings.node}"
+    return lambda text: hashlib.sha256(f"{prefix} {text}".encode()).hexdigest()[:32]
+
+
+def _work(device: Device, inbox: queue.SimpleQueue[Message], stop: threading.Event) -> int:
+    while not device.finished:
+        if stop.is_set():
+            return INTERRUPTED
+        try:
+            message = inbox.get_nowait()
+        except queue.Empty:
+            if device.handle(client.Idle()):
+                continue
+            try:
+                message = inbox.get(timeout=TICK_S)
+            except queue.Empty:
+                continue
+        if isinstance(message, tuple):
+            device.receive(*message)
+        else:
+            device.handle(message)
+    return 0
+
+
+def prepare(settings: ClientSettings, task: TaskSpec) -> tuple[Shard, Engine]:
+    """The device's part of the data and the engine for a task.
+
+    Raises:
+        ConfigurationError: The data set or the engine is not to be had here.
+    """
+    info = dataset_info(task.dataset)
+    data = load(task.dataset)
+    train, _ = held_out_split(task, data.y)
+    mine = train[partition(task, data.y[train], settings.shards)[settings.shard]]
+    shard = Shard(x=data.x[mine], y=data.y[mine], classes=info.classes)
+    return shard, open_engine(settings.engine, task, tuple(info.shape), info.classes, threads=settings.threads)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`spikeleak-client CONFIG.toml`: runs one device; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="spikeleak-client", description="One device of a spikeleak run.")
+    parser.add_argument("config", type=Path, help="TOML file with the device's settings (see edge_client/README.md)")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=chosen.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    stop = threading.Event()
+    caught: list[int] = []
+
+    def on_signal(number: int, _frame: object) -> None:
+        caught.append(number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    try:
+        status = run_client(decode_toml(chosen.config, ClientSettings), stop)
+    except SpikeleakError as error:
+        print(f"spikeleak-client: {error}", file=sys.stderr)  # noqa: T201 - the one line that a user gets
+        return error.exit_status
+    return 0 if caught and caught[0] == signal.SIGTERM else status

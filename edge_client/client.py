@@ -1,0 +1,459 @@
+"""The device as a pure state machine: an event and the time in, a new state and actions out. No I/O, no clock.
+
+An update lives through: wanted → model fetched → trained → stored → sent → acknowledged → deleted. Objects are sent
+again after each reconnection, when the server misses chunks, and when no acknowledgement came in time. Work that
+takes long (training, scoring) is asked for by `Idle` alone, when every message that waited has been seen: a device
+that fell behind never trains for a round that it already knows to be over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from contract.messages import Ack, ServerState
+from contract.task import RoundPlan
+from edge_client.spool import Kind, SpoolItem
+
+ACK_TIMEOUT_S = 5.0
+"""First wait for an acknowledgement; doubled at each repetition."""
+LONGEST_TIMEOUT_S = 60.0
+WINDOW = 32
+"""Objects that may await an acknowledgement at one time; brokers drop what piles up."""
+LINGER_S = 30.0
+"""After the end of the run, how long a device waits for an acknowledgement before it leaves its objects on disk."""
+LARGEST_BACKLOG = 256
+"""Reconstructions that may wait to be scored."""
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of events, actions and states."""
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+class Up(_Record, frozen=True, kw_only=True):
+    """The connection stands, subscriptions included."""
+
+
+class Down(_Record, frozen=True, kw_only=True):
+    """The connection is lost."""
+
+
+class Prepared(_Record, frozen=True, kw_only=True):
+    """The task's data and engine are ready."""
+
+    task_hash: str
+
+
+class StateArrived(_Record, frozen=True, kw_only=True):
+    """The server said what it is doing."""
+
+    state: ServerState
+
+
+class ModelArrived(_Record, frozen=True, kw_only=True):
+    """A model object is complete."""
+
+    version: int
+    sha256: str
+
+
+class AckArrived(_Record, frozen=True, kw_only=True):
+    """The server's verdict on one object."""
+
+    ack: Ack
+
+
+class ReconstructionArrived(_Record, frozen=True, kw_only=True):
+    """The attacker's answer to one of our updates is complete."""
+
+    uid: str
+
+
+class Made(_Record, frozen=True, kw_only=True):
+    """Training or scoring brought forth objects to publish."""
+
+    items: tuple[SpoolItem, ...]
+    model_version: int = -1
+
+
+class Lost(_Record, frozen=True, kw_only=True):
+    """A stored object turned out to be unreadable."""
+
+    uid: str
+
+
+class Idle(_Record, frozen=True, kw_only=True):
+    """Nothing waits to be read."""
+
+
+Event = Up | Down | Prepared | StateArrived | ModelArrived | AckArrived | ReconstructionArrived | Made | Lost | Idle
+
+# --- actions --------------------------------------------------------------------------------------------------------
+
+
+class Announce(_Record, frozen=True, kw_only=True):
+    """Publish the device's state."""
+
+
+class FetchModel(_Record, frozen=True, kw_only=True):
+    """Subscribe to a model's chunks."""
+
+    version: int
+
+
+class LeaveModel(_Record, frozen=True, kw_only=True):
+    """End that subscription."""
+
+    version: int
+
+
+class Train(_Record, frozen=True, kw_only=True):
+    """Make the update of a round from the model that is held."""
+
+    round: int
+    attempt: int
+    plan: RoundPlan
+    model_version: int
+
+
+class SpoolPut(_Record, frozen=True, kw_only=True):
+    """Store an object durably."""
+
+    item: SpoolItem
+
+
+class SpoolDelete(_Record, frozen=True, kw_only=True):
+    """The server has it, or will never take it."""
+
+    uid: str
+
+
+class Send(_Record, frozen=True, kw_only=True):
+    """Publish a stored object: these chunks, or all."""
+
+    uid: str
+    chunks: tuple[int, ...] | None = None
+
+
+class ReportEnergy(_Record, frozen=True, kw_only=True):
+    """An update was settled: make its energy report."""
+
+    uid: str
+    admitted: bool
+    sent_s: float | None
+
+
+class ScoreReconstruction(_Record, frozen=True, kw_only=True):
+    """Hold a reconstruction against the truth."""
+
+    uid: str
+
+
+class Warn(_Record, frozen=True, kw_only=True):
+    """Write a line into the log."""
+
+    text: str
+
+
+class Finish(_Record, frozen=True, kw_only=True):
+    """The run is over for this device."""
+
+    undelivered: int = 0
+
+
+Action = (
+    Announce
+    | FetchModel
+    | LeaveModel
+    | Train
+    | SpoolPut
+    | SpoolDelete
+    | Send
+    | ReportEnergy
+    | ScoreReconstruction
+    | Warn
+    | Finish
+)
+
+# --- state ----------------------------------------------------------------------------------------------------------
+
+
+class Pending(_Record, frozen=True, kw_only=True):
+    """An object that the server has not acknowledged.
+
+    Attributes:
+        due_s: When to send it again; `None` while it waits for its turn.
+        sent_s: When it was first sent in this life; `None` before.
+        tries: How often it was sent since the connection came up.
+    """
+
+    uid: str
+    kind: Kind
+    round: int
+    model_version: int = -1
+    due_s: float | None = None
+    sent_s: float | None = None
+    tries: int = 0
+
+
+class ClientState(_Record, frozen=True, kw_only=True):
+    """All that the device knows. Times are on the caller's monotonic clock.
+
+    Attributes:
+        made: Task hash, round and attempt for which an update was made last.
+        model: Version and SHA-256 of the model that is held.
+        fetching: Version whose chunks are subscribed to.
+        unscored: Reconstructions that wait, oldest first.
+        progress_s: Last sign of progress after the end of the run.
+    """
+
+    node: str
+    connected: bool = False
+    task_hash: str = ""
+    server: ServerState | None = None
+    model: tuple[int, str] | None = None
+    fetching: int | None = None
+    made: tuple[str, int, int] | None = None
+    pending: tuple[Pending, ...] = ()
+    unscored: tuple[str, ...] = ()
+    progress_s: float | None = None
+    finished: bool = False
+
+
+Step = tuple[ClientState, list[Action]]
+
+
+def resumed(
+    node: str, items: tuple[SpoolItem, ...], versions: dict[str, int], made: tuple[str, int, int] | None
+) -> ClientState:
+    """The state after a start.
+
+    Args:
+        node: The device.
+        items: What the spool holds, oldest first.
+        versions: Model version per update among them.
+        made: Task hash, round and attempt of the last update, from the journal.
+    """
+    pending = tuple(
+        Pending(uid=i.uid, kind=i.kind, round=i.round, model_version=versions.get(i.uid, -1)) for i in items
+    )
+    return ClientState(node=node, pending=pending, made=made)
+
+
+def step(state: ClientState, event: Event, now_s: float) -> tuple[ClientState, tuple[Action, ...]]:
+    """One transition.
+
+    Args:
+        state: Before.
+        event: What happened.
+        now_s: Time of it on a monotonic clock.
+
+    Returns:
+        The state after it, and what to do, in this order.
+    """
+    if state.finished:
+        return state, ()
+    state, actions = _HANDLERS[type(event)](state, event, now_s)
+    state, more = _tend_model(state)
+    actions += more
+    state, more = _fill_window(state, now_s)
+    return state, (*actions, *more)
+
+
+_replace = msgspec.structs.replace
+
+
+def wanted(state: ClientState) -> ServerState | None:
+    """The open round for which this device still owes an update, if there is one."""
+    server = state.server
+    if server is None or server.status != "open" or state.node not in server.selected:
+        return None
+    if server.task_hash != state.task_hash or state.made == _key(server):
+        return None
+    if any(
+        p.kind == "update" and p.round == server.round and p.model_version == server.model_version
+        for p in state.pending
+    ):
+        return None
+    return server
+
+
+def _key(server: ServerState) -> tuple[str, int, int]:
+    return (server.task_hash, server.round, server.attempt)
+
+
+def _held(state: ClientState, server: ServerState) -> bool:
+    return state.model == (server.model_version, server.model_sha256)
+
+
+def _tend_model(state: ClientState) -> Step:
+    """Subscribes to the model that is wanted and to no other."""
+    server = wanted(state)
+    target = server.model_version if server is not None and not _held(state, server) else None
+    if target == state.fetching:
+        return state, []
+    actions: list[Action] = []
+    if state.fetching is not None:
+        actions.append(LeaveModel(version=state.fetching))
+    if target is not None:
+        actions.append(FetchModel(version=target))
+    return _replace(state, fetching=target), actions
+
+
+def _fill_window(state: ClientState, now_s: float) -> Step:
+    """Sends what waits for its turn, oldest first, as far as the window allows."""
+    if not state.connected:
+        return state, []
+    room = WINDOW - sum(p.due_s is not None for p in state.pending)
+    actions: list[Action] = []
+    pending = list(state.pending)
+    for index, item in enumerate(pending):
+        if room > 0 and item.due_s is None:
+            pending[index] = _sent(item, now_s)
+            actions.append(Send(uid=item.uid))
+            room -= 1
+    return (_replace(state, pending=tuple(pending)), actions) if actions else (state, [])
+
+
+def _sent(item: Pending, now_s: float) -> Pending:
+    wait_s = min(ACK_TIMEOUT_S * 2**item.tries, LONGEST_TIMEOUT_S)
+    first_s = now_s if item.sent_s is None else item.sent_s
+    return _replace(item, due_s=now_s + wait_s, sent_s=first_s, tries=min(item.tries + 1, 16))
+
+
+# --- one handler per event ------------------------------------------------------------------------------------------
+
+
+def _up(state: ClientState, _event: Up, _now_s: float) -> Step:
+    return _replace(state, connected=True, pending=_waiting(state.pending)), [Announce()]
+
+
+def _down(state: ClientState, _event: Down, _now_s: float) -> Step:
+    return _replace(state, connected=False, pending=_waiting(state.pending)), []
+
+
+def _waiting(pending: tuple[Pending, ...]) -> tuple[Pending, ...]:
+    return tuple(_replace(p, due_s=None, tries=0) for p in pending)
+
+
+def _prepared(state: ClientState, event: Prepared, _now_s: float) -> Step:
+    return _replace(state, task_hash=event.task_hash, model=None), [Announce()]
+
+
+def _state_arrived(state: ClientState, event: StateArrived, now_s: float) -> Step:
+    over = event.state.status == "finished"
+    progress_s = (now_s if state.progress_s is None else state.progress_s) if over else None
+    if event.state.status == "offline" and state.server is not None and state.server.status == "finished":
+        return state, []  # the farewell after the end changes nothing
+    return _replace(state, server=event.state, progress_s=progress_s), []
+
+
+def _model_arrived(state: ClientState, event: ModelArrived, _now_s: float) -> Step:
+    server = wanted(state)
+    if server is None or event.version != server.model_version:
+        return state, []
+    if event.sha256 != server.model_sha256:
+        text = f"model {event.version} has SHA-256 {event.sha256}, announced {server.model_sha256}: waiting on"
+        return state, [Warn(text=text)]
+    return _replace(state, model=(event.version, event.sha256)), []
+
+
+def _ack_arrived(state: ClientState, event: AckArrived, now_s: float) -> Step:
+    ack = event.ack
+    item = next((p for p in state.pending if p.uid == ack.uid), None)
+    if item is None:
+        return state, []
+    if ack.status == "missing":
+        again = tuple(_sent(p, now_s) if p is item else p for p in state.pending)
+        return _replace(state, pending=again), [Send(uid=ack.uid, chunks=ack.missing or None)]
+    actions: list[Action] = []
+    if ack.status == "refused":
+        actions.append(Warn(text=f"{item.kind} {item.uid} of round {item.round} refused: {ack.reason or 'no reason'}"))
+    if item.kind == "update":
+        actions.append(ReportEnergy(uid=item.uid, admitted=ack.status == "admitted", sent_s=item.sent_s))
+    actions.append(SpoolDelete(uid=item.uid))
+    if item.kind == "update":
+        actions.append(Announce())
+    server = state.server
+    settled = item.kind == "update" and ack.status == "admitted" and server is not None and server.round == item.round
+    return _replace(
+        state,
+        pending=tuple(p for p in state.pending if p is not item),
+        made=_key(server) if settled and server is not None else state.made,
+        progress_s=None if state.progress_s is None else now_s,
+    ), actions
+
+
+def _reconstruction_arrived(state: ClientState, event: ReconstructionArrived, _now_s: float) -> Step:
+    if event.uid in state.unscored:
+        return state, []
+    if len(state.unscored) >= LARGEST_BACKLOG:
+        text = f"{LARGEST_BACKLOG} reconstructions wait to be scored: {event.uid} is dropped"
+        return state, [Warn(text=text)]
+    return _replace(state, unscored=(*state.unscored, event.uid)), []
+
+
+def _made(state: ClientState, event: Made, _now_s: float) -> Step:
+    known = {p.uid for p in state.pending}
+    items = [item for item in event.items if item.uid not in known]
+    actions: list[Action] = [SpoolPut(item=item) for item in items]
+    if any(item.kind == "update" for item in items):
+        actions.append(Announce())
+    fresh = tuple(
+        Pending(
+            uid=item.uid,
+            kind=item.kind,
+            round=item.round,
+            model_version=event.model_version if item.kind == "update" else -1,
+        )
+        for item in items
+    )
+    return _replace(state, pending=(*state.pending, *fresh)), actions
+
+
+def _lost(state: ClientState, event: Lost, _now_s: float) -> Step:
+    return _replace(state, pending=tuple(p for p in state.pending if p.uid != event.uid)), []
+
+
+def _idle(state: ClientState, _event: Idle, now_s: float) -> Step:
+    late = {p.uid for p in state.pending if p.due_s is not None and p.due_s <= now_s}
+    actions: list[Action] = [Send(uid=uid) for uid in (p.uid for p in state.pending) if uid in late]
+    pending = tuple(_sent(p, now_s) if p.uid in late else p for p in state.pending)
+    state = _replace(state, pending=pending)
+    server = wanted(state)
+    if server is not None and _held(state, server):
+        actions.append(
+            Train(round=server.round, attempt=server.attempt, plan=server.plan, model_version=server.model_version)
+        )
+        return _replace(state, made=_key(server)), actions
+    if state.unscored:
+        actions.append(ScoreReconstruction(uid=state.unscored[0]))
+        return _replace(state, unscored=state.unscored[1:]), actions
+    return _finish(state, actions, now_s)
+
+
+def _finish(state: ClientState, actions: list[Action], now_s: float) -> Step:
+    if state.server is None or state.server.status != "finished" or state.progress_s is None:
+        return state, actions
+    if state.pending and now_s - state.progress_s < LINGER_S:
+        return state, actions
+    return _replace(state, finished=True), [*actions, Finish(undelivered=len(state.pending))]
+
+
+_HANDLERS: dict[type, Callable[[ClientState, Any, float], Step]] = {
+    Up: _up,
+    Down: _down,
+    Prepared: _prepared,
+    StateArrived: _state_arrived,
+    ModelArrived: _model_arrived,
+    AckArrived: _ack_arrived,
+    ReconstructionArrived: _reconstruction_arrived,
+    Made: _made,
+    Lost: _lost,
+    Idle: _idle,
+}

@@ -1,0 +1,92 @@
+"""What computes a gradient on a device: one Protocol and one dict of lazy factories."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Protocol, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import ConfigurationError
+from contract.task import TaskSpec
+
+
+class StepResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One forward and backward pass.
+
+    Attributes:
+        loss: Mean loss over the batch.
+        gradients: Gradient of that mean, per parameter, in the parameter's shape.
+        input_nonzeros: Entries of the input frames that are not zero.
+        spikes: Spikes per hidden layer, summed over time and batch (`ann`: activations that are not zero).
+    """
+
+    loss: float
+    gradients: dict[str, NDArray[np.float32]]
+    input_nonzeros: int
+    spikes: tuple[int, ...]
+
+
+class Engine(Protocol):
+    """Computes gradients of one task's network."""
+
+    name: str
+
+    def gradients(
+        self, params: Mapping[str, NDArray[np.float32]], frames: NDArray[np.float32], labels: NDArray[np.int64]
+    ) -> StepResult:
+        """Gradient of the mean loss of one batch.
+
+        Args:
+            params: The network's parameters; not changed.
+            frames: Encoded input `[T, B, *shape]`, or `[1, B, *shape]` standing for all T steps.
+            labels: Class of each sample `[B]`.
+        """
+        ...
+
+
+EngineFactory = Callable[[TaskSpec, tuple[int, ...], int, int], Engine]
+
+
+def _torch(task: TaskSpec, shape: tuple[int, ...], classes: int, threads: int) -> Engine:
+    module = importlib.import_module("edge_client.engines.torch")
+    return cast("Engine", module.TorchEngine(task, shape, classes, threads=threads))
+
+
+ENGINES: dict[str, EngineFactory] = {"torch": _torch}
+"""Every engine by name; a factory takes task, sample shape, number of classes and threads."""
+
+
+def open_engine(name: str, task: TaskSpec, shape: tuple[int, ...], classes: int, *, threads: int = 1) -> Engine:
+    """The engine of a name, built for one task.
+
+    Args:
+        name: A key of `ENGINES`.
+        task: Decides the network.
+        shape: Shape of one sample.
+        classes: Number of classes.
+        threads: CPU threads, at least 1.
+
+    Raises:
+        ConfigurationError: No such engine, or its library is not installed here.
+    """
+    check_engine(name)
+    try:
+        return ENGINES[name](task, shape, classes, threads)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"engine = {name!r} cannot be loaded here ({error}): install its library, or set another engine"
+        ) from error
+
+
+def check_engine(name: str) -> None:
+    """Refuses a name that is not in `ENGINES`.
+
+    Raises:
+        ConfigurationError: Lists the engines that there are.
+    """
+    if name not in ENGINES:
+        raise ConfigurationError(f"engine = {name!r}: there is no such engine; choose one of {', '.join(ENGINES)}")

@@ -1,0 +1,1 @@
+"""Engines by the library that computes the gradients. Imported lazily by `edge_client.engine`."""

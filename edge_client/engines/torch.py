@@ -1,0 +1,50 @@
+"""The reference engine: PyTorch over `contract.models.network`. Arrays are shared with numpy, not copied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from contract.models.network import Network
+from contract.task import TaskSpec
+from edge_client.engine import StepResult
+
+
+def _shared(array: NDArray[np.float32]) -> torch.Tensor:
+    """The array as a tensor over the same memory; copied only when torch could not hold it (read-only, strided)."""
+    return torch.from_numpy(np.require(array, dtype=np.float32, requirements=["C", "W"]))
+
+
+class TorchEngine:
+    """Backpropagation through time by autograd.
+
+    Args:
+        task: Decides the network.
+        shape: Shape of one sample.
+        classes: Number of classes.
+        threads: CPU threads of this process's torch, at least 1.
+    """
+
+    name = "torch"
+
+    def __init__(self, task: TaskSpec, shape: tuple[int, ...], classes: int, *, threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        self._network = Network(task, shape, classes)
+
+    def gradients(
+        self, params: Mapping[str, NDArray[np.float32]], frames: NDArray[np.float32], labels: NDArray[np.int64]
+    ) -> StepResult:
+        """See `edge_client.engine.Engine`."""
+        leaves = {name: _shared(params[name]).requires_grad_() for name in self._network.names}
+        logits, hidden = self._network.trace(leaves, _shared(frames))
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(np.require(labels, np.int64, ["C", "W"])))
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        return StepResult(
+            loss=float(loss.detach()),
+            gradients={name: g.numpy() for name, g in zip(leaves, gradients, strict=True)},
+            input_nonzeros=int(np.count_nonzero(frames)),
+            spikes=tuple(int(torch.count_nonzero(layer.detach())) for layer in hidden),
+        )

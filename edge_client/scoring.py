@@ -1,0 +1,148 @@
+"""Holds an attacker's reconstructions against the true samples, on the device that owns them. numpy only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.codecs import decode_tensors
+from contract.errors import WireError
+from contract.messages import AttackResult, AttackScore, Reconstruction
+from contract.metrics import psnr_matrix, ssim
+
+SMALLEST_IMAGE = 7
+"""Side of SSIM's window: smaller samples have none."""
+
+
+class Truth(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The true samples of one update and what the negative controls need.
+
+    Attributes:
+        x: The shard's samples in [0, 1], `[N, *shape]`.
+        y: Their labels `[N]`.
+        samples: Positions in the shard of the samples of the update, in order, with repetition.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+    samples: tuple[int, ...]
+
+
+class _Reference(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What all attacks on one update are held against."""
+
+    true: NDArray[np.float32]
+    """`[M, *shape]`: each true sample once."""
+    index: NDArray[np.int64]
+    """Index within the update of each."""
+    wrong: NDArray[np.float32] | None
+    """As many other samples of the shard, where it has so many."""
+    mean_image_db: float
+    labels: Counter[int]
+
+
+def score(
+    reconstruction: Reconstruction, views: Sequence[memoryview], truth: Truth, rng: np.random.Generator
+) -> tuple[AttackScore, ...]:
+    """Scores every attack's result.
+
+    Args:
+        reconstruction: The attacker's answer.
+        views: Bytes of its tensors.
+        truth: The samples that the update was made from.
+        rng: Draws the samples of the wrong-sample control.
+
+    Returns:
+        One score per result, in order. A result whose images are missing, non-finite or of a wrong shape is `failed`
+        with the reason, and has no figure.
+    """
+    reference = _reference(truth, rng)
+    return tuple(_score_one(result, reconstruction, views, reference) for result in reconstruction.results)
+
+
+def _reference(truth: Truth, rng: np.random.Generator) -> _Reference:
+    unique, first = np.unique(np.asarray(truth.samples, dtype=np.int64), return_index=True)
+    others = np.setdiff1d(np.arange(len(truth.x)), unique)
+    enough = len(others) >= len(unique)
+    wrong = truth.x[rng.choice(others, size=len(unique), replace=False)] if enough else None
+    true = np.clip(truth.x[unique], 0.0, 1.0)
+    mean = truth.x.mean(axis=0, dtype=np.float64).astype(np.float32)[None]
+    return _Reference(
+        true=true,
+        index=first.astype(np.int64),
+        wrong=wrong,
+        mean_image_db=float(_pairs(mean, true).max()),
+        labels=Counter(int(truth.y[i]) for i in truth.samples),
+    )
+
+
+def _pairs(images: NDArray[np.float32], samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    """PSNR of each image against each sample, both clipped to [0, 1]."""
+    flat = [np.clip(a, 0.0, 1.0).reshape(len(a), -1) for a in (images, samples)]
+    return np.asarray(psnr_matrix(flat[0], flat[1]), dtype=np.float64)
+
+
+def _score_one(
+    result: AttackResult, reconstruction: Reconstruction, views: Sequence[memoryview], reference: _Reference
+) -> AttackScore:
+    base = AttackScore(
+        attack=result.attack,
+        verdict=result.verdict,
+        reason=result.reason,
+        seconds=result.seconds,
+        objective=result.objective,
+        labels_right=(Counter(result.labels) & reference.labels).total() if result.labels else None,
+    )
+    if result.images < 0:
+        return base
+    try:
+        images = _images(result, reconstruction, views, reference.true.shape[1:])
+    except WireError as error:
+        return msgspec.structs.replace(base, verdict="failed", reason=str(error))
+    matrix = _pairs(images, reference.true)
+    candidate, sample = np.unravel_index(int(matrix.argmax()), matrix.shape)
+    return msgspec.structs.replace(
+        base,
+        psnr_db=float(matrix[candidate, sample]),
+        ssim=_ssim(images[candidate], reference.true[sample]),
+        sample=int(reference.index[sample]),
+        candidate=int(candidate),
+        wrong_sample_db=None if reference.wrong is None else float(_pairs(images, reference.wrong).max()),
+        mean_image_db=reference.mean_image_db,
+    )
+
+
+def _images(
+    result: AttackResult, reconstruction: Reconstruction, views: Sequence[memoryview], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """The images of a result, `[N, *shape]`, finite.
+
+    Raises:
+        WireError: There are none, or not such ones.
+    """
+    if result.images >= len(reconstruction.tensors):
+        raise WireError(f"images = {result.images}: the reconstruction has {len(reconstruction.tensors)} tensors")
+    record = reconstruction.tensors[result.images]
+    if record.shape[1:] != shape or record.shape[0] < 1:
+        raise WireError(f"reconstruction of shape {list(record.shape)}: expected [N, {', '.join(map(str, shape))}]")
+    (images,) = decode_tensors((record,), (views[result.images],)).values()
+    if not np.isfinite(images).all():
+        raise WireError(f"reconstruction has {int((~np.isfinite(images)).sum())} values that are not finite")
+    return images
+
+
+def _ssim(image: NDArray[np.float32], sample: NDArray[np.float32]) -> float | None:
+    if sample.ndim != 3 or min(sample.shape[1:]) < SMALLEST_IMAGE:
+        return None
+    return float(ssim(np.clip(image, 0.0, 1.0), sample))
+
+
+def named_samples(scores: Sequence[AttackScore], samples: int, *, all_up_to: int = 16) -> tuple[int, ...]:
+    """Indices within the update whose truth is worth showing: all of few, otherwise those that a score names."""
+    if samples <= all_up_to:
+        return tuple(range(samples))
+    return tuple(sorted({s.sample for s in scores if s.sample >= 0}))

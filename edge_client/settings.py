@@ -1,0 +1,52 @@
+"""What a device is told: one TOML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from contract.link import LinkSettings
+from contract.messages import Name
+
+
+class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of one device.
+
+    Attributes:
+        run: Run to take part in.
+        node: Name of this device in the run; no two devices share one.
+        link: The broker.
+        directory: Folder of this device alone in this run: outbox, receipts, journal.
+        shard: Which part of the training samples is this device's, from 0.
+        shards: Into how many parts they are dealt.
+        engine: What computes gradients, a key of `edge_client.engine.ENGINES`.
+        meter: The energy meter, as `hardware.meter.open_meter` takes it.
+        energy_profile: Energy table of the modelled readings.
+        board: What this device is, shown in the report.
+        publish_truth: Lab mode: also publish the true samples that a score names.
+        threads: CPU threads of the engine.
+        seed: Makes the names of updates, and with them all draws, repeatable; `None` draws names from the system.
+        receipts_kept: Receipts that may wait for a score before the oldest is dropped.
+    """
+
+    run: Name
+    node: Name
+    link: LinkSettings = LinkSettings()
+    directory: Path
+    shard: Annotated[int, Meta(ge=0)]
+    shards: Annotated[int, Meta(ge=1)]
+    engine: str = "torch"
+    meter: str = "none"
+    energy_profile: str = "horowitz-45nm"
+    board: str = ""
+    publish_truth: bool = False
+    threads: Annotated[int, Meta(ge=1)] = 1
+    seed: Annotated[int, Meta(ge=0)] | None = None
+    receipts_kept: Annotated[int, Meta(ge=1)] = 1024
+
+    def __post_init__(self) -> None:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard = {self.shard} of shards = {self.shards}: shards are counted from 0; set less")

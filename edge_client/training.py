@@ -1,0 +1,252 @@
+"""How a device makes one update: draws, encodes, trains, and writes down what it took to rebuild the truth later."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.encodings import encode
+from contract.errors import ConfigurationError
+from contract.messages import Operations
+from contract.models.operations import count_step
+from contract.task import EncodingSpec, RoundPlan, TaskSpec
+from edge_client.engine import Engine
+
+Parameters = dict[str, NDArray[np.float32]]
+
+LARGEST_FRAMES_BYTES = 64 * 1024 * 1024
+"""Encoded input up to this size is made before the training window opens; more is made step by step inside it."""
+
+
+class Shard(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The samples that one device owns.
+
+    Attributes:
+        x: Samples in [0, 1], `[N, *shape]`.
+        y: Labels `[N]`.
+        classes: Number of classes of the data set.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+    classes: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.x.shape[1:]
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """From which the truth of one update can be rebuilt, given the shard.
+
+    Attributes:
+        uid: The update.
+        round: Its round.
+        task_hash: The task; decides the shard.
+        draws: Positions in the shard, per local step.
+        encoding_seeds: Seed of the encoding's generator, per local step.
+    """
+
+    uid: str
+    round: int
+    task_hash: str
+    draws: tuple[tuple[int, ...], ...]
+    encoding_seeds: tuple[int, ...]
+
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """Positions in the shard of all draws, in order; a sample's place here is its index within the update."""
+        return tuple(position for draw in self.draws for position in draw)
+
+
+class LocalUpdate(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What local training brought forth.
+
+    Attributes:
+        tensors: Mean gradient (`fedsgd`), or weights before minus weights after (`fedavg`).
+        loss: Mean loss over the local steps.
+        operations: Counted over all local steps.
+        receipt: What was trained on.
+        encoded_ahead: Whether all frames were made before the first local step.
+    """
+
+    tensors: Parameters
+    loss: float
+    operations: Operations
+    receipt: Receipt
+    encoded_ahead: bool
+
+    @property
+    def samples(self) -> int:
+        """Samples drawn, with repetition."""
+        return len(self.receipt.samples)
+
+
+def update_generator(task: TaskSpec, node: str, round_: int, uid: str) -> np.random.Generator:
+    """The generator of all draws of one update: the same for the same task seed, device, round and uid."""
+    digest = hashlib.sha256(f"{node}\n{round_}\n{uid}".encode()).digest()
+    words = np.frombuffer(digest, dtype="<u4")
+    return np.random.default_rng([task.seed, *(int(word) for word in words)])
+
+
+def draw_batches(rng: np.random.Generator, samples: int, batch_size: int, steps: int) -> list[NDArray[np.int64]]:
+    """Batches without replacement within an epoch.
+
+    An epoch is one shuffle of the shard; its last samples are left out when they do not fill a batch, and the next
+    epoch shuffles anew. A shard smaller than the batch makes the batch smaller.
+
+    Args:
+        rng: Draws the shuffles.
+        samples: Size of the shard, at least 1.
+        batch_size: Samples per batch wished for.
+        steps: Number of batches.
+
+    Returns:
+        `steps` arrays of `min(batch_size, samples)` positions each.
+    """
+    size = min(batch_size, samples)
+    per_epoch = samples // size
+    batches: list[NDArray[np.int64]] = []
+    while len(batches) < steps:
+        order = rng.permutation(samples)[: per_epoch * size].astype(np.int64)
+        batches.extend(order.reshape(per_epoch, size))
+    return batches[:steps]
+
+
+def make_receipt(
+    task: TaskSpec, plan: RoundPlan, shard_size: int, *, node: str, round_: int, uid: str, task_hash: str
+) -> Receipt:
+    """Draws samples and encoding seeds of one update.
+
+    Raises:
+        ConfigurationError: The shard is empty.
+    """
+    if shard_size < 1:
+        raise ConfigurationError(f"shard of device {node!r} is empty: use fewer 'shards' or another partition")
+    rng = update_generator(task, node, round_, uid)
+    batches = draw_batches(rng, shard_size, plan.batch_size, plan.local_steps)
+    seeds = rng.integers(0, 2**63, size=plan.local_steps)
+    return Receipt(
+        uid=uid,
+        round=round_,
+        task_hash=task_hash,
+        draws=tuple(tuple(int(i) for i in batch) for batch in batches),
+        encoding_seeds=tuple(int(seed) for seed in seeds),
+    )
+
+
+def encoded_steps(receipt: Receipt, shard: Shard, spec: EncodingSpec) -> Iterator[NDArray[np.float32]]:
+    """The input frames of each local step, as they were and will always be for this receipt."""
+    for draw, seed in zip(receipt.draws, receipt.encoding_seeds, strict=True):
+        yield encode(spec, shard.x[list(draw)], np.random.default_rng(seed))
+
+
+def local_update(
+    engine: Engine,
+    params: Mapping[str, NDArray[np.float32]],
+    task: TaskSpec,
+    plan: RoundPlan,
+    shard: Shard,
+    receipt: Receipt,
+    *,
+    enter: Callable[[str], None] = lambda _phase: None,
+) -> LocalUpdate:
+    """Makes one update from the global model.
+
+    FedSGD gives the mean gradient of one batch. FedAvg runs ``v ← μ·v + g, w ← w − η·v`` for `local_steps` steps
+    (McMahan et al. 2017, arXiv 1602.05629) and gives the weights before minus the weights after.
+
+    Args:
+        engine: Computes the gradients.
+        params: The global model; not changed.
+        task: The task.
+        plan: How to train.
+        shard: The device's samples.
+        receipt: Which samples and seeds to use, from `make_receipt`.
+        enter: Called with `load`, `encode` and `train` as these phases begin.
+
+    Returns:
+        The update; its gradients may be non-finite when the model is.
+    """
+    enter("load")
+    labels = [shard.y[list(draw)] for draw in receipt.draws]
+    enter("encode")
+    frames: Iterable[NDArray[np.float32]] = encoded_steps(receipt, shard, task.encoding)
+    ahead = len(receipt.samples) * task.encoding.steps * math.prod(shard.shape) * 4 <= LARGEST_FRAMES_BYTES
+    if ahead:
+        frames = list(frames)
+    enter("train")
+    steps = _Counter(task, shard)
+    run = _fedsgd if plan.algorithm == "fedsgd" else _fedavg
+    tensors = run(engine, params, plan, zip(frames, labels, strict=True), steps)
+    return LocalUpdate(
+        tensors=tensors,
+        loss=float(np.mean(steps.losses)),
+        operations=steps.operations,
+        receipt=receipt,
+        encoded_ahead=ahead,
+    )
+
+
+class _Counter:
+    """Losses and operations of the local steps."""
+
+    def __init__(self, task: TaskSpec, shard: Shard) -> None:
+        self._task, self._shard = task, shard
+        self.losses: list[float] = []
+        self.operations = Operations()
+
+    def step(
+        self,
+        engine: Engine,
+        params: Mapping[str, NDArray[np.float32]],
+        frames: NDArray[np.float32],
+        labels: NDArray[np.int64],
+    ) -> Parameters:
+        result = engine.gradients(params, frames, labels)
+        self.losses.append(result.loss)
+        counted = count_step(
+            self._task,
+            self._shard.shape,
+            self._shard.classes,
+            batch=len(labels),
+            input_nonzeros=result.input_nonzeros,
+            spikes=result.spikes,
+        )
+        self.operations = add_operations(self.operations, counted)
+        return result.gradients
+
+
+def add_operations(a: Operations, b: Operations) -> Operations:
+    """Field by field."""
+    return Operations(**{name: getattr(a, name) + getattr(b, name) for name in Operations.__struct_fields__})
+
+
+_Steps = Iterable[tuple[NDArray[np.float32], NDArray[np.int64]]]
+
+
+def _fedsgd(
+    engine: Engine, params: Mapping[str, NDArray[np.float32]], _plan: RoundPlan, steps: _Steps, counter: _Counter
+) -> Parameters:
+    (frames, labels) = next(iter(steps))
+    return counter.step(engine, params, frames, labels)
+
+
+def _fedavg(
+    engine: Engine, params: Mapping[str, NDArray[np.float32]], plan: RoundPlan, steps: _Steps, counter: _Counter
+) -> Parameters:
+    weights = {name: np.array(value, dtype=np.float32) for name, value in params.items()}
+    velocity = {name: np.zeros_like(value) for name, value in weights.items()}
+    rate, momentum = np.float32(plan.learning_rate), np.float32(plan.momentum)
+    for frames, labels in steps:
+        for name, gradient in counter.step(engine, weights, frames, labels).items():
+            velocity[name] *= momentum
+            velocity[name] += gradient
+            weights[name] -= rate * velocity[name]
+    return {name: params[name] - weights[name] for name in weights}

@@ -138,6 +138,16 @@ def test_a_reset_counter_is_not_taken_for_a_wrap(tree: Tree, clock: Clock) -> No
     assert "reset" in unavailable(meter.read())
 
 
+def test_a_counter_above_its_own_range(tree: Tree, clock: Clock) -> None:
+    tree.domain("intel-rapl:0", "package-0", 1000, range_uj=60_000_000)
+    meter = RaplMeter(tree.root, clock=clock)
+    meter.start()
+    tree.count("intel-rapl:0", 60_000_001)
+    clock.now_s += 0.05
+    assert "above its own max_energy_range_uj" in unavailable(meter.read())
+    assert not rapl.find(tree.root).available
+
+
 def test_a_counter_that_stands_still_is_no_zero(tree: Tree, clock: Clock) -> None:
     tree.domain("intel-rapl:0", "package-0", 0)
     tree.domain("intel-rapl:1", "package-1", 0)

@@ -21,7 +21,8 @@ from contract.errors import ConfigurationError, SpikeleakError
 from contract.link import Link
 from contract.messages import NodeState, encode
 from contract.task import TaskSpec
-from edge_client import client
+from edge_client import events
+from edge_client.account import Account
 from edge_client.device import Device
 from edge_client.energy import PhaseMeter
 from edge_client.engine import Engine, check_engine, open_engine
@@ -40,7 +41,7 @@ TICK_S = 0.25
 """Longest wait for a message before timers are looked at."""
 INTERRUPTED = 130
 
-Message = tuple[str, bytes] | client.Event
+Message = tuple[str, bytes] | events.Event
 
 
 def run_client(settings: ClientSettings, stop: threading.Event | None = None, *, link_type: type[Link] = Link) -> int:
@@ -63,7 +64,7 @@ def run_client(settings: ClientSettings, stop: threading.Event | None = None, *,
     meter, model = _open_energy(settings)
     spool = Spool(settings.directory, settings.run, settings.node, receipts_kept=settings.receipts_kept)
     try:
-        return _live(settings, stop, spool, meter, model, link_type)
+        return _live(settings, stop, spool=spool, energy=(meter, model), link_type=link_type)
     finally:
         spool.close()
         meter.close()
@@ -81,11 +82,12 @@ def _open_energy(settings: ClientSettings) -> tuple[Meter, EnergyModel]:
 def _live(
     settings: ClientSettings,
     stop: threading.Event,
+    *,
     spool: Spool,
-    meter: Meter,
-    model: EnergyModel,
+    energy: tuple[Meter, EnergyModel],
     link_type: type[Link],
 ) -> int:
+    meter, model = energy
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     state_topic = topics.node_state(settings.run, settings.node)
     link = link_type(
@@ -93,15 +95,15 @@ def _live(
         f"spikeleak-{settings.run}-{settings.node}",
         will=(state_topic, _will(settings, spool)),
         on_message=lambda topic, payload: inbox.put((topic, payload)),
-        on_up=lambda: inbox.put(client.Up()),
-        on_down=lambda _reason: inbox.put(client.Down()),
+        on_up=lambda: inbox.put(events.Up()),
+        on_down=lambda _reason: inbox.put(events.Down()),
     )
     device = Device(
         settings,
         spool,
         link,
         prepare=lambda task: prepare(settings, task),
-        phases=PhaseMeter(meter, time.monotonic),
+        account=Account(PhaseMeter(meter, time.monotonic), time.monotonic),
         model=model,
         clock=time.monotonic,
         new_uid=_uid_source(settings),
@@ -143,7 +145,7 @@ def _work(device: Device, inbox: queue.SimpleQueue[Message], stop: threading.Eve
         try:
             message = inbox.get_nowait()
         except queue.Empty:
-            if device.handle(client.Idle()):
+            if device.handle(events.Idle()):
                 continue
             try:
                 message = inbox.get(timeout=TICK_S)

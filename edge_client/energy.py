@@ -120,7 +120,7 @@ def phase_energies(
     *,
     model: EnergyModel,
     meter: str,
-    payload_bytes: int,
+    sent_bytes: int,
     transmit_s: float | None,
 ) -> tuple[PhaseEnergy, ...]:
     """All readings of one update: per phase the meter's, then the model's.
@@ -130,7 +130,7 @@ def phase_energies(
         transmit: The meter's reading from publication to acknowledgement.
         model: Energy model.
         meter: Name of the meter, for phases that have no window.
-        payload_bytes: Bytes handed to the network for it, repetitions included.
+        sent_bytes: Bytes handed to the network for it, repetitions included.
         transmit_s: Seconds from publication to acknowledgement; `None` when a restart lay between.
     """
     phases = []
@@ -144,13 +144,13 @@ def phase_energies(
         else:
             measured = merged(windows) or unavailable(meter, "none", f"this update has no window of phase {phase!r}")
         duration_s = transmit_s if phase == "transmit" else sum(w.duration_s for w in windows)
-        modelled = _modelled(phase, made.operations, model, payload_bytes, duration_s)
+        modelled = _modelled(phase, made.operations, model, sent_bytes, duration_s)
         phases.append(PhaseEnergy(phase=phase, readings=(measured, modelled)))
     return tuple(phases)
 
 
 def _modelled(
-    phase: str, operations: Operations, model: EnergyModel, payload_bytes: int, duration_s: float | None
+    phase: str, operations: Operations, model: EnergyModel, sent_bytes: int, duration_s: float | None
 ) -> EnergyReading:
     if phase == "train":
         return model.compute(
@@ -164,6 +164,6 @@ def _modelled(
     if phase == "transmit":
         if duration_s is None:
             return unavailable("model", "radio", "the device was restarted between publication and acknowledgement")
-        return model.radio(payload_bytes, duration_s)
+        return model.radio(sent_bytes, duration_s)
     reason = f"the energy model counts operations and bytes; it has no figure for phase {phase!r}"
     return unavailable("model", "operations", reason, duration_s=duration_s or 0.0)

@@ -14,7 +14,7 @@ from contract.encodings import encode
 from contract.errors import ConfigurationError
 from contract.messages import Operations
 from contract.models.operations import count_step
-from contract.task import EncodingSpec, RoundPlan, TaskSpec
+from contract.task import EncodingSpec, RoundPlan, TaskSpec, task_hash
 from edge_client.engine import Engine
 
 Parameters = dict[str, NDArray[np.float32]]
@@ -119,9 +119,7 @@ def draw_batches(rng: np.random.Generator, samples: int, batch_size: int, steps:
     return batches[:steps]
 
 
-def make_receipt(
-    task: TaskSpec, plan: RoundPlan, shard_size: int, *, node: str, round_: int, uid: str, task_hash: str
-) -> Receipt:
+def make_receipt(task: TaskSpec, plan: RoundPlan, shard_size: int, *, node: str, round_: int, uid: str) -> Receipt:
     """Draws samples and encoding seeds of one update.
 
     Raises:
@@ -135,7 +133,7 @@ def make_receipt(
     return Receipt(
         uid=uid,
         round=round_,
-        task_hash=task_hash,
+        task_hash=task_hash(task),
         draws=tuple(tuple(int(i) for i in batch) for batch in batches),
         encoding_seeds=tuple(int(seed) for seed in seeds),
     )
@@ -150,11 +148,11 @@ def encoded_steps(receipt: Receipt, shard: Shard, spec: EncodingSpec) -> Iterato
 def local_update(
     engine: Engine,
     params: Mapping[str, NDArray[np.float32]],
+    *,
     task: TaskSpec,
     plan: RoundPlan,
     shard: Shard,
     receipt: Receipt,
-    *,
     enter: Callable[[str], None] = lambda _phase: None,
 ) -> LocalUpdate:
     """Makes one update from the global model.

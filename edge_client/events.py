@@ -1,0 +1,162 @@
+"""What may happen to a device, and what it may be asked to do: the two sides of the state machine in `client`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from contract.messages import Ack, ServerState
+from contract.task import RoundPlan
+from edge_client.spool import SpoolItem
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of events and actions."""
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+class Up(_Record, frozen=True, kw_only=True):
+    """The connection stands, subscriptions included."""
+
+
+class Down(_Record, frozen=True, kw_only=True):
+    """The connection is lost."""
+
+
+class Prepared(_Record, frozen=True, kw_only=True):
+    """The task's data and engine are ready."""
+
+    task_hash: str
+
+
+class StateArrived(_Record, frozen=True, kw_only=True):
+    """The server said what it is doing."""
+
+    state: ServerState
+
+
+class ModelArrived(_Record, frozen=True, kw_only=True):
+    """A model object is complete."""
+
+    version: int
+    sha256: str
+
+
+class AckArrived(_Record, frozen=True, kw_only=True):
+    """The server's verdict on one object."""
+
+    ack: Ack
+
+
+class ReconstructionArrived(_Record, frozen=True, kw_only=True):
+    """The attacker's answer to one of our updates is complete."""
+
+    uid: str
+
+
+class Made(_Record, frozen=True, kw_only=True):
+    """Training or scoring brought forth objects to publish."""
+
+    items: tuple[SpoolItem, ...]
+    model_version: int = -1
+
+
+class Lost(_Record, frozen=True, kw_only=True):
+    """A stored object turned out to be unreadable."""
+
+    uid: str
+
+
+class Idle(_Record, frozen=True, kw_only=True):
+    """Nothing waits to be read."""
+
+
+Event = Up | Down | Prepared | StateArrived | ModelArrived | AckArrived | ReconstructionArrived | Made | Lost | Idle
+
+# --- actions --------------------------------------------------------------------------------------------------------
+
+
+class Announce(_Record, frozen=True, kw_only=True):
+    """Publish the device's state."""
+
+
+class FetchModel(_Record, frozen=True, kw_only=True):
+    """Subscribe to a model's chunks."""
+
+    version: int
+
+
+class LeaveModel(_Record, frozen=True, kw_only=True):
+    """End that subscription."""
+
+    version: int
+
+
+class Train(_Record, frozen=True, kw_only=True):
+    """Make the update of a round from the model that is held."""
+
+    round: int
+    attempt: int
+    plan: RoundPlan
+    model_version: int
+
+
+class SpoolPut(_Record, frozen=True, kw_only=True):
+    """Store an object durably."""
+
+    item: SpoolItem
+
+
+class SpoolDelete(_Record, frozen=True, kw_only=True):
+    """The server has it, or will never take it."""
+
+    uid: str
+
+
+class Send(_Record, frozen=True, kw_only=True):
+    """Publish a stored object: these chunks, or all."""
+
+    uid: str
+    chunks: tuple[int, ...] | None = None
+
+
+class ReportEnergy(_Record, frozen=True, kw_only=True):
+    """An update was settled: make its energy report."""
+
+    uid: str
+    admitted: bool
+    sent_s: float | None
+
+
+class ScoreReconstruction(_Record, frozen=True, kw_only=True):
+    """Hold a reconstruction against the truth."""
+
+    uid: str
+
+
+class Warn(_Record, frozen=True, kw_only=True):
+    """Write a line into the log."""
+
+    text: str
+
+
+class Finish(_Record, frozen=True, kw_only=True):
+    """The run is over for this device."""
+
+    undelivered: int = 0
+
+
+Action = (
+    Announce
+    | FetchModel
+    | LeaveModel
+    | Train
+    | SpoolPut
+    | SpoolDelete
+    | Send
+    | ReportEnergy
+    | ScoreReconstruction
+    | Warn
+    | Finish
+)

@@ -1,0 +1,118 @@
+"""The objects that a device publishes, built from what it did: bytes for the wire and notes for itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from contract.codecs import encode_tensors
+from contract.messages import AttackScore, EnergyReport, PhaseEnergy, Score, Truth, Update, pack
+from contract.task import RoundPlan, TaskSpec
+from edge_client.energy import UpdateWindows
+from edge_client.engine import Engine
+from edge_client.scoring import named_samples
+from edge_client.spool import SpoolItem
+from edge_client.training import LocalUpdate, Receipt, Shard, update_generator
+
+
+class Workshop(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A task made ready to be worked on by one device."""
+
+    node: str
+    task: TaskSpec
+    task_hash: str
+    shard: Shard
+    engine: Engine
+
+
+class UpdateNote(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device remembers about an update in its outbox.
+
+    Attributes:
+        model_version: Model that it starts from.
+        published: How many updates the device had made, this one included.
+        made: Task hash, round and attempt.
+        windows: What its making took.
+    """
+
+    model_version: int
+    published: int
+    made: tuple[str, int, int]
+    windows: UpdateWindows
+
+
+def derived_uid(update_uid: str, purpose: str) -> str:
+    """The name of what follows from an update: the same again after a crash, so that it is never counted twice."""
+    return hashlib.sha256(f"{update_uid} {purpose}".encode()).hexdigest()[:32]
+
+
+def update_blob(workshop: Workshop, made: LocalUpdate, plan: RoundPlan, *, epoch: int, model_version: int) -> bytes:
+    """The update as published; stochastic rounding draws from the update's own stream."""
+    uid, round_ = made.receipt.uid, made.receipt.round
+    rng = update_generator(workshop.task, workshop.node, round_, f"{uid} codec")
+    records, buffers = encode_tensors(plan.codec, made.tensors, rng)
+    update = Update(
+        uid=uid,
+        node=workshop.node,
+        epoch=epoch,
+        round=round_,
+        model_version=model_version,
+        task_hash=workshop.task_hash,
+        plan=plan,
+        samples=made.samples,
+        loss=made.loss,
+        tensors=records,
+    )
+    return pack(update, buffers)
+
+
+def receipt_item(receipt: Receipt) -> SpoolItem:
+    """The receipt at rest; it is never sent."""
+    return SpoolItem(uid=receipt.uid, kind="receipt", round=receipt.round, note=msgspec.msgpack.encode(receipt))
+
+
+def energy_item(update: SpoolItem, note: UpdateNote, node: str, phases: tuple[PhaseEnergy, ...]) -> SpoolItem:
+    """What an update cost."""
+    report = EnergyReport(
+        uid=derived_uid(update.uid, "energy"),
+        update_uid=update.uid,
+        node=node,
+        round=update.round,
+        operations=note.windows.operations,
+        payload_bytes=len(update.blob),
+        phases=phases,
+    )
+    return SpoolItem(uid=report.uid, kind="energy", round=update.round, blob=pack(report))
+
+
+def score_item(receipt: Receipt, node: str, scores: tuple[AttackScore, ...]) -> SpoolItem:
+    """The scores of all attacks on one update."""
+    message = Score(
+        uid=derived_uid(receipt.uid, "score"),
+        update_uid=receipt.uid,
+        node=node,
+        round=receipt.round,
+        samples=len(receipt.samples),
+        attacks=scores,
+    )
+    return SpoolItem(uid=message.uid, kind="score", round=receipt.round, blob=pack(message))
+
+
+def truth_item(receipt: Receipt, node: str, shard: Shard, scores: Sequence[AttackScore]) -> SpoolItem:
+    """The true samples that the scores name (lab mode)."""
+    indices = named_samples(scores, len(receipt.samples))
+    positions = [receipt.samples[i] for i in indices]
+    records, buffers = encode_tensors("fp32", {"truth": shard.x[positions]}, np.random.default_rng(0))
+    message = Truth(
+        uid=derived_uid(receipt.uid, "truth"),
+        update_uid=receipt.uid,
+        node=node,
+        round=receipt.round,
+        indices=indices,
+        labels=tuple(int(shard.y[p]) for p in positions),
+        tensors=records,
+    )
+    return SpoolItem(uid=message.uid, kind="truth", round=receipt.round, blob=pack(message, buffers))

@@ -16,8 +16,8 @@ from attack.frames.enumeration import enumerate_frames
 from attack.frames.ordering import ChainTest, chains
 from attack.frames.row_space import Binary, RowSpace, row_space
 from attack.frames.simulation import Simulator
-from attack.frames.vertex_hunt import VertexHunt
 from attack.frames.spectrum import Array64
+from attack.frames.vertex_hunt import VertexHunt
 
 _ENUMERABLE = 14
 

@@ -142,7 +142,9 @@ class Ledger:
 
     def set_meta(self, key: str, value: str) -> None:
         """Sets one of the run's own facts."""
-        self.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value)
+        self.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value
+        )
 
     def start_session(self) -> int:
         """Counts a start of the server; returns its epoch, from 1."""

@@ -1,0 +1,188 @@
+"""One server process: the connection, the clock, the signals. Everything else is decided in `coordinator`."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import threading
+import time
+
+from safetensors.numpy import save_file
+
+from contract import datasets, messages, topics
+from contract.errors import ConfigurationError, EnvironmentFaultError
+from contract.link import Link
+from contract.messages import ServerState
+from contract.models.layout import initial_parameters
+from contract.task import task_hash
+from server.coordinator import Coordinator
+from server.evaluation import Evaluator, evaluate_pending
+from server.ledger import FILE_NAME, Ledger
+from server.model import GlobalModel
+from server.settings import AdmissionSettings, ScheduleEntry, ServerSettings
+
+__all__ = ["AdmissionSettings", "ScheduleEntry", "ServerSettings", "run_server"]
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED = 130
+"""Exit status of a run that was asked to stop; starting it again resumes it."""
+_TICK_S = 0.05
+_SESSION_EVERY_S = 2.0
+_LINGER_S = 1.0
+_LINGER_AT_MOST_S = 5.0
+_BATCH = 64
+
+
+def run_server(settings: ServerSettings, stop: threading.Event | None = None) -> int:
+    """Runs all rounds of a schedule, or goes on with a ledger's.
+
+    Args:
+        settings: The run.
+        stop: Set to end early, cleanly and resumably; `None` installs handlers for SIGINT and SIGTERM.
+
+    Returns:
+        0 when all rounds are done and drained, 1 when the run failed, 130 when it was stopped.
+
+    Raises:
+        ConfigurationError: A run name or data set that cannot be, or a ledger of a run with other settings.
+        EnvironmentFaultError: The broker is not reached, or the folder cannot be written.
+    """
+    if not topics.valid_name(settings.run):
+        raise ConfigurationError(f"run = {settings.run!r}: 1 to 63 letters, digits, '_', '.', '-'")
+    info = datasets.dataset_info(settings.task.dataset)
+    stop = stop or _stop_on_signals()
+    with Ledger(settings.directory / FILE_NAME) as ledger:
+        if ledger.claim(settings.identity()):
+            log.info("resuming %s", settings.directory)
+        _note_run(ledger, settings)
+        model = GlobalModel(
+            ledger,
+            task_hash(settings.task),
+            lambda: initial_parameters(settings.task, info.shape, info.classes),
+        )
+        return _Process(settings, ledger, model, stop).run()
+
+
+def _note_run(ledger: Ledger, settings: ServerSettings) -> None:
+    with ledger.transaction():
+        ledger.set_meta("run", settings.run)
+        ledger.set_meta("task_hash", task_hash(settings.task))
+        ledger.set_meta("rounds", str(settings.rounds))
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+class _Process:
+    """One life: network callbacks fill the mailbox, one loop empties it."""
+
+    def __init__(self, settings: ServerSettings, ledger: Ledger, model: GlobalModel, stop: threading.Event) -> None:
+        self._settings, self._ledger, self._model, self._stop = settings, ledger, model, stop
+        self._start_s = self._noted_s = time.monotonic()
+        self._epoch = ledger.start_session()
+        self._bytes_in = 0
+        self._mailbox: queue.SimpleQueue[tuple[str, bytes] | None] = queue.SimpleQueue()
+        self._topic = topics.server_state(settings.run)
+        will = messages.encode(ServerState(run=settings.run, status="offline", epoch=self._epoch))
+        self._link = Link(
+            settings.link,
+            f"spikeleak-server-{settings.run}",
+            will=(self._topic, will),
+            on_message=lambda topic, payload: self._mailbox.put((topic, payload)),
+            on_up=lambda: self._mailbox.put(None),
+            on_down=lambda reason: log.warning("connection to the broker lost: %s", reason),
+        )
+        self._coordinator = Coordinator(settings, ledger, model, self._link, epoch=self._epoch, at_s=self._start_s)
+        self._evaluator: Evaluator | None = None
+
+    def run(self) -> int:
+        """Lives until the run is finished, has failed, or is to stop."""
+        self._link.subscribe(*topics.subscriptions("server", self._settings.run))
+        try:
+            self._link.start()
+        except EnvironmentFaultError as error:
+            self._note(f"failed: {error}")
+            raise
+        ended = "stopped"
+        try:
+            ended = self._live()
+            if ended == "finished":
+                self._finish()
+        finally:
+            state = self._coordinator.server_state("finished" if ended == "finished" else "offline")
+            self._link.stop(farewell=(self._topic, messages.encode(state)))
+        self._note(ended)
+        return {"finished": 0, "stopped": INTERRUPTED}.get(ended, 1)
+
+    def _live(self) -> str:
+        while not self._stop.is_set():
+            self._empty_mailbox(_TICK_S)
+            now_s = time.monotonic()
+            self._coordinator.tick(now_s)
+            if self._coordinator.failure:
+                log.error("%s", self._coordinator.failure)
+                return f"failed: {self._coordinator.failure}"
+            evaluated = self._evaluate() if self._mailbox.empty() else True
+            drain = self._coordinator.drain
+            if drain is not None and drain.done and not evaluated:
+                return "finished"
+            if now_s - self._noted_s >= _SESSION_EVERY_S:
+                self._note("")
+        return "stopped"
+
+    def _empty_mailbox(self, wait_s: float) -> int:
+        """Handles what has come, at most a batch; waits for the first a little. Returns how many."""
+        for count in range(_BATCH):
+            try:
+                item = self._mailbox.get(timeout=wait_s) if count == 0 else self._mailbox.get_nowait()
+            except queue.Empty:
+                return count
+            if item is None:
+                self._coordinator.up(time.monotonic())
+            else:
+                self._bytes_in += len(item[1])
+                self._coordinator.message(*item, time.monotonic())
+        return _BATCH
+
+    def _evaluate(self) -> bool:
+        """Evaluates one version that still lacks it; whether there was one."""
+        if not self._settings.evaluate:
+            return False
+        self._evaluator = self._evaluator or Evaluator(self._settings.task)
+        return evaluate_pending(self._ledger, self._evaluator)
+
+    def _finish(self) -> None:
+        """Says that the run is finished, leaves the model behind, and serves stragglers for a moment."""
+        save_file(self._model.parameters, self._settings.directory / "model.safetensors")
+        with self._ledger.transaction():
+            self._ledger.set_meta("outcome", "finished")
+        state = self._coordinator.server_state("finished")
+        self._link.publish(self._topic, messages.encode(state), retain=True)
+        log.info("finished")
+        end_s = time.monotonic() + _LINGER_AT_MOST_S
+        quiet_s = time.monotonic() + _LINGER_S
+        while time.monotonic() < min(end_s, quiet_s):
+            if self._empty_mailbox(_TICK_S):
+                quiet_s = time.monotonic() + _LINGER_S
+
+    def _note(self, ended: str) -> None:
+        """Keeps this life's row true."""
+        self._noted_s = time.monotonic()
+        intake = self._coordinator.intake
+        self._ledger.execute(
+            "UPDATE sessions SET duration_s = ?, bytes_in = ?, frames_bad = ?, mirror_dropped = ?, ended = ? "
+            "WHERE epoch = ?",
+            self._noted_s - self._start_s,
+            self._bytes_in,
+            intake.frames_bad,
+            intake.mirror.dropped,
+            ended,
+            self._epoch,
+        )

@@ -1,0 +1,302 @@
+"""The server's mind without its body: messages and ticks in, messages out through a `Wire`. No socket, no clock.
+
+It carries out what the round machine (`server.rounds`) decides, and keeps the retained topics true.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from contract import messages, topics
+from contract.errors import WireError
+from contract.messages import NodeState, ServerState, TaskManifest
+from contract.task import RoundPlan, task_hash
+from server import journal
+from server.admission import Expected
+from server.drain import Drain
+from server.intake import Intake
+from server.ledger import Ledger
+from server.model import GlobalModel, Wire
+from server.resumption import course_of, resume
+from server.rounds import (
+    Action,
+    Admitted,
+    CloseRound,
+    EmptyRound,
+    Event,
+    Fail,
+    Finish,
+    Offline,
+    Online,
+    OpenRound,
+    Phase,
+    Tick,
+    advance,
+)
+from server.settings import ServerSettings
+
+log = logging.getLogger(__name__)
+
+Status = Literal["waiting", "open", "closed", "finished", "offline"]
+_STATUS: dict[Phase, Status] = {"waiting": "waiting", "open": "open", "finished": "closed", "failed": "offline"}
+
+
+class Coordinator:
+    """One life of the server.
+
+    Args:
+        settings: The run.
+        ledger: Its ledger, claimed for these settings.
+        model: The current model.
+        wire: The connection.
+        epoch: This life's number.
+        at_s: Now, on the monotonic clock; as in all methods.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, ledger: Ledger, model: GlobalModel, wire: Wire, *, epoch: int, at_s: float
+    ) -> None:
+        self.settings, self.ledger, self.model = settings, ledger, model
+        self._wire, self._epoch, self._now_s = wire, epoch, at_s
+        self._hash = task_hash(settings.task)
+        self._course = course_of(settings)
+        self.state = resume(ledger, self._course, epoch=epoch, model_version=model.version, at_s=at_s)
+        self._births: dict[str, int] = {
+            row["node"]: row["epoch"]
+            for row in ledger.rows("SELECT node, MAX(epoch) AS epoch FROM nodes GROUP BY node")
+        }
+        largest = 2 * sum(value.nbytes for value in model.parameters.values()) + (1 << 20)
+        self.intake = Intake(
+            settings, ledger, wire, expected=self._expected, admitted=self._on_admitted, max_object_bytes=largest
+        )
+        self.drain: Drain | None = None
+        self.failure = ""
+        self._opened_s = at_s
+        self._announced: ServerState | None = None
+        self._remirror = bool(ledger.row("SELECT 1 FROM updates WHERE status = 'admitted' LIMIT 1"))
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    def message(self, topic_text: str, payload: bytes, at_s: float) -> None:
+        """Takes one MQTT message; nothing that it holds can raise."""
+        self._now_s = at_s
+        try:
+            topic = topics.parse(topic_text)
+            if topic.kind == "node":
+                self._node_state(topic, payload, at_s)
+            else:
+                self.intake.frame(topic, payload, at_s)
+        except WireError as error:
+            self.intake.frames_bad += 1
+            log.warning("message on %s ignored: %s", topic_text, error)
+
+    def _node_state(self, topic: topics.Topic, payload: bytes, at_s: float) -> None:
+        if not payload:
+            return
+        state = messages.decode(payload, NodeState)
+        if state.node != topic.node:
+            raise WireError(f"device {state.node!r} speaks on the topic of {topic.node!r}")
+        known = self._births.get(state.node, 0)
+        if state.epoch < known:
+            log.info("%s: %s of life %d ignored, it lives its %d.", state.node, state.status, state.epoch, known)
+            return
+        journal.write_node(self.ledger, state)
+        self._births[state.node] = state.epoch
+        present = state.node in self.state.online
+        if state.status == "online" and not present:
+            log.info("%s is online (%d of %d)", state.node, len(self.state.online) + 1, self.settings.clients)
+            self._step(Online(at_s, state.node))
+        elif state.status == "offline" and present:
+            log.warning("%s is offline", state.node)
+            self._step(Offline(at_s, state.node))
+
+    def tick(self, at_s: float) -> None:
+        """Time has passed."""
+        self._now_s = at_s
+        self.intake.ask_missing(at_s)
+        self._step(Tick(at_s))
+        if self.drain is not None and self.drain.tick(at_s, self.intake.news):
+            self.mirror_again()
+
+    def up(self, at_s: float) -> None:
+        """The connection stands (again): everything retained is published anew, a broker may have lost it."""
+        self._now_s = at_s
+        hello = TaskManifest(run=self.settings.run, task=self.settings.task, task_hash=self._hash)
+        self._wire.publish(topics.task_manifest(self.settings.run), messages.encode(hello), retain=True)
+        self._publish_model()
+        self._announced = None
+        self._announce()
+        for row in self.ledger.rows(
+            "SELECT * FROM updates WHERE status = 'admitted' AND mirrored = 0 ORDER BY round, uid"
+        ):
+            self.intake.send_mirror(row["node"], row["round"], row["uid"], row["object"])
+
+    def mirror_again(self) -> None:
+        """Mirrors the updates that nobody has reconstructed yet, after the models that they start from."""
+        open_ = (
+            "FROM updates WHERE status = 'admitted' AND uid NOT IN (SELECT update_uid FROM reconstructions) "
+            "ORDER BY round, uid"
+        )
+        wanted = self.ledger.rows(f"SELECT uid, node, round, model_version {open_}")  # noqa: S608 - a literal
+        if not wanted:
+            return
+        log.info("mirroring %d updates again that were not reconstructed", len(wanted))
+        self.model.publish(self.settings.run, self._wire, also=sorted({row["model_version"] for row in wanted}))
+        for row in wanted:
+            blob = self.ledger.value("SELECT object FROM updates WHERE uid = ?", row["uid"])
+            self.intake.send_mirror(row["node"], row["round"], row["uid"], blob)
+
+    # --- what admission and the machine see -------------------------------------------------------------------------
+
+    def _expected(self) -> Expected:
+        state = self.state
+        takes = state.takes_updates
+        return Expected(
+            task_hash=self._hash,
+            shapes=self.model.shapes,
+            settings=self.settings.admission,
+            round=state.round if takes else state.round - 1,
+            open=takes,
+            plan=self._plan,
+            model_version=self.model.version,
+            invited=state.invited,
+            births=self._births,
+            delivered=frozenset(node for node, _ in state.delivered),
+        )
+
+    @property
+    def _plan(self) -> RoundPlan:
+        return self._course.entry(min(self.state.round, self.settings.rounds)).plan
+
+    def _on_admitted(self, node: str, uid: str, round_: int) -> None:
+        self._step(Admitted(self._now_s, node, uid, round_))
+
+    def _step(self, event: Event) -> None:
+        self.state, actions = advance(self._course, self.state, event)
+        for action in actions:
+            self._perform(action)
+        self._announce()
+
+    def _perform(self, action: Action) -> None:
+        _HANDLERS[type(action)](self, action)
+
+    # --- actions --------------------------------------------------------------------------------------------------
+
+    def _open(self, action: OpenRound) -> None:
+        entry = self._course.entry(action.round)
+        with self.ledger.transaction():
+            self.ledger.insert(
+                "rounds",
+                {
+                    "round": action.round,
+                    "attempt": action.attempt,
+                    "epoch": self._epoch,
+                    "kind": entry.kind,
+                    "algorithm": entry.algorithm,
+                    "plan": msgspec.json.encode(entry.plan).decode(),
+                    "model_version": self.model.version,
+                    "invited": msgspec.json.encode(action.invited).decode(),
+                    "selected": msgspec.json.encode(action.selected).decode(),
+                    "needed": action.needed,
+                    "deadline_s": entry.deadline_s,
+                    "opened_wall": time.time(),
+                },
+            )
+        self._opened_s = self._now_s
+        log.info("round %d of %d open (%s)", action.round, self.settings.rounds, ", ".join(action.selected) or "nobody")
+        self._mirror_after_restart()
+
+    def _mirror_after_restart(self) -> None:
+        if self._remirror:
+            self._remirror = False
+            self.mirror_again()
+
+    def _close(self, action: CloseRound) -> None:
+        entry = self._course.entry(action.round)
+        with self.ledger.transaction():
+            version = self.model.advance(action.round, entry.plan, action.uids) if entry.plan.applied else None
+            self.ledger.execute(
+                "UPDATE rounds SET closed = ?, duration_s = ?, admitted = ?, new_version = ? "
+                "WHERE round = ? AND attempt = ?",
+                action.reason,
+                self._now_s - self._opened_s,
+                len(action.uids),
+                version,
+                action.round,
+                action.attempt,
+            )
+            if action.missing:
+                text = f"round {action.round} closed without {', '.join(action.missing)}"
+                self.ledger.event("warning", text)
+                log.warning("%s (%s)", text, action.reason)
+        if version is not None:
+            self._publish_model()
+
+    def _empty(self, action: EmptyRound) -> None:
+        text = f"round {action.round}, opening {action.attempt}: no update by the deadline; it is opened again"
+        log.warning("%s", text)
+        with self.ledger.transaction():
+            self.ledger.execute(
+                "UPDATE rounds SET closed = 'empty', admitted = 0, duration_s = ? WHERE round = ? AND attempt = ?",
+                self._now_s - self._opened_s,
+                action.round,
+                action.attempt,
+            )
+            self.ledger.event("warning", text)
+
+    def _fail(self, action: Fail) -> None:
+        self.failure = action.reason
+        with self.ledger.transaction():
+            self.ledger.execute("UPDATE rounds SET closed = 'empty', admitted = 0 WHERE closed IS NULL")
+            self.ledger.event("error", action.reason)
+            self.ledger.set_meta("outcome", f"failed: {action.reason}")
+
+    def _finish(self, _action: Finish) -> None:
+        log.info("all %d rounds are closed; waiting for energy reports and scores", self.settings.rounds)
+        self.drain = Drain(self.ledger, self.settings.drain_s, self._now_s)
+        self._mirror_after_restart()
+
+    # --- retained topics --------------------------------------------------------------------------------------------
+
+    def _publish_model(self) -> None:
+        self.model.publish(self.settings.run, self._wire)
+
+    def server_state(self, status: Status | None = None) -> ServerState:
+        """What `server/state` says now, or with another status (`offline`, `finished`)."""
+        state = self.state
+        open_ = state.phase == "open"
+        found = _STATUS[state.phase]
+        return ServerState(
+            run=self.settings.run,
+            status=status or found,
+            epoch=self._epoch,
+            round=state.round if open_ else state.round - 1,
+            rounds=self.settings.rounds,
+            attempt=state.attempt,
+            plan=self._plan,
+            model_version=self.model.version,
+            model_sha256=self.model.sha256,
+            task_hash=self._hash,
+            selected=state.selected if open_ else (),
+            deadline_s=self._course.entry(state.round).deadline_s if open_ else 0.0,
+        )
+
+    def _announce(self) -> None:
+        now = self.server_state()
+        if now != self._announced:
+            topic = topics.server_state(self.settings.run)
+            self._announced = now if self._wire.publish(topic, messages.encode(now), retain=True) else None
+
+
+_HANDLERS: dict[type[Action], Callable[[Coordinator, Any], None]] = {
+    OpenRound: Coordinator._open,  # noqa: SLF001 - the class's own table
+    CloseRound: Coordinator._close,  # noqa: SLF001
+    EmptyRound: Coordinator._empty,  # noqa: SLF001
+    Finish: Coordinator._finish,  # noqa: SLF001
+    Fail: Coordinator._fail,  # noqa: SLF001
+}

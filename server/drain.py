@@ -1,0 +1,89 @@
+"""After the last round: waiting for what is still under way, and saying what did not come."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from server.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+_MIRROR_AGAIN_S = 5.0
+_WITHOUT = (
+    "SELECT COUNT(*) FROM updates WHERE status = 'admitted' AND uid NOT IN "
+    "(SELECT update_uid FROM objects WHERE kind = ?)"
+)
+
+
+class Outstanding(msgspec.Struct, frozen=True):
+    """Admitted updates without an energy report, and without a score."""
+
+    energy: int
+    scores: int
+
+    @property
+    def total(self) -> int:
+        """Reports that are still to come."""
+        return self.energy + self.scores
+
+
+def outstanding(ledger: Ledger) -> Outstanding:
+    """What the ledger still lacks."""
+    return Outstanding(ledger.value(_WITHOUT, "energy"), ledger.value(_WITHOUT, "score"))
+
+
+class Drain:
+    """Waits as long as news comes in, and `drain_s` longer.
+
+    Args:
+        ledger: The ledger.
+        drain_s: Seconds without news after which the rest is given up.
+        at_s: Now, on the monotonic clock.
+    """
+
+    def __init__(self, ledger: Ledger, drain_s: float, at_s: float) -> None:
+        self._ledger, self._drain_s = ledger, drain_s
+        self._news = -1
+        self._news_at_s = self._mirrored_at_s = at_s
+        self.done = False
+        self.left = outstanding(ledger)
+
+    def tick(self, at_s: float, news: int) -> bool:
+        """Looks at the ledger when there is news.
+
+        Args:
+            at_s: Now.
+            news: Grows with each object that was taken.
+
+        Returns:
+            Whether to mirror again what nobody has reconstructed: an attacker may have come late, or a broker
+            dropped messages for a slow one.
+        """
+        if self.done:
+            return False
+        if news != self._news:
+            self._news, self._news_at_s = news, at_s
+            self.left = outstanding(self._ledger)
+        if self.left.total == 0:
+            self.done = True
+        elif at_s - self._news_at_s >= self._drain_s:
+            self.done = True
+            self._give_up()
+        elif self.left.scores and at_s - max(self._news_at_s, self._mirrored_at_s) >= self._mirror_after_s:
+            self._mirrored_at_s = at_s
+            return True
+        return False
+
+    @property
+    def _mirror_after_s(self) -> float:
+        return max(_MIRROR_AGAIN_S, self._drain_s / 4)
+
+    def _give_up(self) -> None:
+        text = (
+            f"no news for {self._drain_s:g} s after the last round: {self.left.scores} admitted updates are unscored, "
+            f"{self.left.energy} are without an energy report"
+        )
+        log.warning("%s", text)
+        self._ledger.event("warning", text)

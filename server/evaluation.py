@@ -1,0 +1,88 @@
+"""Accuracy and loss of a model on the held-out samples, the same samples and spikes for each version."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import msgspec
+import numpy as np
+
+from contract import datasets, encodings
+from contract.task import TaskSpec
+from server.aggregation import Parameters
+from server.ledger import Ledger
+from server.model import parameters_of
+
+log = logging.getLogger(__name__)
+
+_STREAM = 0xE7A1
+"""Keeps the evaluation's spikes apart from all other draws under the task's seed."""
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """Accuracy as a fraction, mean cross-entropy, and over how many samples."""
+
+    accuracy: float
+    loss: float
+    samples: int
+    duration_s: float
+
+
+class Evaluator:
+    """Evaluates models of one task; data set and network are made once, on first use.
+
+    Args:
+        task: The task.
+        batch: Samples per forward pass.
+    """
+
+    def __init__(self, task: TaskSpec, *, batch: int = 250) -> None:
+        from contract.models.network import Network  # noqa: PLC0415 - torch only where a model is evaluated
+
+        data = datasets.load(task.dataset)
+        _, held_out = datasets.held_out_split(task, data.y)
+        self._x, self._y = data.x[held_out], data.y[held_out]
+        self._task, self._batch = task, batch
+        self._network = Network(task, data.info.shape, data.info.classes)
+
+    def __call__(self, parameters: Parameters) -> Evaluation:
+        """Evaluates one model.
+
+        Args:
+            parameters: float32 tensors by name.
+        """
+        import torch  # noqa: PLC0415 - see above
+
+        start_s = time.monotonic()
+        weights = {name: torch.from_numpy(value) for name, value in parameters.items()}
+        right, loss, total = 0, 0.0, len(self._y)
+        rng = np.random.default_rng([self._task.seed, _STREAM])
+        with torch.no_grad():
+            for at in range(0, total, self._batch):
+                frames = encodings.encode(self._task.encoding, self._x[at : at + self._batch], rng)
+                labels = torch.from_numpy(self._y[at : at + self._batch])
+                logits = self._network(weights, torch.from_numpy(frames))
+                right += int((logits.argmax(dim=1) == labels).sum())
+                loss += float(torch.nn.functional.cross_entropy(logits.double(), labels, reduction="sum"))
+        return Evaluation(
+            accuracy=right / total, loss=loss / total, samples=total, duration_s=time.monotonic() - start_s
+        )
+
+
+def evaluate_pending(ledger: Ledger, evaluator: Evaluator) -> bool:
+    """Evaluates the oldest version that has not been evaluated.
+
+    Returns:
+        Whether there was one.
+    """
+    row = ledger.row(
+        "SELECT version, round, object FROM models WHERE object IS NOT NULL "
+        "AND version NOT IN (SELECT version FROM evaluations) ORDER BY version LIMIT 1"
+    )
+    if row is None:
+        return False
+    found = evaluator(parameters_of(row["object"]))
+    ledger.insert("evaluations", {"version": row["version"], "round": row["round"], **msgspec.structs.asdict(found)})
+    log.info("version %d: accuracy %.1f %%, loss %.3f", row["version"], 100 * found.accuracy, found.loss)
+    return True

@@ -1,0 +1,178 @@
+"""The global model: its versions in the ledger, one step per aggregated round, and its retained copies on the broker."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from contract import frames, topics
+from contract.codecs import decode_tensors, encode_tensors
+from contract.messages import Model, Update, pack, unpack
+from contract.task import RoundPlan
+from server.aggregation import AGGREGATORS, Array, Contribution, Parameters, descend
+from server.ledger import Ledger
+
+PUBLISHED_VERSIONS = 3
+KEEP_BYTES = 256 * 1024 * 1024
+"""Model objects kept in the ledger beyond the published ones and those that unanswered updates still need."""
+
+
+class Wire(Protocol):
+    """What the server needs of a connection; `contract.link.Link` is one."""
+
+    frame_bytes: int
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        """Hands a message to the network; `False` when offline."""
+        ...
+
+
+def object_of(parameters: Parameters, version: int, task_hash: str) -> bytes:
+    """A model as the object that goes on the wire; the same bytes for the same parameters."""
+    records, buffers = encode_tensors("fp32", parameters, np.random.default_rng(0))
+    return pack(Model(version=version, task_hash=task_hash, tensors=records), buffers)
+
+
+def parameters_of(blob: bytes) -> Parameters:
+    """The parameters in a model's object."""
+    model, views = unpack(blob, Model)
+    return {name: np.array(value) for name, value in decode_tensors(model.tensors, views).items()}
+
+
+def contributions(ledger: Ledger, uids: Sequence[str]) -> Iterator[Contribution]:
+    """Admitted updates, decoded one by one from the ledger in ascending order of uid."""
+    for uid in sorted(uids):
+        row = ledger.row("SELECT object FROM updates WHERE uid = ? AND status = 'admitted'", uid)
+        assert row is not None, f"update {uid} was counted as admitted and is not in the ledger"  # noqa: S101
+        update, views = unpack(row["object"], Update)
+        yield Contribution(uid=uid, weight=float(update.samples), tensors=decode_tensors(update.tensors, views))
+
+
+class GlobalModel:
+    """The current version and how it moves on; a function of the ledger alone.
+
+    Args:
+        ledger: The run's ledger; an empty one gets version 0.
+        task_hash: The task.
+        initial: Makes the parameters of version 0.
+    """
+
+    def __init__(self, ledger: Ledger, task_hash: str, initial: Callable[[], Parameters]) -> None:
+        self._ledger, self._task_hash = ledger, task_hash
+        row = ledger.row("SELECT * FROM models ORDER BY version DESC LIMIT 1")
+        self.velocity: dict[str, Array] | None = None
+        if row is None:
+            self.version, self.parameters = 0, initial()
+            self._store(round_=0)
+        else:
+            self.version, self.parameters = int(row["version"]), parameters_of(row["object"])
+            self.velocity = load_tensors(row["velocity"]) if row["velocity"] is not None else None
+            self.sha256 = str(row["sha256"])
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Parameter shapes by name."""
+        return {name: tuple(value.shape) for name, value in self.parameters.items()}
+
+    def advance(self, round_: int, plan: RoundPlan, uids: Sequence[str]) -> int:
+        """Aggregates a round's updates into the next version and notes which went in; all or nothing.
+
+        Returns:
+            The new version.
+        """
+        step = AGGREGATORS[plan.algorithm].step(contributions(self._ledger, uids), plan)
+        parameters, velocity = descend(self.parameters, self.velocity, step, plan)
+        before = self.parameters, self.velocity, self.version, self.sha256
+        self.parameters, self.velocity, self.version = parameters, velocity, self.version + 1
+        try:
+            with self._ledger.transaction():
+                self._store(round_)
+                self._ledger.execute(
+                    "INSERT INTO aggregated SELECT ?, ?, uid, samples FROM updates "
+                    "WHERE uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
+                    self.version,
+                    round_,
+                    _json_list(uids),
+                )
+        except BaseException:
+            self.parameters, self.velocity, self.version, self.sha256 = before
+            raise
+        return self.version
+
+    def _store(self, round_: int) -> None:
+        blob = object_of(self.parameters, self.version, self._task_hash)
+        self.sha256 = hashlib.sha256(blob).hexdigest()
+        velocity = None if self.velocity is None else save_tensors(self.velocity)
+        with self._ledger.transaction():
+            self._ledger.insert(
+                "models",
+                {
+                    "version": self.version,
+                    "round": round_,
+                    "sha256": self.sha256,
+                    "bytes": len(blob),
+                    "object": blob,
+                    "velocity": velocity,
+                },
+            )
+            self._prune()
+
+    def _prune(self) -> None:
+        """Drops what no one can need any more: old momentum; old objects once they take much room."""
+        oldest = self.version - PUBLISHED_VERSIONS
+        self._ledger.execute("UPDATE models SET velocity = NULL WHERE version <= ? AND velocity IS NOT NULL", oldest)
+        held = self._ledger.value("SELECT COALESCE(SUM(bytes), 0) FROM models WHERE object IS NOT NULL")
+        if held > KEEP_BYTES:
+            self._ledger.execute(
+                "UPDATE models SET object = NULL WHERE version <= ? AND object IS NOT NULL AND version NOT IN "
+                "(SELECT model_version FROM updates WHERE status = 'admitted' AND uid NOT IN "
+                "(SELECT update_uid FROM reconstructions))",
+                oldest,
+            )
+
+    # --- the broker's retained copies -----------------------------------------------------------------------------
+
+    def publish(self, run: str, wire: Wire, *, also: Sequence[int] = ()) -> None:
+        """Publishes the last versions (retained), and older ones that are still needed; clears the others.
+
+        Args:
+            run: Name of the run.
+            wire: The connection.
+            also: Older versions that updates to be mirrored again start from.
+        """
+        first = self.version - PUBLISHED_VERSIONS + 1
+        for row in self._ledger.rows("SELECT version, chunks FROM models WHERE version < ? AND chunks > 0", first):
+            if row["version"] not in also:
+                self._clear(run, wire, row["version"], 0, row["chunks"])
+        for version in sorted({*also, *range(max(0, first), self.version + 1)}):
+            self._publish_one(run, wire, version)
+
+    def _publish_one(self, run: str, wire: Wire, version: int) -> None:
+        row = self._ledger.row("SELECT object, sha256, chunks FROM models WHERE version = ?", version)
+        if row is None or row["object"] is None:
+            return
+        count = 0
+        for frame in frames.split(row["object"], row["sha256"][:32], frame_bytes=wire.frame_bytes):
+            if not wire.publish(topics.model_chunk(run, version, count), frame, retain=True):
+                return
+            count += 1
+        self._clear(run, wire, version, count, row["chunks"])
+        if count != row["chunks"]:
+            self._ledger.execute("UPDATE models SET chunks = ? WHERE version = ?", count, version)
+
+    def _clear(self, run: str, wire: Wire, version: int, first: int, count: int) -> None:
+        """Clears the retained chunks from `first` up to `count`; notes it when all are gone."""
+        sent = [
+            wire.publish(topics.model_chunk(run, version, index), b"", retain=True) for index in range(first, count)
+        ]
+        if first == 0 and all(sent):
+            self._ledger.execute("UPDATE models SET chunks = 0 WHERE version = ?", version)
+
+
+def _json_list(values: Sequence[str]) -> str:
+    return "[" + ", ".join(f'"{value}"' for value in values) + "]"

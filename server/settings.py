@@ -1,0 +1,100 @@
+"""What a server is told: the run, its schedule, how many devices, what it admits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from contract.link import LinkSettings
+from contract.task import RoundPlan, TaskSpec
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class ScheduleEntry(RoundPlan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[schedule]]` table: how updates are made (`RoundPlan`), how often, and when a round is over.
+
+    Attributes:
+        rounds: How many rounds of this kind follow each other.
+        clients: Devices drawn for each round out of those online; `None` takes all.
+        min_updates: Updates that close the round at once (k of n); `None` waits for all that were drawn. Never
+            more than were drawn.
+        deadline_s: Seconds after which the round closes with what it has.
+    """
+
+    rounds: Positive = 1
+    clients: Positive | None = None
+    min_updates: Positive | None = None
+    deadline_s: Seconds = 30.0
+
+    @property
+    def plan(self) -> RoundPlan:
+        """The part that devices follow."""
+        return RoundPlan(**{name: getattr(self, name) for name in RoundPlan.__struct_fields__})
+
+
+class AdmissionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an update may be.
+
+    Attributes:
+        max_norm: Largest Euclidean norm over all tensors of an update together. A bound on the absolute norm: it
+            stops absurd and overflowing updates, not a careful poisoner. The default is generous: a trained
+            network of 200,000 parameters has a norm of about 20, its gradients are below that.
+    """
+
+    max_norm: Seconds = 1e4
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of one server; a TOML of their own, or a section of a study.
+
+    Attributes:
+        run: Name of the run; part of every topic.
+        directory: Where `ledger.sqlite` and `model.safetensors` lie. An existing ledger is resumed.
+        clients: Devices that are expected; the first round waits for them.
+        start_with: With this many devices online for `grace_s`, the first round starts without the rest.
+            `None` waits for all.
+        grace_s: See `start_with`.
+        drain_s: After the last round, seconds without any news after which outstanding energy reports and scores
+            are given up.
+        max_attempts: Openings of one round that may end without any update before the run fails.
+        keep_images: Reconstructions kept per attack and update (audit rounds only), for the report.
+        evaluate: Whether accuracy on held-out samples is computed (needs torch and the data set).
+    """
+
+    run: str
+    directory: Path
+    link: LinkSettings = LinkSettings()
+    task: TaskSpec = TaskSpec()
+    schedule: Annotated[tuple[ScheduleEntry, ...], Meta(min_length=1)] = (ScheduleEntry(),)
+    clients: Positive = 1
+    start_with: Positive | None = None
+    grace_s: Annotated[float, Meta(ge=0)] = 30.0
+    drain_s: Annotated[float, Meta(ge=0)] = 60.0
+    max_attempts: Positive = 5
+    keep_images: Annotated[int, Meta(ge=0)] = 64
+    evaluate: bool = True
+    admission: AdmissionSettings = AdmissionSettings()
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of the whole schedule."""
+        return sum(entry.rounds for entry in self.schedule)
+
+    def entry(self, round_: int) -> ScheduleEntry:
+        """The schedule's entry for a round, counted from 1."""
+        last = 0
+        for entry in self.schedule:
+            last += entry.rounds
+            if round_ <= last:
+                return entry
+        raise IndexError(f"round {round_} of {last}")
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree for a ledger to be resumed: everything that decides the run's result."""
+        names = ("run", "task", "schedule", "clients", "admission")
+        return {name: msgspec.to_builtins(getattr(self, name)) for name in names}

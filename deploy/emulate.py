@@ -199,9 +199,9 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         for index, node in enumerate(nodes)
     ]
     return (
-        party("server", ["server"], server, _PARTY_RESTARTS),
+        party("server", ["deploy.cli", "server"], server, _PARTY_RESTARTS),
         devices,
-        party("attack", ["attack"], attack, _PARTY_RESTARTS),
+        party("attack", ["deploy.cli", "attack"], attack, _PARTY_RESTARTS),
     )
 
 

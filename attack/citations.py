@@ -57,7 +57,7 @@ CITATIONS: dict[str, Citation] = {
             "inproceedings",
             "geiping2020inverting",
             title="Inverting Gradients: How Easy Is It to Break Privacy in Federated Learning?",
-            author='Geiping, Jonas and Bauermeister, Hartmut and Dr{\\"o}ge, Hannah and Moeller, Michael',
+            author=r"Geiping, Jonas and Bauermeister, Hartmut and Dr{\"o}ge, Hannah and Moeller, Michael",
             booktitle="Advances in Neural Information Processing Systems",
             year="2020",
             eprint="2003.14053",

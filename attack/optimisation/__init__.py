@@ -1,0 +1,1 @@
+"""Gradient matching, composed: objective × prior × start × optimiser. One small file each."""

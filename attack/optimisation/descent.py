@@ -1,0 +1,62 @@
+"""A loss to be minimised within a time limit, with its best point so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from torch import Tensor
+
+
+class OutOfTimeError(Exception):
+    """The time limit has passed; the best point so far stands."""
+
+
+class DivergedError(Exception):
+    """The loss is not finite."""
+
+
+class Descent:
+    """Counts evaluations, keeps the best point and stops at a deadline.
+
+    Args:
+        loss: Candidate to scalar.
+        deadline: Value of `time.perf_counter` at which evaluation ends.
+        enough: Loss at which there is nothing left to gain.
+    """
+
+    def __init__(self, loss: Callable[[Tensor], Tensor], *, deadline: float, enough: float) -> None:
+        self._loss = loss
+        self.deadline = deadline
+        self.enough = enough
+        self.best: Tensor | None = None
+        self.best_loss = math.inf
+        self.evaluations = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the loss is as small as it needs to be."""
+        return self.best_loss <= self.enough
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """The loss at `x`, with its gradient in `x.grad`.
+
+        Raises:
+            OutOfTimeError: The deadline has passed (never before the first evaluation).
+            DivergedError: The loss or its gradient is not finite.
+        """
+        if self.best is not None and time.perf_counter() > self.deadline:
+            raise OutOfTimeError
+        x.grad = None
+        loss = self._loss(x)
+        value = float(loss)
+        self.evaluations += 1
+        if not math.isfinite(value):
+            raise DivergedError(f"the objective became {value} at evaluation {self.evaluations}")
+        if value < self.best_loss:
+            self.best_loss, self.best = value, x.detach().clone()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if x.grad is None or not bool(x.grad.isfinite().all()):
+            raise DivergedError(f"the objective's gradient is not finite at evaluation {self.evaluations}")
+        return loss

@@ -1,0 +1,53 @@
+"""How a candidate moves downhill. Each keeps to the descent's deadline and leaves its best point there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from attack.optimisation.descent import Descent
+
+Optimiser = Callable[[Descent, Tensor, int], None]
+"""Descent, first candidate, iterations."""
+
+
+def lbfgs(descent: Descent, start: Tensor, iterations: int) -> None:
+    """L-BFGS with a strong-Wolfe line search, unconstrained (DLG; Liu and Nocedal 1989)."""
+    x = start.clone().requires_grad_()
+    solver = torch.optim.LBFGS(
+        [x],
+        max_iter=iterations,
+        max_eval=2 * iterations,
+        history_size=50,
+        tolerance_grad=0.0,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> float:
+        return float(descent.evaluate(x))
+
+    solver.step(closure)  # type: ignore[no-untyped-call]
+
+
+def signed_adam(descent: Descent, start: Tensor, iterations: int) -> None:
+    """Adam on the sign of the gradient, step 0.1, a tenth at 3/8, 5/8 and 7/8, in the box [0, 1] (arXiv 2003.14053)."""
+    x = start.clone().requires_grad_()
+    solver = torch.optim.Adam([x], lr=0.1)
+    milestones = [iterations * eighths // 8 for eighths in (3, 5, 7)]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(solver, milestones, gamma=0.1)
+    for _ in range(iterations):
+        descent.evaluate(x)
+        if descent.done:
+            return
+        assert x.grad is not None
+        x.grad.sign_()
+        solver.step()
+        schedule.step()
+        with torch.no_grad():
+            x.clamp_(0.0, 1.0)
+
+
+OPTIMISERS: dict[str, Optimiser] = {"lbfgs": lbfgs, "signed_adam": signed_adam}

@@ -1,0 +1,68 @@
+"""The attacker's own copy of the device's computation: gradients of candidate inputs at the known weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from attack.threat import Observation
+from contract.models.network import Network
+from contract.task import TaskSpec
+
+
+@lru_cache(maxsize=8)
+def _network(task: TaskSpec, shape: tuple[int, ...], classes: int, dtype: torch.dtype) -> Network:
+    return Network(task, shape, classes, dtype=dtype)
+
+
+class Simulator:
+    """Gradients of candidates at the weights that the update started from.
+
+    Args:
+        observation: Architecture, neuron, encoding, weights and plan must be known.
+        dtype: Precision of the simulation.
+    """
+
+    def __init__(self, observation: Observation, *, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.shape = observation.shape
+        self.encoding = observation.encoding
+        self.network = _network(observation.task, observation.shape, observation.classes, dtype)
+        self.parameters = {
+            name: torch.tensor(observation.parameters[name], dtype=dtype, requires_grad=True)
+            for name in self.network.names
+        }
+        steps = observation.plan.local_steps
+        self.target = [torch.as_tensor(observation.gradient[name] / steps, dtype=dtype) for name in self.network.names]
+        """The observed mean gradient per step, in the network's order of parameters."""
+
+    @property
+    def steps(self) -> int:
+        """Frames of one input: 1 under direct coding (it stands for all steps), otherwise T."""
+        return 1 if self.encoding.kind == "direct" else self.encoding.steps
+
+    def gradients(self, frames: Tensor, labels: Tensor, *, create_graph: bool = False) -> Sequence[Tensor]:
+        """Gradient of the mean cross-entropy over the batch.
+
+        Args:
+            frames: `[T or 1, B, *shape]`.
+            labels: `[B]`, class indices.
+            create_graph: Keep the graph, to differentiate the gradients by `frames`.
+
+        Returns:
+            One tensor per parameter, in the network's order.
+        """
+        loss = functional.cross_entropy(self.network(self.parameters, frames), labels)
+        return torch.autograd.grad(loss, list(self.parameters.values()), create_graph=create_graph)
+
+    def images(self, frames: Tensor) -> Tensor:
+        """The image `[B, *shape]` in [0, 1] that frames stand for: their mean over time, without the encoder's gain."""
+        return (frames.mean(dim=0) / self.encoding.gain).clamp(0.0, 1.0)
+
+    def frames(self, images: Tensor) -> Tensor:
+        """Direct coding's frames `[1, B, *shape]` of images."""
+        return (images * self.encoding.gain)[None]

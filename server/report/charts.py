@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import msgspec
 from markupsafe import Markup
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hardware.energy import Provenance
-from server.report.data import KINDS, Family, RoundKind
+from server.report.data import KIND_TITLES, KINDS, Family, RoundKind
 from server.report.energy import FIGURED, by_device_and_phase, phase_order
 from server.report.quantities import prefix_of
 from server.report.svg import INK, MUTED, SERIES, chart
 from server.report.trials import attack_names, finite, gives_images, median, select
 
 MARKERS = "osD^vPX*"
-KIND_TITLES: dict[RoundKind, str] = {"train": "training rounds", "audit": "audit rounds"}
 
 
 class EnergyPanel(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +83,13 @@ def _stack(ax: Axes, panel: EnergyPanel, phases: Sequence[str], *, largest_j: fl
 
 def accuracy_chart(families: Sequence[Family]) -> Markup | None:
     """Held-out accuracy after each round, one line per network; `None` when no round was evaluated."""
-    lines = [(f.title, [(r.round, r.accuracy) for r in f.rounds if r.accuracy is not None]) for f in families]
+    lines = [
+        (
+            f.title,
+            [(r, a) for r, a in ((0, f.initial_accuracy), *((r.round, r.accuracy) for r in f.rounds)) if a is not None],
+        )
+        for f in families
+    ]
     lines = [(title, points) for title, points in lines if points]
     if not lines:
         return None
@@ -92,7 +98,7 @@ def accuracy_chart(families: Sequence[Family]) -> Markup | None:
         ax = figure.subplots()
         for index, (title, points) in enumerate(lines):
             rounds = [r for r, _ in points]
-            heights = [100 * a for _, a in points if a is not None]
+            heights = [100 * a for _, a in points]
             ax.plot(rounds, heights, color=SERIES[index], marker=MARKERS[index], label=title, clip_on=False)
         ax.set_xlabel("round")
         ax.set_ylabel("held-out accuracy (%)")
@@ -121,10 +127,11 @@ def leakage_chart(families: Sequence[Family]) -> Markup | None:
             top = max(ax.get_ylim()[1] for ax in row)
             for ax in row:
                 ax.set_ylim(0, top)
-        handles: dict[str, object] = {}
+        handles: dict[str, Artist] = {}
         for ax in axes.flat:
-            handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=2 if narrow else 6)
+            drawn, names = ax.get_legend_handles_labels()
+            handles |= dict(zip(names, drawn, strict=True))
+        figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=2 if narrow else 6)
 
     label = "Highest PSNR per round for each attack; the table below has the figures over all updates"
     rows = len(kinds) * len(families)
@@ -135,8 +142,8 @@ def _trace(ax: Axes, family: Family, kind: RoundKind, attacks: Sequence[str]) ->
     worst: dict[int, float] = {}
     for index, attack in enumerate(attacks):
         peaks = _peaks(family, kind, attack)
-        style = {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)]}
-        ax.plot(list(peaks), list(peaks.values()), label=attack, zorder=3, **style)
+        color, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+        ax.plot(list(peaks), list(peaks.values()), label=attack, color=color, marker=marker, zorder=3)
         worst |= {round_: max(worst.get(round_, 0.0), peak) for round_, peak in peaks.items()}
     rounds = sorted(worst)
     ax.plot(rounds, [worst[r] for r in rounds], color=INK, linewidth=5, alpha=0.16, label="worst case", zorder=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.report.controls import OPTIMISATION, Control, mean_image_level
-from server.report.data import KINDS, Family, ReportData, RoundKind
+from server.report.data import KIND_TITLES, KINDS, Family, ReportData, RoundKind
 from server.report.energy import gaps, modelled_j, totals
 from server.report.quantities import count, energy, percent
 from server.report.trials import select, worst_by_update, worst_case
@@ -12,8 +12,6 @@ EXACT_DB = 100.0
 CLOSE_DB = 40.0
 MARGIN_DB = 3.0
 CONTRAST_DB = 20.0
-
-_ROUNDS: dict[RoundKind, str] = {"train": "training", "audit": "audit"}
 
 
 def conclusion(data: ReportData, checked: tuple[Control, ...]) -> tuple[str, ...]:
@@ -46,7 +44,9 @@ def _learning(data: ReportData) -> str:
         rounds = sum(row.plan.kind == "train" for row in family.rounds)
         known = f"labels {percent(accuracy)} of the held-out samples correctly" if accuracy is not None else ""
         parts.append(f"the {family.title} {known or 'was never evaluated'} after {rounds} training rounds")
-    return _sentence("; ".join(parts)) + ("" if data.twin else f" There is no twin to compare with: {data.twin_missing}.")
+    return _sentence("; ".join(parts)) + (
+        "" if data.twin else f" There is no twin to compare with: {data.twin_missing}."
+    )
 
 
 def _cost(data: ReportData) -> str:
@@ -84,7 +84,7 @@ def _leakage_of(family: Family, kind: RoundKind) -> str:
         return ""
     best = worst_by_update(rows)
     worst = worst_case(rows)
-    where = f"{family.title}, {_ROUNDS[kind]} rounds"
+    where = f"{family.title}, {KIND_TITLES[kind]}"
     if worst is None:
         return f"{where}: no attack gave an image of any of the {len(best)} scored updates."
     close = sum(value >= CLOSE_DB for value in best.values())

@@ -56,7 +56,9 @@ def _ratio(family: Family) -> Control:
     if task is None or not family.spiking or task.encoding.kind != "direct" or task.model.kind != "fc":
         return _not_run(name, "positive", "it holds for a direct-coded, fully connected spiking network; this is none")
     rows = [row for row in select(family, "audit", RATIO) if row.samples == 1 and row.score.verdict != "refused"]
-    expected = f"at least {level_db:.0f} dB on audit updates of one sample sent as {', '.join(sorted(codecs)) or 'fp32'}"
+    expected = (
+        f"at least {level_db:.0f} dB on audit updates of one sample sent as {', '.join(sorted(codecs)) or 'fp32'}"
+    )
     return _reaching(name, expected, rows, level_db, f"no audit update of one sample was attacked by {RATIO!r}")
 
 

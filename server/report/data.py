@@ -19,6 +19,7 @@ from hardware.energy import EnergyReading
 Image = npt.NDArray[np.float32]
 RoundKind = Literal["train", "audit"]
 KINDS: tuple[RoundKind, ...] = ("train", "audit")
+KIND_TITLES: dict[RoundKind, str] = {"train": "training rounds", "audit": "audit rounds"}
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +157,7 @@ class Family(Record, frozen=True):
         title: How the page calls it.
         status: `finished`, or what it was doing when it ended.
         bytes_up: Bytes of all admitted updates as published.
+        initial_accuracy: Accuracy before the first round.
         evaluated_on: Number of held-out samples behind each accuracy.
         wall_s: Wall time of the run.
     """
@@ -166,6 +168,7 @@ class Family(Record, frozen=True):
     task_hash: str = ""
     rounds: tuple[RoundRow, ...] = ()
     rounds_planned: int | None = None
+    initial_accuracy: float | None = None
     devices: tuple[Device, ...] = ()
     updates: tuple[UpdateRow, ...] = ()
     refusals: tuple[Refusal, ...] = ()

@@ -70,9 +70,7 @@ def modelled_j(family: Family) -> float | None:
     return sum(figures) if figures else None
 
 
-def by_device_and_phase(
-    rows: Iterable[EnergyRow], provenance: Provenance
-) -> dict[str, dict[str, dict[str, float]]]:
+def by_device_and_phase(rows: Iterable[EnergyRow], provenance: Provenance) -> dict[str, dict[str, dict[str, float]]]:
     """Joules by group, device and phase.
 
     Groups are the sources and scopes whose figures may be stacked: all modelled ones together, every meter for itself.

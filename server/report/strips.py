@@ -6,19 +6,17 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from contract.metrics import PSNR_CAP_DB
 from server.report.controls import mean_image_level
 from server.report.data import ScoreRow
 
-_CAP_DB = 200.0
 _WIDTH, _HEIGHT, _EDGE = 150.0, 18.0, 4.0
 
 
 def strip(rows: Sequence[ScoreRow]) -> Markup:
-    """One tick per trial from 0 to 200 dB, and a dotted line at the mean image. Trials without an image have no tick."""
+    """One tick per trial from 0 to 200 dB, none for a trial without an image, and a dotted line at the mean image."""
     figures = [row.score.psnr_db for row in rows if row.score.psnr_db is not None]
-    ticks = Markup().join(
-        Markup('<path class="tick" d="M{0:.1f} 4V14"/>').format(_place(figure)) for figure in figures
-    )
+    ticks = Markup().join(Markup('<path class="tick" d="M{0:.1f} 4V14"/>').format(_place(figure)) for figure in figures)
     level = mean_image_level(list(rows))
     mean = Markup() if level is None else Markup('<path class="mean" d="M{0:.1f} 1V17"/>').format(_place(level))
     return Markup(
@@ -37,5 +35,5 @@ def strip(rows: Sequence[ScoreRow]) -> Markup:
 
 
 def _place(psnr_db: float) -> float:
-    inside = min(max(psnr_db, 0.0), _CAP_DB) / _CAP_DB
+    inside = min(max(psnr_db, 0.0), PSNR_CAP_DB) / PSNR_CAP_DB
     return _EDGE + inside * (_WIDTH - 2 * _EDGE)

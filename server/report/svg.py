@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.figure import Figure
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
 SERIES = tuple(f"#a0b0{index:02x}" for index in range(1, 9))
 """Stand-ins for the style sheet's series colours `--s1` to `--s8`."""
@@ -66,7 +66,8 @@ Draw = Callable[[Figure, bool], None]
 
 @contextmanager
 def _style(salt: str) -> Iterator[None]:
-    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": salt}):
+    settings: Any = {**_SETTINGS, "svg.hashsalt": salt}
+    with mpl.rc_context(settings):
         yield
 
 

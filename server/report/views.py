@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import msgspec
 from markupsafe import Markup
@@ -11,17 +10,15 @@ from markupsafe import Markup
 from contract.messages import AttackScore
 from server.report.conclusion import last_accuracy, unscored_updates
 from server.report.controls import mean_image_level
-from server.report.data import KINDS, Family, Picture, ReportData, RoundKind, ScoreRow
+from server.report.data import KIND_TITLES, KINDS, Family, Picture, ReportData, RoundKind, ScoreRow
 from server.report.energy import FIGURED, gaps, phase_order, totals
 from server.report.images import data_uri
 from server.report.quantities import MISSING, count, data_size, decibel, duration, energy, percent
 from server.report.strips import strip
 from server.report.trials import Spread, attack_names, gives_images, select, spread, worst_case
 
-PICTURES = 4
 REASONS = 16
 _NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
-KIND_TITLES: dict[RoundKind, str] = {"train": "training rounds", "audit": "audit rounds"}
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,19 +210,8 @@ class Gallery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def galleries(data: ReportData) -> tuple[Gallery, ...]:
-    """Truth beside reconstructions: the first pictured update of each device, whatever came of it."""
-    return tuple(
-        Gallery(title=f.title, rows=tuple(map(_picture_row, first_by_device(f.pictures)))) for f in data.families
-    )
-
-
-def first_by_device(pictures: Sequence[Picture], most: int = PICTURES) -> tuple[Picture, ...]:
-    """At most so many pictures, chosen by device and round alone, audit rounds first."""
-    ordered = sorted(pictures, key=lambda p: (p.kind != "audit", p.round, p.node, p.sample))
-    heads = list({p.node: p for p in reversed(ordered)}.values())[::-1]
-    chosen = sorted(heads, key=ordered.index)[:most]
-    rest = [p for p in ordered if all(p is not c for c in chosen)]
-    return tuple(chosen + rest[: most - len(chosen)])
+    """Truth beside reconstructions, as the ledger gave them."""
+    return tuple(Gallery(title=f.title, rows=tuple(map(_picture_row, f.pictures))) for f in data.families)
 
 
 def _picture_row(picture: Picture) -> PictureRow:

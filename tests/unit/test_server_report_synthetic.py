@@ -106,11 +106,13 @@ def make_family(family: str = "snn", *, seed: int = 3, nodes: tuple[str, ...] = 
                     energy_j=joules, duration_s=0.1, source=source, scope=scope, provenance="modelled"
                 )
                 energy.append(EnergyRow(phase=phase, reading=reading, **place))
-            for phase in ("idle", "load", "encode", "train", "compress", "transmit"):
-                energy.append(EnergyRow(phase=phase, reading=unavailable("none", "board", NO_METER), **place))
+            energy += [
+                EnergyRow(phase=phase, reading=unavailable("none", "board", NO_METER), **place)
+                for phase in ("idle", "load", "encode", "train", "compress", "transmit")
+            ]
             found = [score(plan.kind, family, attack, rng) for attack in ("idlg", "ratio", "dlg", "cosine")]
             scores += [ScoreRow(update=key, samples=samples, score=one, **place) for one in found]
-            if plan.kind == "audit":
+            if plan.kind == "audit" and len(pictures) < 4:
                 truth = sample(rng)
                 candidates = [
                     Candidate(
@@ -133,9 +135,7 @@ def make_family(family: str = "snn", *, seed: int = 3, nodes: tuple[str, ...] = 
         task_hash=task_hash(task),
         rounds=tuple(rounds),
         rounds_planned=len(plans),
-        devices=tuple(
-            Device(node=n, board="x86_64", engine="torch", meter="none", samples=1000) for n in nodes
-        ),
+        devices=tuple(Device(node=n, board="x86_64", engine="torch", meter="none", samples=1000) for n in nodes),
         updates=tuple(updates),
         counts=Counts(published=len(updates), admitted=len(updates), refused=0, lost=0, duplicated=0),
         bytes_up=814_488 * len(updates),
@@ -170,4 +170,4 @@ def test_synthetic_run_has_every_part() -> None:
     for family in data.families:
         assert len(family.updates) == (TRAIN + AUDIT) * len(NODES)
         assert {row.kind for row in family.scores} == {"train", "audit"}
-        assert len(family.pictures) == AUDIT * len(NODES)
+        assert len(family.pictures) == 4

@@ -1,0 +1,247 @@
+"""One network's run, read from its ledger's tables (`server.schema`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from sqlite3 import Row
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from contract.messages import AttackScore, Operations
+from contract.task import RoundPlan, TaskSpec, task_hash
+from hardware.energy import EnergyReading
+from server.ledger import Ledger
+from server.report.data import (
+    Candidate,
+    Counts,
+    Device,
+    EnergyRow,
+    Family,
+    Image,
+    OperationsRow,
+    Picture,
+    Refusal,
+    RoundKind,
+    RoundRow,
+    ScoreRow,
+    UpdateRow,
+)
+
+PICTURES = 4
+"""Updates of which the report shows pictures."""
+
+_READING = EnergyReading.__struct_fields__
+_SCORE = AttackScore.__struct_fields__
+_OPERATIONS = Operations.__struct_fields__
+
+
+def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Family:
+    """A whole run.
+
+    Args:
+        ledger: Open for reading.
+        summary: `summary.json` of this run; what it does not have is counted from the ledger, or not known.
+        twin: Whether this is the twin of another run.
+    """
+    task = _task(ledger)
+    kinds: dict[int, RoundKind] = {row["round"]: row["kind"] for row in ledger.rows("SELECT round, kind FROM rounds")}
+    scores = _scores(ledger, kinds)
+    updates = _updates(ledger, kinds)
+    refusals = _refusals(ledger)
+    planned = ledger.meta("rounds")
+    return Family(
+        title="ANN twin" if twin else "ANN" if task is not None and task.model.family == "ann" else "SNN",
+        status=_status(ledger),
+        task=task,
+        task_hash=ledger.meta("task_hash") or ("" if task is None else task_hash(task)),
+        rounds=_rounds(ledger),
+        rounds_planned=None if planned is None else int(planned),
+        initial_accuracy=ledger.value("SELECT accuracy FROM evaluations WHERE version = 0"),
+        devices=_devices(ledger),
+        updates=updates,
+        refusals=refusals,
+        counts=_counts(summary, admitted=len(updates), refused=len(refusals)),
+        bytes_up=_whole(summary, "bytes_up", sum(update.payload_bytes for update in updates)),
+        evaluated_on=ledger.value("SELECT samples FROM evaluations ORDER BY version DESC LIMIT 1"),
+        energy=_energy(ledger, kinds),
+        operations=_operations(ledger),
+        scores=scores,
+        pictures=_pictures(ledger, scores),
+        wall_s=ledger.value("SELECT SUM(duration_s) FROM sessions"),
+    )
+
+
+def _pick(row: Row, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: row[name] for name in names}
+
+
+def _task(ledger: Ledger) -> TaskSpec | None:
+    settings = ledger.meta("settings")
+    return None if settings is None else msgspec.convert(json.loads(settings)["task"], TaskSpec)
+
+
+def _status(ledger: Ledger) -> str:
+    outcome = ledger.meta("outcome")
+    if outcome:
+        return outcome
+    newest = ledger.value("SELECT MAX(round) FROM rounds")
+    return "no round was opened" if newest is None else f"stopped in round {newest}"
+
+
+def _rounds(ledger: Ledger) -> tuple[RoundRow, ...]:
+    made = {row["round"]: row for row in ledger.rows("SELECT round, accuracy, loss FROM evaluations WHERE version > 0")}
+    last = "SELECT *, MAX(attempt) FROM rounds GROUP BY round ORDER BY round"
+    return tuple(
+        RoundRow(
+            round=row["round"],
+            plan=msgspec.json.decode(row["plan"], type=RoundPlan),
+            accuracy=made[row["round"]]["accuracy"] if row["round"] in made else None,
+            loss=made[row["round"]]["loss"] if row["round"] in made else None,
+            updates=row["admitted"],
+            selected=len(json.loads(row["invited"])),
+            closed_by=row["closed"] or "",
+        )
+        for row in ledger.rows(last)
+    )
+
+
+def _devices(ledger: Ledger) -> tuple[Device, ...]:
+    rows = ledger.rows("SELECT *, MAX(epoch) FROM nodes GROUP BY node ORDER BY node")
+    return tuple(Device(**_pick(row, Device.__struct_fields__)) for row in rows)
+
+
+def _updates(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[UpdateRow, ...]:
+    sql = "SELECT uid, node, round, samples, bytes FROM updates WHERE status = 'admitted' ORDER BY round, node"
+    return tuple(
+        UpdateRow(
+            uid=row["uid"],
+            node=row["node"],
+            round=row["round"],
+            kind=kinds.get(row["round"], "train"),
+            samples=row["samples"] or 0,
+            payload_bytes=row["bytes"],
+        )
+        for row in ledger.rows(sql)
+    )
+
+
+def _refusals(ledger: Ledger) -> tuple[Refusal, ...]:
+    rows = ledger.rows("SELECT node, round, reason FROM updates WHERE status = 'refused' ORDER BY round, node")
+    return tuple(Refusal(node=row["node"], round=row["round"], reason=row["reason"]) for row in rows)
+
+
+def _counts(summary: Mapping[str, Any], *, admitted: int, refused: int) -> Counts:
+    part = summary.get("updates")
+    given = part if isinstance(part, dict) else {}
+    return Counts(
+        published=_whole(given, "published", None),
+        admitted=admitted,
+        refused=_whole(given, "refused", refused),
+        lost=_whole(given, "lost", None),
+        duplicated=_whole(given, "duplicated", None),
+    )
+
+
+def _whole(part: Mapping[str, Any], key: str, otherwise: int | None) -> int | None:
+    value = part.get(key)
+    return value if isinstance(value, int) else otherwise
+
+
+def _energy(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[EnergyRow, ...]:
+    return tuple(
+        EnergyRow(
+            node=row["node"],
+            round=row["round"],
+            kind=kinds.get(row["round"], "train"),
+            phase=row["phase"],
+            reading=EnergyReading(**_pick(row, _READING)),
+        )
+        for row in ledger.rows("SELECT * FROM energy ORDER BY round, node")
+    )
+
+
+def _operations(ledger: Ledger) -> tuple[OperationsRow, ...]:
+    return tuple(
+        OperationsRow(node=row["node"], round=row["round"], operations=Operations(**_pick(row, _OPERATIONS)))
+        for row in ledger.rows("SELECT * FROM operations ORDER BY round, node")
+    )
+
+
+def _scores(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[ScoreRow, ...]:
+    return tuple(
+        ScoreRow(
+            update=row["update_uid"],
+            node=row["node"],
+            round=row["round"],
+            kind=kinds.get(row["round"], "train"),
+            samples=row["batch"],
+            score=AttackScore(**_pick(row, _SCORE)),
+        )
+        for row in ledger.rows("SELECT * FROM scores ORDER BY round, node, seconds")
+    )
+
+
+def _pictures(ledger: Ledger, scores: tuple[ScoreRow, ...]) -> tuple[Picture, ...]:
+    """Truth and reconstructions of the first scored updates of each device, audit rounds first."""
+    scored: dict[str, list[ScoreRow]] = {}
+    for row in scores:
+        scored.setdefault(row.update, []).append(row)
+    truths = {row["update_uid"] for row in ledger.rows("SELECT DISTINCT update_uid FROM truths")}
+    candidates = [rows for update, rows in scored.items() if update in truths]
+    return tuple(_picture(ledger, rows) for rows in first_by_device(candidates))
+
+
+def first_by_device(updates: list[list[ScoreRow]], most: int = PICTURES) -> list[list[ScoreRow]]:
+    """At most so many updates, chosen by kind, round and device alone: every device once before any comes twice.
+
+    Args:
+        updates: The scores of each update.
+        most: How many.
+    """
+    ordered = sorted(updates, key=lambda rows: (rows[0].kind != "audit", rows[0].round, rows[0].node))
+    turn: dict[str, int] = {}
+    ranked = []
+    for place, rows in enumerate(ordered):
+        node = rows[0].node
+        turn[node] = turn.get(node, -1) + 1
+        ranked.append((turn[node], place))
+    return [ordered[place] for _, place in sorted(ranked)[:most]]
+
+
+def _picture(ledger: Ledger, rows: list[ScoreRow]) -> Picture:
+    named = [row.score for row in rows if row.score.sample >= 0]
+    best = max(named, key=lambda score: score.psnr_db or 0.0, default=None)
+    update, sample = rows[0].update, 0 if best is None else best.sample
+    truth = ledger.row("SELECT * FROM truths WHERE update_uid = ? ORDER BY sample != ?, sample LIMIT 1", update, sample)
+    assert truth is not None, "the caller chose updates with a truth"
+    return Picture(
+        update=update,
+        node=rows[0].node,
+        round=rows[0].round,
+        kind=rows[0].kind,
+        sample=truth["sample"],
+        truth=_array(truth["image"], json.loads(truth["shape"])),
+        label=truth["label"],
+        candidates=tuple(
+            Candidate(score=row.score, image=_reconstruction(ledger, update, row.score, truth["sample"]))
+            for row in rows
+        ),
+    )
+
+
+def _reconstruction(ledger: Ledger, update: str, score: AttackScore, sample: int) -> Image | None:
+    found = ledger.row(
+        "SELECT shape, images, kept FROM reconstructions WHERE update_uid = ? AND attack = ?", update, score.attack
+    )
+    if found is None or found["images"] is None or score.sample != sample or not 0 <= score.candidate < found["kept"]:
+        return None
+    shape = [found["kept"], *json.loads(found["shape"])[1:]]
+    images: Image = _array(found["images"], shape)
+    return images[score.candidate : score.candidate + 1].reshape(shape[1:])
+
+
+def _array(blob: bytes, shape: list[int]) -> Image:
+    return np.frombuffer(blob, dtype="<f4").reshape(shape)

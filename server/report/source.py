@@ -1,0 +1,141 @@
+"""From a run's folder to the report's records: ledger, summary and configuration, whatever of them is there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from contract.errors import SpikeleakError
+from hardware.energy_model import EnergyModel, profiles
+from server.ledger import FILE_NAME, Ledger
+from server.report.data import ConstantRow, Family, ReportData
+from server.report.ledger_rows import read_family
+
+TWIN_FOLDER = "twin"
+_LIBRARIES = ("spikeleak", "numpy", "torch", "snntorch", "onnxruntime", "paho-mqtt", "msgspec", "scipy", "matplotlib")
+
+
+def read_report_data(directory: Path) -> ReportData:
+    """Everything that a run's folder says about it.
+
+    Args:
+        directory: Folder with `ledger.sqlite`, and if there `config.toml`, `summary.json`, `twin/ledger.sqlite`.
+
+    Raises:
+        ConfigurationError: There is no ledger.
+    """
+    problems: list[str] = []
+    summary = _read_summary(directory / "summary.json", problems)
+    text, tables = _read_config(directory / "config.toml", problems)
+    with Ledger.open_read(directory / FILE_NAME) as ledger:
+        snn = read_family(ledger, summary, twin=False)
+        run = ledger.meta("run")
+    twin, missing = _read_twin(directory, summary, tables, problems)
+    constants, without = _energy_constants((snn,) if twin is None else (snn, twin))
+    return ReportData(
+        name=str(tables.get("name") or run or directory.resolve().name),
+        snn=snn,
+        twin=twin,
+        twin_missing=missing,
+        configuration=text,
+        versions=_versions(summary),
+        broker=_broker(summary, tables),
+        threat=_threat(tables),
+        constants=constants,
+        without_figure=without,
+        problems=tuple(problems),
+    )
+
+
+def _read_twin(
+    directory: Path, summary: Mapping[str, Any], tables: Mapping[str, Any], problems: list[str]
+) -> tuple[Family | None, str]:
+    path = directory / TWIN_FOLDER / FILE_NAME
+    if not path.exists():
+        asked = "twin" in tables
+        return None, "it was asked for but has not run" if asked else "the study did not ask for one"
+    try:
+        with Ledger.open_read(path) as ledger:
+            part = summary.get("twin")
+            return read_family(ledger, part if isinstance(part, dict) else {}, twin=True), ""
+    except SpikeleakError as error:
+        problems.append(f"the twin's ledger cannot be read: {error}")
+        return None, "its ledger cannot be read"
+
+
+def _read_summary(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problems.append("summary.json is not there: published, lost and duplicated updates are not known.")
+        return {}
+    except (OSError, ValueError) as error:
+        problems.append(f"summary.json cannot be read: {error}")
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_config(path: Path, problems: list[str]) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return "", {}
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"config.toml cannot be read: {error}")
+        return "", {}
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problems.append(f"config.toml is not valid TOML: {error}")
+        return text, {}
+
+
+def _versions(summary: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    recorded = summary.get("versions")
+    if isinstance(recorded, dict):
+        return tuple((str(name), str(version)) for name, version in recorded.items())
+    found = [("python", platform.python_version()), ("machine", f"{platform.system()} {platform.machine()}")]
+    for name in _LIBRARIES:
+        try:
+            found.append((name, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return tuple(found)
+
+
+def _broker(summary: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
+    if summary.get("broker"):
+        return str(summary["broker"])
+    section = tables.get("broker")
+    if not isinstance(section, dict):
+        return ""
+    return ", ".join(f"{key} {value}" for key, value in section.items() if value not in {"", 0})
+
+
+def _threat(tables: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    attack = tables.get("attack")
+    threat = attack.get("threat") if isinstance(attack, dict) else None
+    if not isinstance(threat, dict):
+        return ()
+    words = {True: "known to the attacker", False: "not known"}
+    return tuple((str(name), words[value] if isinstance(value, bool) else str(value)) for name, value in threat.items())
+
+
+def _energy_constants(
+    families: tuple[Family, ...],
+) -> tuple[tuple[ConstantRow, ...], tuple[tuple[str, str], ...]]:
+    """Constants behind the modelled figures, and what the profiles leave out or assume."""
+    sources = {row.reading.source.removeprefix("model:") for family in families for row in family.energy}
+    models = [EnergyModel.load(name) for name in profiles() if name in sources]
+    constants = {
+        (c.name, c.value, c.unit): ConstantRow(name=c.name, value=c.value, unit=c.unit, node=c.node, source=c.source)
+        for model in models
+        for c in model.constants
+    }
+    without = {(name, text): None for model in models for name, text in (*model.absent.items(), *model.notes.items())}
+    return tuple(constants.values()), tuple(without)

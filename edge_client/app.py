@@ -44,7 +44,7 @@ INTERRUPTED = 130
 Message = tuple[str, bytes] | events.Event
 
 
-def run_client(settings: ClientSettings, stop: threading.Event | None = None, *, link_type: type[Link] = Link) -> int:
+def run_client(settings: ClientSettings, stop: threading.Event | None = None, *, link_type: Callable[..., Link] = Link) -> int:
     """Takes part in a run until the server says that it is finished.
 
     Args:
@@ -85,7 +85,7 @@ def _live(
     *,
     spool: Spool,
     energy: tuple[Meter, EnergyModel],
-    link_type: type[Link],
+    link_type: Callable[..., Link],
 ) -> int:
     meter, model = energy
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()

@@ -332,7 +332,7 @@ class Device:
         if workshop is None or receipt.task_hash != workshop.task_hash:
             raise WireError(f"update {recon.update_uid} belongs to another task than the present one")
         truth = scoring.Truth(x=workshop.shard.x, y=workshop.shard.y, samples=receipt.samples)
-        rng = training.update_generator(workshop.task, workshop.node, receipt.round, f"{receipt.uid} control")
+        rng = training.update_stream(workshop.task, "control", workshop.node, receipt.round, receipt.uid)
         scores = scoring.score(recon, views, truth, rng)
         items = [objects.score_item(receipt, workshop.node, scores)]
         if self.settings.publish_truth:

@@ -15,7 +15,7 @@ from edge_client.energy import UpdateWindows
 from edge_client.engine import Engine
 from edge_client.scoring import named_samples
 from edge_client.spool import SpoolItem
-from edge_client.training import LocalUpdate, Receipt, Shard, update_generator
+from edge_client.training import LocalUpdate, Receipt, Shard, update_stream
 
 
 class Workshop(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -52,7 +52,7 @@ def derived_uid(update_uid: str, purpose: str) -> str:
 def update_blob(workshop: Workshop, made: LocalUpdate, plan: RoundPlan, *, epoch: int, model_version: int) -> bytes:
     """The update as published; stochastic rounding draws from the update's own stream."""
     uid, round_ = made.receipt.uid, made.receipt.round
-    rng = update_generator(workshop.task, workshop.node, round_, f"{uid} codec")
+    rng = update_stream(workshop.task, "codec", workshop.node, round_, uid)
     records, buffers = encode_tensors(plan.codec, made.tensors, rng)
     update = Update(
         uid=uid,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -14,6 +13,7 @@ from contract.encodings import encode
 from contract.errors import ConfigurationError
 from contract.messages import Operations
 from contract.models.operations import count_step
+from contract.streams import stream
 from contract.task import EncodingSpec, RoundPlan, TaskSpec, task_hash
 from edge_client.engine import Engine
 
@@ -88,11 +88,9 @@ class LocalUpdate(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return len(self.receipt.samples)
 
 
-def update_generator(task: TaskSpec, node: str, round_: int, uid: str) -> np.random.Generator:
-    """The generator of all draws of one update: the same for the same task seed, device, round and uid."""
-    digest = hashlib.sha256(f"{node}\n{round_}\n{uid}".encode()).digest()
-    words = np.frombuffer(digest, dtype="<u4")
-    return np.random.default_rng([task.seed, *(int(word) for word in words)])
+def update_stream(task: TaskSpec, purpose: str, node: str, round_: int, uid: str) -> np.random.Generator:
+    """The draws of one update for one purpose: the same for the same task seed, device, round and uid."""
+    return stream(task.seed, purpose, node, round_, uid)
 
 
 def draw_batches(rng: np.random.Generator, samples: int, batch_size: int, steps: int) -> list[NDArray[np.int64]]:
@@ -127,7 +125,7 @@ def make_receipt(task: TaskSpec, plan: RoundPlan, shard_size: int, *, node: str,
     """
     if shard_size < 1:
         raise ConfigurationError(f"shard of device {node!r} is empty: use fewer 'shards' or another partition")
-    rng = update_generator(task, node, round_, uid)
+    rng = update_stream(task, "batches", node, round_, uid)
     batches = draw_batches(rng, shard_size, plan.batch_size, plan.local_steps)
     seeds = rng.integers(0, 2**63, size=plan.local_steps)
     return Receipt(

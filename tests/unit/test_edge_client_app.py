@@ -1,0 +1,317 @@
+"""One device's process against a server that lives in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract import topics
+from contract.codecs import decode_tensors, encode_tensors
+from contract.datasets import dataset_info
+from contract.errors import ConfigurationError
+from contract.frames import Assembler, split
+from contract.link import LinkSettings
+from contract.messages import (
+    Ack,
+    AttackResult,
+    EnergyReport,
+    Model,
+    NodeState,
+    Reconstruction,
+    Score,
+    ServerState,
+    TaskManifest,
+    Truth,
+    Update,
+    decode,
+    encode,
+    pack,
+    unpack,
+)
+from contract.models.layout import initial_parameters
+from contract.task import EncodingSpec, ModelSpec, RoundPlan, TaskSpec, task_hash
+from edge_client.app import INTERRUPTED, main, run_client
+from edge_client.settings import ClientSettings
+
+RUN, NODE = "trial", "device-0"
+TASK = TaskSpec(dataset="digits", encoding=EncodingSpec(steps=3), model=ModelSpec(hidden=(8,)))
+HASH = task_hash(TASK)
+INFO = dataset_info("digits")
+PLAN = RoundPlan(kind="audit", algorithm="fedsgd", batch_size=2)
+
+
+class MemoryServer:
+    """Broker and server in one: answers what the device publishes, round after round."""
+
+    def __init__(self, rounds: int = 2, *, frame_bytes: int = 700, drop_first: bool = False) -> None:
+        self.rounds, self.frame_bytes, self.drop_first = rounds, frame_bytes, drop_first
+        self.retained: dict[str, bytes] = {}
+        self.inbox = Assembler()
+        self.objects: dict[str, object] = {}
+        self.updates: list[Update] = []
+        self.states: list[NodeState] = []
+        self.link: MemoryLink | None = None
+        self.settled = 0
+        params = initial_parameters(TASK, INFO.shape, INFO.classes)
+        records, buffers = encode_tensors("fp32", params, np.random.default_rng(0))
+        self.params = params
+        self.blob = pack(Model(version=1, task_hash=HASH, tensors=records), buffers)
+        for index, frame in enumerate(split(self.blob, "0" * 31 + "1", frame_bytes=frame_bytes)):
+            self.retained[topics.model_chunk(RUN, 1, index)] = frame
+        manifest = TaskManifest(run=RUN, task=TASK, task_hash=HASH)
+        self.retained[topics.task_manifest(RUN)] = encode(manifest)
+        self.open(1)
+
+    def open(self, round_: int) -> None:
+        import hashlib
+
+        status = "open" if round_ <= self.rounds else "finished"
+        state = ServerState(
+            run=RUN,
+            status=status,
+            epoch=1,
+            round=round_,
+            rounds=self.rounds,
+            attempt=1,
+            plan=PLAN,
+            model_version=1,
+            model_sha256=hashlib.sha256(self.blob).hexdigest(),
+            task_hash=HASH,
+            selected=(NODE,),
+        )
+        self.say(topics.server_state(RUN), encode(state))
+
+    def say(self, topic: str, payload: bytes) -> None:
+        if "/state" in topic:
+            self.retained[topic] = payload
+        if self.link is not None:
+            self.link.deliver(topic, payload)
+
+    def hear(self, topic: str, payload: bytes) -> None:
+        parsed = topics.parse(topic)
+        if parsed.kind == "node":
+            self.states.append(decode(payload, NodeState))
+            return
+        if self.drop_first and parsed.kind == "up" and parsed.index == 0:
+            self.drop_first = False
+            self.say(topics.ack(RUN, NODE), encode(Ack(uid=parsed.uid, status="missing", missing=(0,))))
+            return
+        whole = self.inbox.add(payload)
+        if whole is None:
+            return
+        kinds = {"up": (Update,), "score": (EnergyReport, Score), "truth": (Truth,)}[parsed.kind]
+        message, views = self.read(bytes(whole.blob), kinds)
+        self.objects[whole.uid] = (message, views)
+        self.say(topics.ack(RUN, NODE), encode(Ack(uid=whole.uid, status="admitted")))
+        if isinstance(message, Update):
+            self.updates.append(message)
+            self.reconstruct(message)
+        self.settled += isinstance(message, Score | Truth)
+        if self.settled == 2:
+            self.settled = 0
+            self.open(message.round + 1)
+
+    @staticmethod
+    def read(blob: bytes, kinds: tuple[type, ...]) -> tuple[object, tuple[memoryview, ...]]:
+        from contract.errors import WireError
+
+        for kind in kinds:
+            try:
+                return unpack(blob, kind)
+            except WireError as error:
+                last = error
+        raise last
+
+    def reconstruct(self, update: Update) -> None:
+        images = np.full((1, *INFO.shape), 0.5, dtype=np.float32)
+        records, buffers = encode_tensors("fp32", {"0": images}, np.random.default_rng(0))
+        result = AttackResult(attack="grey", verdict="partial", labels=(1,), images=0)
+        uid = update.uid[::-1]
+        message = Reconstruction(
+            uid=uid, update_uid=update.uid, node=NODE, round=update.round, results=(result,), tensors=records
+        )
+        for index, frame in enumerate(split(pack(message, buffers), uid, frame_bytes=self.frame_bytes)):
+            self.say(topics.recon_chunk(RUN, NODE, update.round, index), frame)
+
+
+class MemoryLink:
+    """Stands in for `contract.link.Link`."""
+
+    def __init__(self, server: MemoryServer, _settings: object, _client_id: str, *, will, on_message, on_up, on_down):
+        self.server, self.will, self.on_message, self.on_up = server, will, on_message, on_up
+        self.frame_bytes = server.frame_bytes
+        self.filters: set[str] = set()
+        self.farewell: tuple[str, bytes] | None = None
+        server.link = self
+
+    def _reads(self, topic: str) -> bool:
+        def matches(pattern: str) -> bool:
+            a, b = pattern.split("/"), topic.split("/")
+            return len(a) == len(b) and all(x in {"+", y} for x, y in zip(a, b, strict=True))
+
+        return any(matches(f) for f in self.filters)
+
+    def deliver(self, topic: str, payload: bytes) -> None:
+        if self._reads(topic):
+            self.on_message(topic, payload)
+
+    def subscribe(self, *filters: str) -> None:
+        self.filters.update(filters)
+        for topic, payload in list(self.server.retained.items()):
+            self.deliver(topic, payload)
+
+    def unsubscribe(self, *filters: str) -> None:
+        self.filters.difference_update(filters)
+
+    def start(self) -> None:
+        self.on_up()
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+        self.server.hear(topic, payload)
+        return True
+
+    def stop(self, *, farewell: tuple[str, bytes] | None = None) -> None:
+        self.farewell = farewell
+
+
+def settings(tmp_path: Path, **changes) -> ClientSettings:
+    base = {"run": RUN, "node": NODE, "directory": tmp_path / "device", "shard": 1, "shards": 4, "publish_truth": True}
+    return ClientSettings(**(base | changes))
+
+
+def test_a_device_lives_through_a_run(tmp_path):
+    server = MemoryServer(rounds=2, drop_first=True)
+    status = run_client(settings(tmp_path), link_type=lambda *a, **k: MemoryLink(server, *a, **k))
+    assert status == 0
+    assert [u.round for u in server.updates] == [1, 2]
+    assert len({u.uid for u in server.updates}) == 2
+    assert all(u.samples == 2 and u.epoch == 1 and u.task_hash == HASH for u in server.updates)
+    by_kind: dict[type, list] = {}
+    for message, views in server.objects.values():
+        by_kind.setdefault(type(message), []).append((message, views))
+    assert {kind: len(found) for kind, found in by_kind.items()} == {Update: 2, EnergyReport: 2, Score: 2, Truth: 2}
+    truth, views = by_kind[Truth][0]
+    assert truth.indices == (0, 1)
+    (x,) = decode_tensors(truth.tensors, views).values()
+    score = by_kind[Score][0][0]
+    grey = 10 * np.log10(1 / np.square(np.clip(x, 0, 1) - 0.5).mean(axis=(1, 2, 3)))
+    assert score.attacks[0].psnr_db == pytest.approx(grey.max(), abs=1e-4)
+    report = by_kind[EnergyReport][0][0]
+    assert [p.phase for p in report.phases] == ["idle", "load", "encode", "train", "compress", "transmit"]
+    assert report.operations.backward_macs > 0
+    readings = {p.phase: p.readings for p in report.phases}
+    assert readings["train"][1].provenance == readings["transmit"][1].provenance == "modelled"
+    assert all(p.readings[0].provenance == "unavailable" and p.readings[0].reason for p in report.phases)
+    last = decode(server.link.farewell[1], NodeState)
+    assert (last.status, last.published, last.acknowledged, last.pending) == ("offline", 2, 2, 0)
+    will = decode(server.link.will[1], NodeState)
+    assert (will.status, will.epoch) == ("offline", 1)
+    assert server.states[0].status == "online"
+    assert not server.link.filters & {topics.model_filter(RUN, 1)}
+    assert not list((tmp_path / "device" / "outbox").iterdir())
+    assert not list((tmp_path / "device" / "receipts").iterdir())
+
+
+def test_the_update_is_the_gradient_of_the_receipts_samples(tmp_path):
+    import torch
+
+    from contract.models.network import Network
+
+    server = MemoryServer(rounds=1)
+    run_client(settings(tmp_path), link_type=lambda *a, **k: MemoryLink(server, *a, **k))
+    pairs = list(server.objects.values())
+    update, views = next(p for p in pairs if isinstance(p[0], Update))
+    truth, truth_views = next(p for p in pairs if isinstance(p[0], Truth))
+    (x,) = decode_tensors(truth.tensors, truth_views).values()
+    params = {n: torch.tensor(v, requires_grad=True) for n, v in server.params.items()}
+    logits = Network(TASK, INFO.shape, INFO.classes)(params, torch.tensor(x)[None])
+    torch.nn.functional.cross_entropy(logits, torch.tensor(truth.labels)).backward()
+    for name, gradient in decode_tensors(update.tensors, views).items():
+        np.testing.assert_allclose(gradient, params[name].grad.numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_a_seed_makes_the_updates_repeatable(tmp_path):
+    def uids(folder: str, **changes) -> list[str]:
+        server = MemoryServer(rounds=1)
+        run_client(settings(tmp_path / folder, **changes), link_type=lambda *a, **k: MemoryLink(server, *a, **k))
+        return [u.uid for u in server.updates]
+
+    assert uids("a", seed=3) == uids("b", seed=3) != uids("c", seed=4)
+    assert uids("d") != uids("e")
+
+
+def test_stopping_says_farewell(tmp_path):
+    server = MemoryServer(rounds=1)
+    server.retained.clear()
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    begin = time.monotonic()
+    status = run_client(settings(tmp_path), stop, link_type=lambda *a, **k: MemoryLink(server, *a, **k))
+    assert status == INTERRUPTED
+    assert time.monotonic() - begin < 3
+    assert decode(server.link.farewell[1], NodeState).status == "offline"
+
+
+def test_garbage_on_every_topic_is_survived(tmp_path):
+    server = MemoryServer(rounds=1)
+
+    class Noisy(MemoryLink):
+        def start(self) -> None:
+            for topic in (*server.retained, topics.ack(RUN, NODE), topics.recon_chunk(RUN, NODE, 1, 0), "x", "a/b"):
+                for payload in (b"", b"\x00", b"SPLK" + bytes(100), b"\xff" * 300):
+                    self.on_message(topic, payload)
+            super().start()
+
+    assert run_client(settings(tmp_path), link_type=lambda *a, **k: Noisy(server, *a, **k)) == 0
+    assert len(server.updates) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"engine": "onnxx"}, ["onnxx", "torch"]),
+        ({"meter": "wattmeter"}, ["wattmeter", "none"]),
+        ({"energy_profile": "coal"}, ["coal", "horowitz-45nm"]),
+    ],
+)
+def test_unusable_settings_are_named(tmp_path, changes, words):
+    with pytest.raises(ConfigurationError) as caught:
+        run_client(settings(tmp_path, **changes))
+    assert all(word in str(caught.value) for word in words)
+
+
+def config(tmp_path: Path, extra: str = "") -> Path:
+    path = tmp_path / "device.toml"
+    text = f'run = "r"\nnode = "n"\ndirectory = "{tmp_path / "state"}"\nshard = 0\nshards = 1\n{extra}'
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("extra", "status", "words"),
+    [
+        ("enginee = 1", 2, ["enginee", "engine"]),
+        ("threads = 0", 2, ["threads"]),
+        ('engine = "loihi"', 2, ["loihi", "torch"]),
+        ("[link]\nport = 1", 1, ["127.0.0.1:1"]),
+    ],
+)
+def test_main_exits_with_one_line(tmp_path, capsys, monkeypatch, extra, status, words):
+    from contract.link import Link
+
+    start = Link.start
+    monkeypatch.setattr(Link, "start", lambda self, **_: start(self, timeout_s=0.4))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert main([str(config(tmp_path, extra)), "--log-level", "error"]) == status
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(word in error for word in words)
+
+
+def test_shard_beyond_shards_is_refused():
+    with pytest.raises(ValueError, match="shard = 2 of shards = 2"):
+        ClientSettings(run="r", node="n", link=LinkSettings(), directory=Path(), shard=2, shards=2)

@@ -98,8 +98,14 @@ def examine(topic: Topic, blob: bytes | bytearray | memoryview, expected: Expect
         return Refusal("schema", str(error))
     if max(update.epoch, update.round, update.model_version, update.samples) > LARGEST_COUNT:
         return Refusal("schema", f"a count is over {LARGEST_COUNT}")
-    for code, text in _head_faults(topic, update, expected):
-        return Refusal(code, text, update)
+    fault = next(_head_faults(topic, update, expected), None)
+    if fault is not None:
+        return Refusal(*fault, update)
+    return _weigh(update, views, expected)
+
+
+def _weigh(update: Update, views: Sequence[memoryview], expected: Expected) -> Admission | Refusal:
+    """The checks that need the tensors' values."""
     try:
         tensors = decode_tensors(update.tensors, views)
     except WireError as error:

@@ -70,6 +70,7 @@ def _note_run(ledger: Ledger, settings: ServerSettings) -> None:
         ledger.set_meta("run", settings.run)
         ledger.set_meta("task_hash", task_hash(settings.task))
         ledger.set_meta("rounds", str(settings.rounds))
+        ledger.execute("DELETE FROM meta WHERE key = 'outcome' AND value != 'finished'")
 
 
 def _stop_on_signals() -> threading.Event:
@@ -112,7 +113,8 @@ class _Process:
             raise
         ended = "stopped"
         try:
-            ended = self._live()
+            done = self._ledger.meta("outcome") == "finished"
+            ended = "finished" if done else self._live()
             if ended == "finished":
                 self._finish()
         finally:

@@ -142,7 +142,7 @@ class Coordinator:
             "FROM updates WHERE status = 'admitted' AND uid NOT IN (SELECT update_uid FROM reconstructions) "
             "ORDER BY round, uid"
         )
-        wanted = self.ledger.rows(f"SELECT uid, node, round, model_version {open_}")  # noqa: S608 - a literal
+        wanted = self.ledger.rows(f"SELECT uid, node, round, model_version {open_}")
         if not wanted:
             return
         log.info("mirroring %d updates again that were not reconstructed", len(wanted))

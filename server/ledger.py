@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -47,7 +47,7 @@ class Ledger:
         self._check_version()
 
     @classmethod
-    def open_read(cls, path: Path) -> Ledger:
+    def open_read(cls, path: Path) -> Self:
         """Opens an existing ledger for reading only, also while a server writes it.
 
         Raises:
@@ -75,7 +75,7 @@ class Ledger:
         """Closes the file."""
         self.connection.close()
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -128,7 +128,7 @@ class Ledger:
         marks = ", ".join("?" * len(values))
         verb = "INSERT OR IGNORE" if or_ignore else "INSERT"
         cursor = self.connection.execute(
-            f"{verb} INTO {table} ({columns}) VALUES ({marks})",  # noqa: S608 - names are this package's literals
+            f"{verb} INTO {table} ({columns}) VALUES ({marks})",
             tuple(values.values()),
         )
         return cursor.rowcount == 1

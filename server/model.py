@@ -1,4 +1,4 @@
-"""The global model: its versions in the ledger, one step per aggregated round, and its retained copies on the broker."""
+"""The global model: its versions in the ledger, a step per aggregated round, its retained copies on the broker."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def contributions(ledger: Ledger, uids: Sequence[str]) -> Iterator[Contribution]
     """Admitted updates, decoded one by one from the ledger in ascending order of uid."""
     for uid in sorted(uids):
         row = ledger.row("SELECT object FROM updates WHERE uid = ? AND status = 'admitted'", uid)
-        assert row is not None, f"update {uid} was counted as admitted and is not in the ledger"  # noqa: S101
+        assert row is not None, f"update {uid} was counted as admitted and is not in the ledger"
         update, views = unpack(row["object"], Update)
         yield Contribution(uid=uid, weight=float(update.samples), tensors=decode_tensors(update.tensors, views))
 

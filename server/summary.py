@@ -1,0 +1,216 @@
+"""`summary.json`: a run in numbers, from its ledger alone.
+
+What is not known is `null`, never 0. Failures count: an attack that ran and gave no image is a trial below every
+image, so a median of `null` beside `n` trials says that at least half of them gave none; nothing is averaged over the
+survivors.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from contract.messages import AttackScore
+from server.accounting import count_updates
+from server.drain import outstanding
+from server.ledger import FILE_NAME, Ledger
+from server.report.data import KINDS, RoundKind, ScoreRow
+from server.report.trials import spread, worst_case
+
+_SCORE = AttackScore.__struct_fields__
+_ADMITTED = "SELECT COUNT(*) FROM updates WHERE status = 'admitted'"
+
+
+def summarise(directory: Path, twin: Path | None = None) -> dict[str, Any]:
+    """A run in numbers.
+
+    Args:
+        directory: Folder with the run's `ledger.sqlite`.
+        twin: Folder of its ANN twin's run, if there is one.
+
+    Returns:
+        Plain values that JSON can hold; the keys are described in `server/README.md`.
+
+    Raises:
+        ConfigurationError: A folder holds no ledger.
+    """
+    summary = _one(directory)
+    if twin is not None:
+        summary["twin"] = _one(twin)
+    return summary
+
+
+def _one(directory: Path) -> dict[str, Any]:
+    with Ledger.open_read(directory / FILE_NAME) as ledger:
+        return {
+            "run": ledger.meta("run"),
+            "task_hash": ledger.meta("task_hash"),
+            "outcome": ledger.meta("outcome"),
+            **_rounds(ledger),
+            **_accuracy(ledger),
+            "updates": count_updates(ledger),
+            "bytes_up": ledger.value("SELECT COALESCE(SUM(bytes), 0) FROM updates"),
+            "bytes_received": ledger.value("SELECT COALESCE(SUM(bytes_in), 0) FROM sessions"),
+            "energy_j": energy(ledger),
+            "leakage": leakage(ledger),
+            "wall_s": ledger.value("SELECT SUM(duration_s) FROM sessions"),
+            "starts": ledger.value("SELECT COUNT(*) FROM sessions"),
+        }
+
+
+def _rounds(ledger: Ledger) -> dict[str, Any]:
+    closed = "FROM rounds WHERE closed IN ('complete', 'deadline')"
+    planned = ledger.meta("rounds")
+    return {
+        "rounds": ledger.value(f"SELECT COUNT(DISTINCT round) {closed}"),
+        "rounds_planned": None if planned is None else int(planned),
+        "rounds_by_kind": {
+            kind: ledger.value(f"SELECT COUNT(DISTINCT round) {closed} AND kind = ?", kind) for kind in KINDS
+        },
+        "rounds_by_deadline": ledger.value("SELECT COUNT(*) FROM rounds WHERE closed = 'deadline'"),
+        "rounds_opened_again": ledger.value("SELECT COUNT(*) FROM rounds WHERE closed IN ('empty', 'interrupted')"),
+        "clients": ledger.value("SELECT COUNT(DISTINCT node) FROM nodes"),
+    }
+
+
+def _accuracy(ledger: Ledger) -> dict[str, Any]:
+    row = ledger.row("SELECT * FROM evaluations ORDER BY version DESC LIMIT 1")
+    newest = ledger.value("SELECT MAX(version) FROM models")
+    if row is None or row["version"] != newest:
+        return {"accuracy": None, "loss": None, "evaluated_on": None, "model_version": newest}
+    found = {"accuracy": row["accuracy"], "loss": row["loss"], "evaluated_on": row["samples"]}
+    return {**found, "model_version": newest}
+
+
+# --- energy -----------------------------------------------------------------------------------------------------
+
+
+def energy(ledger: Ledger) -> dict[str, Any]:
+    """Joules of the making and sending of all updates: one sum of one provenance, and all sums beside it.
+
+    `value` is measured when every admitted update has measured readings of exactly one source and scope; otherwise it
+    is modelled (operations and radio, which do not overlap) over the `updates_covered` that have any. Time spent idle
+    between updates is in `by_phase` but not in `value`.
+    """
+    sums = ledger.rows(
+        "SELECT provenance, phase, source, scope, SUM(energy_j) AS value, COUNT(*) AS readings FROM energy "
+        "WHERE energy_j IS NOT NULL GROUP BY provenance, phase, source, scope ORDER BY provenance, phase, source, scope"
+    )
+    provenance = _main_provenance(ledger)
+    covered = ledger.value(
+        "SELECT COUNT(DISTINCT update_uid) FROM energy WHERE provenance = ? AND phase != 'idle' "
+        "AND update_uid IN (SELECT uid FROM updates WHERE status = 'admitted')",
+        provenance,
+    )
+    value = ledger.value("SELECT SUM(energy_j) FROM energy WHERE provenance = ? AND phase != 'idle'", provenance)
+    return {
+        "value": value,
+        "provenance": provenance,
+        "updates_covered": covered,
+        "updates_admitted": ledger.value(_ADMITTED),
+        "by_provenance": {
+            row["provenance"]: row["value"]
+            for row in ledger.rows(
+                "SELECT provenance, SUM(energy_j) AS value FROM energy WHERE energy_j IS NOT NULL AND phase != 'idle' "
+                "GROUP BY provenance ORDER BY provenance"
+            )
+        },
+        "by_phase": [dict(row) for row in sums],
+        "unavailable": [
+            dict(row)
+            for row in ledger.rows(
+                "SELECT phase, source, scope, reason, COUNT(*) AS readings FROM energy WHERE energy_j IS NULL "
+                "GROUP BY phase, source, scope, reason ORDER BY phase, source, scope, reason"
+            )
+        ],
+    }
+
+
+def _main_provenance(ledger: Ledger) -> str:
+    """The provenance whose sum stands for the run."""
+    once = ledger.value(
+        "SELECT COUNT(*) FROM (SELECT update_uid FROM energy WHERE provenance = 'measured' AND phase = 'train' "
+        "AND update_uid IN (SELECT uid FROM updates WHERE status = 'admitted') "
+        "GROUP BY update_uid HAVING COUNT(DISTINCT source || '|' || scope) = 1)"
+    )
+    if once > 0 and once == ledger.value(_ADMITTED):
+        return "measured"
+    present = {row[0] for row in ledger.rows("SELECT DISTINCT provenance FROM energy WHERE energy_j IS NOT NULL")}
+    return next((name for name in ("modelled", "emulated") if name in present), "unavailable")
+
+
+# --- leakage ----------------------------------------------------------------------------------------------------
+
+
+def leakage(ledger: Ledger) -> dict[str, Any]:
+    """Worst case over all attacks, each attack's own figures, and the same for each kind of round."""
+    rows = _scores(ledger)
+    return {
+        **_figures(rows),
+        "by_schedule": {kind: _figures([row for row in rows if row.kind == kind]) for kind in KINDS},
+        "updates_scored": ledger.value("SELECT COUNT(*) FROM objects WHERE kind = 'score'"),
+        "unscored": outstanding(ledger).scores,
+        "mirror_dropped": ledger.value("SELECT COALESCE(SUM(mirror_dropped), 0) FROM sessions"),
+    }
+
+
+def _scores(ledger: Ledger) -> list[ScoreRow]:
+    kinds: dict[int, RoundKind] = {row["round"]: row["kind"] for row in ledger.rows("SELECT round, kind FROM rounds")}
+    rows = ledger.rows("SELECT * FROM scores ORDER BY round, node, update_uid, seconds")
+    return [_score(row, kinds) for row in rows]
+
+
+def _score(row: sqlite3.Row, kinds: dict[int, RoundKind]) -> ScoreRow:
+    return ScoreRow(
+        update=row["update_uid"],
+        node=row["node"],
+        round=row["round"],
+        kind=kinds.get(row["round"], "train"),
+        samples=row["batch"],
+        score=msgspec.convert({name: row[name] for name in _SCORE}, AttackScore),
+    )
+
+
+def _figures(rows: Sequence[ScoreRow]) -> dict[str, Any]:
+    worst = worst_case(rows)
+    names = dict.fromkeys(row.score.attack for row in rows)
+    return {
+        "worst_psnr_db": None if worst is None else worst.psnr_db,
+        "worst_attack": None if worst is None else worst.attack,
+        "updates": len({row.update for row in rows}),
+        "by_attack": {name: _attack([row for row in rows if row.score.attack == name]) for name in names},
+        "controls": _controls(rows),
+    }
+
+
+def _attack(rows: Sequence[ScoreRow]) -> dict[str, Any]:
+    """One attack: `n` trials, `failed` of them without an image; refusals by the threat model are no trials."""
+    found = spread(rows)
+    verdicts = [row.score.verdict for row in rows]
+    return {
+        "n": found.trials,
+        "failed": found.failed,
+        "refused": found.refused,
+        "exact": verdicts.count("exact"),
+        "median_psnr_db": found.median_db,
+        "max_psnr_db": found.max_db,
+        "ci95": [found.low_db, found.high_db],
+        "labels_right": found.labels_right,
+        "labels_of": found.labels_of if found.labels_right is not None else None,
+        "median_s": found.seconds,
+    }
+
+
+def _controls(rows: Sequence[ScoreRow]) -> dict[str, Any]:
+    """Negative controls: what a stranger's reconstruction and the mean image reach."""
+    wrong = [row.score.wrong_sample_db for row in rows if row.score.wrong_sample_db is not None]
+    mean = [row.score.mean_image_db for row in rows if row.score.mean_image_db is not None]
+    return {
+        "wrong_sample_max_db": max(wrong, default=None),
+        "mean_image_max_db": max(mean, default=None),
+        "n": len(wrong),
+    }

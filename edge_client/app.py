@@ -44,7 +44,9 @@ INTERRUPTED = 130
 Message = tuple[str, bytes] | events.Event
 
 
-def run_client(settings: ClientSettings, stop: threading.Event | None = None, *, link_type: Callable[..., Link] = Link) -> int:
+def run_client(
+    settings: ClientSettings, stop: threading.Event | None = None, *, link_type: Callable[..., Link] = Link
+) -> int:
     """Takes part in a run until the server says that it is finished.
 
     Args:

@@ -335,8 +335,9 @@ class Device:
         rng = training.update_stream(workshop.task, "control", workshop.node, receipt.round, receipt.uid)
         scores = scoring.score(recon, views, truth, rng)
         items = [objects.score_item(receipt, workshop.node, scores)]
-        if self.settings.publish_truth:
-            items.append(objects.truth_item(receipt, workshop.node, workshop.shard, scores))
+        indices = scoring.named_samples(scores, len(receipt.samples))
+        if self.settings.publish_truth and indices:
+            items.append(objects.truth_item(receipt, workshop.node, workshop.shard, indices))
         self.handle(events.Made(items=tuple(items)))
         self.spool.receipts.delete(receipt.uid)
 

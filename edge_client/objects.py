@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-
 import msgspec
 import numpy as np
 
@@ -13,7 +11,6 @@ from contract.messages import AttackScore, EnergyReport, PhaseEnergy, Score, Tru
 from contract.task import RoundPlan, TaskSpec
 from edge_client.energy import UpdateWindows
 from edge_client.engine import Engine
-from edge_client.scoring import named_samples
 from edge_client.spool import SpoolItem
 from edge_client.training import LocalUpdate, Receipt, Shard, update_stream
 
@@ -101,9 +98,8 @@ def score_item(receipt: Receipt, node: str, scores: tuple[AttackScore, ...]) -> 
     return SpoolItem(uid=message.uid, kind="score", round=receipt.round, blob=pack(message))
 
 
-def truth_item(receipt: Receipt, node: str, shard: Shard, scores: Sequence[AttackScore]) -> SpoolItem:
-    """The true samples that the scores name (lab mode)."""
-    indices = named_samples(scores, len(receipt.samples))
+def truth_item(receipt: Receipt, node: str, shard: Shard, indices: tuple[int, ...]) -> SpoolItem:
+    """True samples, by their index within the update (lab mode)."""
     positions = [receipt.samples[i] for i in indices]
     records, buffers = encode_tensors("fp32", {"truth": shard.x[positions]}, np.random.default_rng(0))
     message = Truth(

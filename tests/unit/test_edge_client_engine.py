@@ -1,0 +1,109 @@
+"""Engines, and what importing the room brings along."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from contract.errors import ConfigurationError
+from contract.models.layout import initial_parameters
+from contract.models.network import Network
+from contract.task import EncodingSpec, ModelSpec, TaskSpec
+from edge_client.engine import ENGINES, open_engine
+
+SHAPE, CLASSES, BATCH = (1, 8, 8), 10, 4
+TASKS = {
+    "fc": TaskSpec(encoding=EncodingSpec(kind="rate", steps=4), model=ModelSpec(hidden=(12,))),
+    "conv": TaskSpec(encoding=EncodingSpec(steps=3), model=ModelSpec(kind="conv", channels=(3,), hidden=())),
+    "ann": TaskSpec(encoding=EncodingSpec(steps=1), model=ModelSpec(family="ann", hidden=(12,), weight_bits=None)),
+}
+
+
+def inputs(task: TaskSpec) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    if task.encoding.kind == "rate":
+        frames = (rng.random((task.encoding.steps, BATCH, *SHAPE)) < 0.4).astype(np.float32)
+    else:
+        frames = rng.random((1, BATCH, *SHAPE), dtype=np.float32)
+    return frames, rng.integers(0, CLASSES, BATCH)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_every_engine_gives_the_gradient_of_the_reference_network(name, task):
+    engine = open_engine(name, task, SHAPE, CLASSES)
+    params = initial_parameters(task, SHAPE, CLASSES)
+    kept = {key: value.copy() for key, value in params.items()}
+    frames, labels = inputs(task)
+    result = engine.gradients(params, frames, labels)
+
+    leaves = {key: torch.tensor(value, requires_grad=True) for key, value in params.items()}
+    logits, hidden = Network(task, SHAPE, CLASSES).trace(leaves, torch.tensor(frames))
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(labels))
+    loss.backward()
+    assert engine.name == name
+    assert result.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert list(result.gradients) == list(params)
+    for key, gradient in result.gradients.items():
+        assert gradient.dtype == np.float32
+        np.testing.assert_allclose(gradient, leaves[key].grad.numpy(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(params[key], kept[key])
+    assert result.input_nonzeros == np.count_nonzero(frames)
+    assert result.spikes == tuple(int((layer != 0).sum()) for layer in hidden)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_read_only_parameters_are_taken(name):
+    task = TASKS["fc"]
+    params = initial_parameters(task, SHAPE, CLASSES)
+    for value in params.values():
+        value.flags.writeable = False
+    frames, labels = inputs(task)
+    frames.flags.writeable = labels.flags.writeable = False
+    assert np.isfinite(open_engine(name, task, SHAPE, CLASSES).gradients(params, frames, labels).loss)
+
+
+def test_there_are_engines():
+    assert "torch" in ENGINES
+
+
+@pytest.mark.parametrize("name", ["loihi", "", "Torch"])
+def test_an_unknown_engine_is_refused_with_the_list(name):
+    with pytest.raises(ConfigurationError, match=r"no such engine; choose one of .*torch"):
+        open_engine(name, TASKS["fc"], SHAPE, CLASSES)
+
+
+def test_an_engine_without_its_library_is_refused(monkeypatch):
+    def absent(*_args: object) -> None:
+        raise ImportError("No module named 'torch'")
+
+    monkeypatch.setitem(ENGINES, "torch", absent)
+    with pytest.raises(ConfigurationError, match="install its library"):
+        open_engine("torch", TASKS["fc"], SHAPE, CLASSES)
+
+
+FOREIGN = ("torch", "snntorch", "server", "attack", "deploy", "scipy", "skimage", "matplotlib", "sklearn", "mlxtend")
+
+
+@pytest.mark.parametrize("module", ["edge_client", "edge_client.app", "edge_client.device", "edge_client.scoring"])
+def test_importing_the_room_stays_light(module):
+    program = f"import sys, {module}; print(sorted(set(sys.modules) & set({FOREIGN!r})))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_client_runs_with_the_boards_dependencies_alone():
+    """Nothing outside the standard library, numpy, msgspec and paho is imported."""
+    program = (
+        "import sys, edge_client.app; roots = {m.split('.')[0] for m in sys.modules};"
+        "own = {'contract', 'hardware', 'edge_client'};"
+        "print(sorted(r for r in roots - own - set(sys.stdlib_module_names) if not r.startswith('_')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    # cython_runtime is part of numpy; msgspec reads typing_extensions where it happens to be installed.
+    assert set(ast.literal_eval(done.stdout)) <= {"numpy", "msgspec", "paho", "cython_runtime", "typing_extensions"}

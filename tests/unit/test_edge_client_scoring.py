@@ -1,0 +1,133 @@
+"""Scores of hand-made reconstructions."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+
+from contract.codecs import encode_tensors
+from contract.messages import AttackResult, Reconstruction
+from edge_client.scoring import Truth, named_samples, score
+
+SHAPE = (1, 8, 8)
+RNG = np.random.default_rng(2)
+X = RNG.random((12, *SHAPE), dtype=np.float32)
+Y = np.arange(12) % 4
+TRUTH = Truth(x=X, y=Y, samples=(5, 2, 5, 9))
+
+
+def scored(pictures: np.ndarray | None, truth: Truth = TRUTH, **changes):
+    tensors = {} if pictures is None else {"images": pictures}
+    records, buffers = encode_tensors("fp32", {k: np.zeros_like(v) for k, v in tensors.items()}, RNG)
+    views = [] if pictures is None else [memoryview(pictures.astype("<f4").tobytes())]
+    assert len(buffers) == len(views)
+    fields = {"attack": "a", "verdict": "recovered", "images": -1 if pictures is None else 0}
+    result = AttackResult(**(fields | changes))
+    recon = Reconstruction(uid="a" * 32, update_uid="b" * 32, node="n", round=1, results=(result,), tensors=records)
+    (only,) = score(recon, views, truth, np.random.default_rng(0))
+    return only
+
+
+def db(a: np.ndarray, b: np.ndarray) -> float:
+    return float(10 * np.log10(1 / np.square(a.astype(np.float64) - b).mean()))
+
+
+def test_the_exact_sample_is_found_and_named_by_its_first_place():
+    images = np.stack([RNG.random(SHAPE, dtype=np.float32), X[5]])
+    found = scored(images)
+    assert found.psnr_db == 200.0
+    assert (found.candidate, found.sample) == (1, 0)
+    assert found.ssim == pytest.approx(1.0)
+    assert found.verdict == "recovered"
+
+
+def test_best_pair_and_ssim_are_those_of_an_independent_calculation():
+    images = np.clip(X[[9, 2]] + 0.1 * RNG.standard_normal((2, *SHAPE), dtype=np.float32), -0.2, 1.2).astype(np.float32)
+    found = scored(images)
+    clipped = np.clip(images, 0, 1)
+    table = {(c, s): db(clipped[c], X[TRUTH.samples[s]]) for c in range(2) for s in range(4)}
+    best = max(table, key=table.__getitem__)
+    assert (found.candidate, found.sample) == best
+    assert found.psnr_db == pytest.approx(table[best], abs=1e-6)
+    truth = X[TRUTH.samples[best[1]]]
+    assert found.ssim == pytest.approx(structural_similarity(clipped[best[0]][0], truth[0], data_range=1.0), abs=1e-5)
+
+
+def test_controls_are_the_same_candidates_on_strangers_and_the_mean_image_on_the_truth():
+    found = scored(X[[5]])
+    others = [i for i in range(12) if i not in TRUTH.samples]
+    possible = [db(X[5], X[i]) for i in others]
+    assert any(found.wrong_sample_db == pytest.approx(value, abs=1e-6) for value in possible)
+    mean = X.mean(axis=0)
+    assert found.mean_image_db == pytest.approx(max(db(mean, X[i]) for i in (5, 2, 9)), abs=1e-4)
+    assert scored(X[[5]]) == found
+
+
+def test_wrong_sample_control_uses_as_many_strangers_as_there_are_samples():
+    truth = Truth(x=X[:6], y=Y[:6], samples=(0, 1, 2))
+    images = X[[4]]
+    # All three strangers (3, 4, 5) are drawn, so the stranger that the candidate equals is among them.
+    assert scored(images, truth).wrong_sample_db == 200.0
+    truth = Truth(x=X[:5], y=Y[:5], samples=(0, 1, 2))
+    assert scored(images, truth).wrong_sample_db is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "right"),
+    [((1, 2, 1, 1), 4), ((1, 1, 1, 1), 3), ((0, 3), 0), ((2, 2), 1), ((), None)],
+)
+def test_labels_agree_as_multisets(labels, right):
+    # Labels of samples 5, 2, 5, 9 are 1, 2, 1, 1.
+    assert scored(None, labels=labels).labels_right == right
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.full((1, *SHAPE), np.nan, dtype=np.float32), "64 values that are not finite"),
+        (np.where(np.eye(8) > 0, np.inf, 0).astype(np.float32)[None, None], "8 values"),
+        (np.zeros((1, 1, 8, 9), dtype=np.float32), r"shape \[1, 1, 8, 9\]: expected \[N, 1, 8, 8\]"),
+        (np.zeros((1, 64), dtype=np.float32), "expected"),
+        (np.zeros((0, *SHAPE), dtype=np.float32), "expected"),
+        (np.zeros((), dtype=np.float32), "expected"),
+    ],
+)
+def test_what_cannot_be_scored_has_failed_with_the_reason(images, words):
+    found = scored(images, verdict="exact")
+    assert found.verdict == "failed"
+    assert found.psnr_db is found.ssim is found.wrong_sample_db is found.mean_image_db is None
+    assert (found.sample, found.candidate) == (-1, -1)
+    import re
+
+    assert re.search(words, found.reason)
+
+
+def test_an_index_beyond_the_tensors_has_failed():
+    found = scored(X[[5]], images=3)
+    assert found.verdict == "failed"
+    assert "images = 3" in found.reason
+
+
+def test_a_failure_without_images_keeps_its_own_reason():
+    found = scored(None, verdict="refused", reason="needs B = 1", seconds=0.5, objective=2.0)
+    assert (found.verdict, found.reason, found.seconds, found.objective) == ("refused", "needs B = 1", 0.5, 2.0)
+    assert found.psnr_db is None
+
+
+def test_samples_that_are_no_images_have_no_ssim():
+    flat = Truth(x=X.reshape(12, 64), y=Y, samples=(1,))
+    found = scored(X[[1]].reshape(1, 64), flat)
+    assert found.psnr_db == 200.0
+    assert found.ssim is None
+
+
+def test_truth_names_few_samples_all_and_of_many_only_the_scored():
+    one = scored(X[[5]])
+    assert named_samples([one], 4) == (0, 1, 2, 3)
+    other = msgspec.structs.replace(one, sample=30)
+    failed = msgspec.structs.replace(one, sample=-1)
+    assert named_samples([other, one, failed, one], 40) == (0, 30)
+    assert named_samples([], 17) == ()
+    assert named_samples([], 16) == tuple(range(16))

@@ -77,10 +77,6 @@ def layers(task: TaskSpec, shape: tuple[int, ...], classes: int) -> tuple[LayerS
 def _conv(index: int, shape: tuple[int, ...], channels: int, model: ModelSpec) -> LayerSpec:
     padding = model.kernel // 2
     sides = tuple((side + 2 * padding - model.kernel) // model.stride + 1 for side in shape[1:])
-    if min(sides) < 1:
-        raise ConfigurationError(
-            f"model.kernel = {model.kernel}, stride = {model.stride}: nothing is left of {shape} after layers.{index}"
-        )
     return LayerSpec(
         name=f"layers.{index}",
         kind="conv",

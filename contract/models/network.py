@@ -42,7 +42,8 @@ class Network:
         self.dtype = dtype
         self.steps = task.encoding.steps
         self._neuron = Leaky(task.neuron)
-        self._readout_weights = torch.tensor(mean_membrane_weights(self.steps, task.neuron.beta), dtype=dtype)
+        weights = mean_membrane_weights(self.steps, task.neuron.beta)
+        self._readout_weights, self._readout_bias_factor = torch.tensor(weights, dtype=dtype), sum(weights)
         self._families = {"snn": self._trace_snn, "ann": self._trace_ann}
         self._readouts = {"membrane": self._read_membrane, "spike": self._read_spikes}
 
@@ -89,7 +90,7 @@ class Network:
         layer = self.layers[-1]
         w = self._readout_weights.to(spikes.device)
         weighed = (w @ spikes.flatten(1)).view(spikes.shape[1], -1)
-        bias = params[f"{layer.name}.bias"] * w.sum()
+        bias = params[f"{layer.name}.bias"] * self._readout_bias_factor
         return linear(weighed, self._weight(layer, params), bias)
 
     def _read_spikes(self, params: Mapping[str, Tensor], spikes: Tensor) -> Tensor:

@@ -31,6 +31,10 @@ def _fires(membranes: Tensor, threshold: float) -> Tensor:
     return (membranes > threshold).to(membranes.dtype)
 
 
+def _empty(like: Tensor) -> Tensor:
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
+
+
 def _scan_inplace(x: Tensor, beta: float, keep: Tensor | None, *, reverse: bool) -> None:
     steps = x.unbind(0)
     n = len(steps)
@@ -73,7 +77,7 @@ def scan(x: Tensor, beta: float, keep: Tensor | None = None, *, reverse: bool = 
 
 
 def _integrate_subtract(current: Tensor, beta: float, threshold: float) -> tuple[Tensor, Tensor]:
-    membranes, spikes = torch.empty_like(current), torch.empty_like(current)
+    membranes, spikes = _empty(current), _empty(current)
     i, m, s = current.unbind(0), membranes.unbind(0), spikes.unbind(0)
     m[0].copy_(i[0])
     torch.gt(m[0], threshold, out=s[0])
@@ -85,7 +89,7 @@ def _integrate_subtract(current: Tensor, beta: float, threshold: float) -> tuple
 
 
 def _integrate_zero(current: Tensor, beta: float, threshold: float) -> tuple[Tensor, Tensor]:
-    membranes, keep = torch.empty_like(current), torch.empty_like(current)
+    membranes, keep = _empty(current), _empty(current)
     i, m, k = current.unbind(0), membranes.unbind(0), keep.unbind(0)
     m[0].copy_(i[0])
     for t in range(1, len(i)):
@@ -95,7 +99,7 @@ def _integrate_zero(current: Tensor, beta: float, threshold: float) -> tuple[Ten
 
 
 def _integrate_none(current: Tensor, beta: float, threshold: float) -> tuple[Tensor, Tensor]:
-    membranes = current.clone()
+    membranes = current.clone(memory_format=torch.contiguous_format)
     _scan_inplace(membranes, beta, None, reverse=False)
     return membranes, _fires(membranes, threshold)
 
@@ -112,7 +116,7 @@ class _LeakyFire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, neuron: Leaky) -> tuple[Tensor, Tensor]:
-        membranes, spikes = neuron.integrate(current.contiguous(), neuron.beta, neuron.threshold)
+        membranes, spikes = neuron.integrate(current, neuron.beta, neuron.threshold)
         ctx.neuron = neuron
         ctx.save_for_backward(membranes, spikes)
         ctx.set_materialize_grads(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.report.controls import OPTIMISATION, Control, mean_image_level
-from server.report.data import KIND_TITLES, KINDS, Family, ReportData, RoundKind
+from server.report.data import KIND_TITLES, KINDS, Family, ReportData, RoundKind, ScoreRow
 from server.report.energy import gaps, modelled_j, totals
 from server.report.quantities import count, energy, percent
 from server.report.trials import select, worst_by_update, worst_case
@@ -38,15 +38,13 @@ def last_accuracy(family: Family) -> float | None:
 
 
 def _learning(data: ReportData) -> str:
-    parts = []
-    for family in data.families:
-        accuracy = last_accuracy(family)
-        rounds = sum(row.plan.kind == "train" for row in family.rounds)
-        known = f"labels {percent(accuracy)} of the held-out samples correctly" if accuracy is not None else ""
-        parts.append(f"the {family.title} {known or 'was never evaluated'} after {rounds} training rounds")
-    return _sentence("; ".join(parts)) + (
-        "" if data.twin else f" There is no twin to compare with: {data.twin_missing}."
-    )
+    known = [(f.title, accuracy) for f in data.families if (accuracy := last_accuracy(f)) is not None]
+    without = f" There is no twin to compare with: {data.twin_missing}." if data.twin is None else ""
+    if not known:
+        return "No accuracy on held-out samples was computed." + without
+    rounds = sum(row.plan.kind == "train" for row in data.snn.rounds)
+    parts = [f"the {title} labels {percent(accuracy)}" for title, accuracy in known]
+    return _sentence(f"after {rounds} training rounds {', '.join(parts)} of the held-out samples correctly") + without
 
 
 def _cost(data: ReportData) -> str:
@@ -58,11 +56,12 @@ def _cost(data: ReportData) -> str:
         for family in data.families
         if (joules := modelled_j(family)) is not None
     ]
-    text = _sentence("by the model, " + ", ".join(parts)) if parts else "The energy model gave no figure."
-    if any(total.provenance == "measured" for total in totals(readings)):
+    text = f"By the energy model {', '.join(parts)}." if parts else "The energy model gave no figure."
+    found = {total.provenance for total in totals(readings)}
+    if "measured" in found:
         return text + " Measured figures stand beside the modelled ones and are never added to them."
     reasons = sorted({gap.reason for gap in gaps(readings)})
-    return text + " No joule on this page was measured" + (f": {reasons[0]}." if len(reasons) == 1 else ".")
+    return text + " No joule on this page was measured" + (f" ({reasons[0]})." if len(reasons) == 1 else ".")
 
 
 def _per_update(family: Family, joules: float) -> str:
@@ -71,8 +70,7 @@ def _per_update(family: Family, joules: float) -> str:
 
 
 def _leakage(family: Family) -> str:
-    parts = [_leakage_of(family, kind) for kind in reversed(KINDS)]
-    found = [part for part in parts if part]
+    found = [text for kind in reversed(KINDS) if (text := _leakage_of(family, kind))]
     if not found:
         return f"No update of the {family.title} was attacked and scored: this run says nothing about its leakage."
     return " ".join(found)
@@ -83,28 +81,43 @@ def _leakage_of(family: Family, kind: RoundKind) -> str:
     if not rows:
         return ""
     best = worst_by_update(rows)
+    whose = f"the {family.title}'s {kind_adjective(kind)} updates ({_samples(rows)})"
     worst = worst_case(rows)
-    where = f"{family.title}, {KIND_TITLES[kind]}"
     if worst is None:
-        return f"{where}: no attack gave an image of any of the {len(best)} scored updates."
+        return f"From {whose} no attack got an image; n = {len(best)}."
     close = sum(value >= CLOSE_DB for value in best.values())
-    return (
-        f"{where}: the worst of all attacks, {worst.attack}, reaches {worst.psnr_db:.1f} dB, "
-        f"{_meaning(worst.psnr_db, mean_image_level(rows))}; "
-        f"{close} of {len(best)} scored updates give an input away at {CLOSE_DB:.0f} dB or more."
-    )
+    spread = f"{close} of {len(best)} scored updates reach {CLOSE_DB:.0f} dB or more"
+    by = f"the worst of all attacks, {worst.attack},"
+    if worst.psnr_db >= EXACT_DB:
+        return _sentence(
+            f"{whose} give inputs away: {by} rebuilds one up to rounding, at {worst.psnr_db:.1f} dB; {spread}"
+        )
+    if worst.psnr_db >= CLOSE_DB:
+        return _sentence(
+            f"{whose} give inputs away: {by} rebuilds one so that the eye cannot tell, at {worst.psnr_db:.1f} dB; {spread}"
+        )
+    return f"From {whose} {by} gets {worst.psnr_db:.1f} dB, {_beside_mean(worst.psnr_db, rows)}; {spread}."
 
 
-def _meaning(psnr_db: float, mean_db: float | None) -> str:
-    if psnr_db >= EXACT_DB:
-        return "which is the input up to rounding"
-    if psnr_db >= CLOSE_DB:
-        return "which the eye cannot tell from the input"
+def kind_adjective(kind: RoundKind) -> str:
+    """`training` or `audit`."""
+    return KIND_TITLES[kind].removesuffix(" rounds")
+
+
+def _samples(rows: list[ScoreRow]) -> str:
+    numbers = sorted({row.samples for row in rows})
+    if numbers == [1]:
+        return "one sample each"
+    return f"{numbers[0]} samples each" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} samples each"
+
+
+def _beside_mean(psnr_db: float, rows: list[ScoreRow]) -> str:
+    mean_db = mean_image_level(rows)
     if mean_db is None:
         return "with no mean image to hold it against"
     if psnr_db > mean_db + MARGIN_DB:
         return f"more than the mean image gives ({mean_db:.1f} dB) but not the input itself"
-    return f"no more than the mean image gives ({mean_db:.1f} dB)"
+    return f"no more than the mean image gives ({mean_db:.1f} dB), which bounds these attacks and not the leak"
 
 
 def _contrast(family: Family) -> str:

@@ -105,6 +105,7 @@ class OperationsRow(Record, frozen=True):
 
     node: str
     round: int
+    kind: RoundKind
     operations: Operations
 
 

@@ -25,7 +25,7 @@ class Total(msgspec.Struct, frozen=True, kw_only=True):
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """Readings without a figure, and why."""
 
-    phase: str
+    phases: tuple[str, ...]
     source: str
     scope: str
     reason: str
@@ -47,15 +47,22 @@ def totals(rows: Iterable[EnergyRow]) -> tuple[Total, ...]:
 
 
 def gaps(rows: Iterable[EnergyRow]) -> tuple[Gap, ...]:
-    """Readings without a figure, by phase, source and reason."""
-    found: dict[tuple[str, str, str, str], list[str]] = {}
+    """Readings without a figure, by source, scope and reason."""
+    found: dict[tuple[str, str, str], list[EnergyRow]] = {}
     for row in rows:
         reading = row.reading
         if reading.energy_j is None:
-            found.setdefault((row.phase, reading.source, reading.scope, reading.reason), []).append(row.node)
+            found.setdefault((reading.source, reading.scope, reading.reason), []).append(row)
     return tuple(
-        Gap(phase=p, source=s, scope=c, reason=r, readings=len(nodes), devices=len(set(nodes)))
-        for (p, s, c, r), nodes in sorted(found.items(), key=lambda item: (phase_order(item[0][0]), item[0]))
+        Gap(
+            phases=tuple(sorted({row.phase for row in missing}, key=phase_order)),
+            source=source,
+            scope=scope,
+            reason=reason,
+            readings=len(missing),
+            devices=len({row.node for row in missing}),
+        )
+        for (source, scope, reason), missing in sorted(found.items())
     )
 
 

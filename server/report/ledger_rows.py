@@ -67,7 +67,7 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
         bytes_up=_whole(summary, "bytes_up", sum(update.payload_bytes for update in updates)),
         evaluated_on=ledger.value("SELECT samples FROM evaluations ORDER BY version DESC LIMIT 1"),
         energy=_energy(ledger, kinds),
-        operations=_operations(ledger),
+        operations=_operations(ledger, kinds),
         scores=scores,
         pictures=_pictures(ledger, scores),
         wall_s=ledger.value("SELECT SUM(duration_s) FROM sessions"),
@@ -163,9 +163,14 @@ def _energy(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[EnergyRow, 
     )
 
 
-def _operations(ledger: Ledger) -> tuple[OperationsRow, ...]:
+def _operations(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[OperationsRow, ...]:
     return tuple(
-        OperationsRow(node=row["node"], round=row["round"], operations=Operations(**_pick(row, _OPERATIONS)))
+        OperationsRow(
+            node=row["node"],
+            round=row["round"],
+            kind=kinds.get(row["round"], "train"),
+            operations=Operations(**_pick(row, _OPERATIONS)),
+        )
         for row in ledger.rows("SELECT * FROM operations ORDER BY round, node")
     )
 

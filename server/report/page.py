@@ -8,13 +8,15 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from server.report import charts, views
+from server.report import attack_tables, energy_tables, galleries, headline
 from server.report.conclusion import conclusion
 from server.report.controls import controls
 from server.report.data import Family, ReportData
 from server.report.energy import gaps
+from server.report.energy_bars import energy_chart
 from server.report.glossary import GLOSSARY
 from server.report.quantities import count, duration, percent, significant
+from server.report.round_charts import accuracy_chart, leakage_chart
 
 _FOLDER = Path(__file__).parent
 
@@ -40,18 +42,21 @@ def render(data: ReportData) -> str:
         data=data,
         style=Markup((_FOLDER / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - this package's own file
         subtitle=subtitle(data.snn),
-        tiles=views.tiles(data),
+        tiles=headline.tiles(data),
         conclusion=conclusion(data, checked),
-        notes=views.notes(data),
+        notes=headline.notes(data),
         controls=checked,
-        leakage_chart=charts.leakage_chart(families),
-        accuracy_chart=charts.accuracy_chart(families),
-        energy_chart=charts.energy_chart(families),
-        attack_groups=views.attack_groups(data),
-        galleries=views.galleries(data),
-        reasons=views.attack_reasons(data),
-        most_reasons=views.REASONS,
-        energy_lines=views.energy_lines(data),
+        leakage_chart=leakage_chart(families),
+        accuracy_chart=accuracy_chart(families),
+        energy_chart=energy_chart(families),
+        attack_groups=attack_tables.attack_groups(data),
+        galleries=galleries.galleries(data),
+        reasons=attack_tables.attack_reasons(data),
+        most_reasons=attack_tables.MOST_REASONS,
+        phase_lines=energy_tables.phase_lines(data),
+        device_lines=energy_tables.device_lines(data),
+        most_lines=energy_tables.MOST_LINES,
+        operations_lines=energy_tables.operations_lines(data),
         gaps=[(family.title, gap) for family in families for gap in gaps(family.energy)],
         glossary=GLOSSARY,
     )

@@ -63,9 +63,11 @@ def count(value: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds, or minutes from 100 s on."""
+    """Milliseconds below 0.1 s, seconds, or minutes from 100 s on."""
     if seconds is None:
         return MISSING
+    if 0 < seconds < 0.1:
+        return f"{significant(1000 * seconds, 2)}{_NARROW_SPACE}ms"
     if seconds < 100:
         return f"{significant(seconds, 2 if seconds < 10 else 3)}{_NARROW_SPACE}s"
     return f"{int(seconds // 60)}{_NARROW_SPACE}min {int(seconds % 60):02d}{_NARROW_SPACE}s"

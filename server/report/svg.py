@@ -39,6 +39,8 @@ _SETTINGS: dict[str, Any] = {
     "axes.titlecolor": INK,
     "axes.titlesize": 13.0,
     "axes.titlelocation": "left",
+    "axes.titlepad": 9.0,
+    "figure.constrained_layout.h_pad": 0.11,
     "axes.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -92,7 +92,9 @@ def make_family(family: str = "snn", *, seed: int = 3, nodes: tuple[str, ...] = 
             updates.append(
                 UpdateRow(uid=key, node=node, round=number, kind=plan.kind, samples=samples, payload_bytes=814_488)
             )
-            operations.append(OperationsRow(node=node, round=number, operations=Operations(macs=9, acs=5)))
+            operations.append(
+                OperationsRow(node=node, round=number, kind=plan.kind, operations=Operations(macs=9, acs=5))
+            )
             place = {"node": node, "round": number, "kind": plan.kind}
             base = samples * (2.6e-5 if family == "snn" else 1.9e-5)
             for phase, joules, scope in (

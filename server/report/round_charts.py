@@ -1,84 +1,20 @@
-"""The report's charts: joules per phase and device, accuracy per round, worst-case PSNR per round."""
+"""Charts over rounds: held-out accuracy, and worst-case PSNR."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 from markupsafe import Markup
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hardware.energy import Provenance
 from server.report.data import KIND_TITLES, KINDS, Family, RoundKind
-from server.report.energy import FIGURED, by_device_and_phase, phase_order
-from server.report.quantities import prefix_of
 from server.report.svg import INK, MUTED, SERIES, chart
 from server.report.trials import attack_names, finite, gives_images, median, select
 
 MARKERS = "osD^vPX*"
-
-
-class EnergyPanel(msgspec.Struct, frozen=True, kw_only=True):
-    """One set of stacked bars: joules by device and phase, all of one provenance and one origin."""
-
-    title: str
-    provenance: Provenance
-    joules: dict[str, dict[str, float]]
-
-
-def energy_panels(families: Sequence[Family]) -> list[EnergyPanel]:
-    """What is stacked together: each network, each provenance, each meter."""
-    return [
-        EnergyPanel(
-            title=" · ".join(part for part in (family.title, provenance, group) if part),
-            provenance=provenance,
-            joules=devices,
-        )
-        for provenance in FIGURED
-        for family in families
-        for group, devices in by_device_and_phase(family.energy, provenance).items()
-    ]
-
-
-def energy_chart(families: Sequence[Family]) -> Markup | None:
-    """Stacked bars of joules per device, one panel per network and provenance; `None` without a figure."""
-    panels = energy_panels(families)
-    if not panels:
-        return None
-    phases = sorted({p for panel in panels for d in panel.joules.values() for p in d}, key=phase_order)
-    bars = sum(len(panel.joules) for panel in panels)
-
-    def draw(figure: Figure, narrow: bool) -> None:  # noqa: FBT001 - the form that svg.Draw has
-        heights = [len(panel.joules) + 1.2 for panel in panels]
-        axes = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-        for panel, ax in zip(panels, axes, strict=True):
-            same = [p for p in panels if p.provenance == panel.provenance]
-            _stack(ax, panel, phases, largest_j=max(sum(d.values()) for p in same for d in p.joules.values()))
-        handles, labels = axes[0].get_legend_handles_labels()
-        columns = 3 if narrow else len(phases)
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=1, handleheight=1)
-
-    height = 40 + 76 * len(panels) + 26 * bars
-    label = "Joules per device, stacked by phase; the table below has the same figures"
-    return chart("energy", label, draw, wide_height=height, narrow_height=height + 40)
-
-
-def _stack(ax: Axes, panel: EnergyPanel, phases: Sequence[str], *, largest_j: float) -> None:
-    factor, prefix = prefix_of(largest_j)
-    nodes = sorted(panel.joules, reverse=True)
-    left = [0.0] * len(nodes)
-    for phase in phases:
-        widths = [panel.joules[node].get(phase, 0.0) / factor for node in nodes]
-        ax.barh(nodes, widths, left=left, height=0.62, color=SERIES[phase_order(phase) % len(SERIES)], label=phase)
-        left = [a + b for a, b in zip(left, widths, strict=True)]
-    ax.set_title(panel.title)
-    ax.set_xlabel(f"energy over the run ({prefix}J)")
-    ax.set_xlim(0, 1.05 * largest_j / factor if largest_j else 1.0)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(visible=False, axis="y")
 
 
 def accuracy_chart(families: Sequence[Family]) -> Markup | None:
@@ -146,9 +82,18 @@ def _trace(ax: Axes, family: Family, kind: RoundKind, attacks: Sequence[str]) ->
         ax.plot(list(peaks), list(peaks.values()), label=attack, color=color, marker=marker, zorder=3)
         worst |= {round_: max(worst.get(round_, 0.0), peak) for round_, peak in peaks.items()}
     rounds = sorted(worst)
-    ax.plot(rounds, [worst[r] for r in rounds], color=INK, linewidth=5, alpha=0.16, label="worst case", zorder=2)
+    ax.plot(
+        rounds,
+        [worst[r] for r in rounds],
+        color=INK,
+        linewidth=11,
+        alpha=0.18,
+        solid_capstyle="round",
+        label="worst case",
+        zorder=2,
+    )
     for name, level, dashes in _levels(family, kind):
-        ax.axhline(level, color=MUTED, linestyle=dashes, linewidth=1.2, label=name, zorder=1)
+        ax.axhline(level, color=MUTED, linestyle=dashes, linewidth=1.5, label=name, zorder=1)
     ax.set_title(f"{family.title} · {KIND_TITLES[kind]}")
     ax.set_xlabel("round")
     ax.set_ylabel("PSNR (dB)")

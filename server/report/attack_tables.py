@@ -1,0 +1,124 @@
+"""The tables of trials: every attack with its n, and why attacks failed or were refused."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from markupsafe import Markup
+
+from server.report.controls import mean_image_level
+from server.report.data import KIND_TITLES, KINDS, ReportData, ScoreRow
+from server.report.quantities import MISSING, decibel, duration
+from server.report.strips import strip
+from server.report.trials import Spread, attack_names, gives_images, select, spread, worst_case
+
+MOST_REASONS = 16
+_NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
+
+
+class AttackRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One attack in the table of trials."""
+
+    attack: str
+    n: str
+    failed: str
+    exact: str
+    median: str
+    interval: str
+    best: str
+    labels: str
+    seconds: str
+    strip: Markup | str
+    worst: bool
+
+
+class AttackGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """All attacks on one network in one kind of round."""
+
+    title: str
+    updates: int
+    rows: tuple[AttackRow, ...]
+    mean_image: str
+
+
+def attack_groups(data: ReportData) -> tuple[AttackGroup, ...]:
+    """The table of trials: audit before training rounds, the spiking network before its twin."""
+    groups = []
+    for kind in reversed(KINDS):
+        for family in data.families:
+            rows = select(family, kind)
+            worst = worst_case(rows)
+            groups.append(
+                AttackGroup(
+                    title=f"{family.title}, {KIND_TITLES[kind]}",
+                    updates=len({row.update for row in rows}),
+                    rows=tuple(
+                        _attack_row(attack, found, worst=worst is not None and worst.attack == attack)
+                        for attack in attack_names([family])
+                        if (found := [row for row in rows if row.score.attack == attack])
+                    ),
+                    mean_image=decibel(mean_image_level(rows)),
+                )
+            )
+    return tuple(groups)
+
+
+def _attack_row(attack: str, rows: list[ScoreRow], *, worst: bool) -> AttackRow:
+    figures = spread(rows)
+    images = gives_images([row for row in rows if row.score.verdict != "refused"])
+    exact = sum(row.score.verdict == "exact" for row in rows)
+    return AttackRow(
+        attack=attack,
+        n=str(figures.trials) + (f" (+{figures.refused} refused)" if figures.refused else ""),
+        failed=str(figures.failed) if figures.trials else MISSING,
+        exact=str(exact) if figures.trials else MISSING,
+        median=_trial_db(figures, figures.median_db, images=images),
+        interval=_interval(figures, images=images),
+        best=_trial_db(figures, figures.max_db, images=images),
+        labels=MISSING if figures.labels_right is None else f"{figures.labels_right}/{figures.labels_of}",
+        seconds=duration(figures.seconds),
+        strip=strip(rows) if images and figures.trials else "",
+        worst=worst,
+    )
+
+
+def _trial_db(figures: Spread, value: float | None, *, images: bool) -> str:
+    if not figures.trials:
+        return MISSING
+    return decibel(value) if value is not None else "no image" if images else "labels only"
+
+
+def _interval(figures: Spread, *, images: bool) -> str:
+    if figures.trials < 2 or not images:
+        return MISSING
+    low, high = (decibel(end) if end is not None else "no image" for end in (figures.low_db, figures.high_db))
+    return f"{low} to {high}"
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an attack was refused or failed, with how often."""
+
+    where: str
+    attack: str
+    verdict: str
+    reason: str
+    times: int
+
+
+def attack_reasons(data: ReportData) -> tuple[Reason, ...]:
+    """Refusals and failures, those that differ by a number only counted together; most frequent first."""
+    found: dict[tuple[str, str, str, str], list[str]] = {}
+    for family in data.families:
+        for row in family.scores:
+            score = row.score
+            silent = score.psnr_db is None and score.labels_right is None
+            if score.verdict in {"failed", "refused"} or silent:
+                where = f"{family.title}, {KIND_TITLES[row.kind]}"
+                key = (where, score.attack, score.verdict, _NUMBER.sub("#", score.reason))
+                found.setdefault(key, []).append(score.reason or "no reason given")
+    reasons = [
+        Reason(where=where, attack=attack, verdict=verdict, reason=texts[0], times=len(texts))
+        for (where, attack, verdict, _), texts in found.items()
+    ]
+    return tuple(sorted(reasons, key=lambda r: -r.times))

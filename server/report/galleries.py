@@ -1,0 +1,74 @@
+"""Truth beside reconstructions, as the template prints them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from contract.messages import AttackScore
+from server.report.data import Candidate, Picture, ReportData
+from server.report.images import data_uri
+from server.report.quantities import MISSING, decibel
+
+
+class Panel(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture: a truth or a reconstruction; `uri` is empty when there is no image."""
+
+    title: str
+    uri: str
+    figure: str
+    verdict: str
+    note: str = ""
+
+
+class PictureRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One true sample and all reconstructions of it."""
+
+    title: str
+    detail: str
+    truth: Panel
+    candidates: tuple[Panel, ...]
+
+
+class Gallery(msgspec.Struct, frozen=True, kw_only=True):
+    """Pictures of one network."""
+
+    title: str
+    rows: tuple[PictureRow, ...]
+
+
+def galleries(data: ReportData) -> tuple[Gallery, ...]:
+    """Truth beside reconstructions, as the ledger gave them."""
+    return tuple(Gallery(title=f.title, rows=tuple(map(_picture_row, f.pictures))) for f in data.families)
+
+
+def _picture_row(picture: Picture) -> PictureRow:
+    label = "" if picture.label is None else f"label {picture.label}"
+    return PictureRow(
+        title=picture.node,
+        detail=f"round {picture.round}, update {picture.update[:8]}",
+        truth=Panel(title="truth", uri=data_uri(picture.truth), figure=label, verdict=""),
+        candidates=tuple(map(_panel, picture.candidates)),
+    )
+
+
+def _panel(candidate: Candidate) -> Panel:
+    score = candidate.score
+    return Panel(
+        title=score.attack,
+        uri="" if candidate.image is None else data_uri(candidate.image),
+        figure=_figure(score),
+        verdict=score.verdict,
+        note=_no_image(score) if candidate.image is None else "",
+    )
+
+
+def _figure(score: AttackScore) -> str:
+    if score.psnr_db is not None:
+        return f"{decibel(score.psnr_db)} dB"
+    return MISSING if score.labels_right is None else f"labels right: {score.labels_right}"
+
+
+def _no_image(score: AttackScore) -> str:
+    if score.psnr_db is not None:
+        return "image not kept"
+    return "labels only" if score.labels_right is not None and score.verdict != "failed" else "no image"

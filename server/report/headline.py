@@ -1,0 +1,111 @@
+"""The headline numbers, each with its provenance, and what the page lacks."""
+
+from __future__ import annotations
+
+import msgspec
+
+from server.report.conclusion import last_accuracy, unscored_updates
+from server.report.data import Family, ReportData, RoundKind
+from server.report.energy import FIGURED, gaps, totals
+from server.report.quantities import MISSING, count, data_size, decibel, energy, percent
+from server.report.trials import select, worst_case
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure of a tile: whose it is, the figure, how it came about, and what it rests on."""
+
+    who: str
+    value: str
+    badge: str
+    note: str = ""
+
+
+class Tile(msgspec.Struct, frozen=True, kw_only=True):
+    """One headline: the main run's figure large, others below."""
+
+    title: str
+    lines: tuple[Line, ...]
+
+
+def tiles(data: ReportData) -> tuple[Tile, ...]:
+    """The headline numbers, each with its provenance."""
+    families = data.families
+    return (
+        Tile(title="Accuracy, held-out data", lines=tuple(map(_accuracy, families))),
+        Tile(title="Worst leak, audit rounds", lines=tuple(_leak(f, "audit") for f in families)),
+        Tile(title="Worst leak, training rounds", lines=tuple(_leak(f, "train") for f in families)),
+        Tile(title="Energy of all updates", lines=tuple(line for f in families for line in _joules(f))),
+        Tile(title="Bytes sent by the devices", lines=tuple(map(_bytes, families))),
+        Tile(title="Updates admitted", lines=tuple(map(_updates, families))),
+    )
+
+
+def _accuracy(family: Family) -> Line:
+    accuracy = last_accuracy(family)
+    if accuracy is None:
+        return Line(who=family.title, value=MISSING, badge="unavailable", note="no round was evaluated")
+    samples = "" if family.evaluated_on is None else f"n = {count(family.evaluated_on)} samples, "
+    last = next(row.round for row in reversed(family.rounds) if row.accuracy is not None)
+    return Line(who=family.title, value=percent(accuracy), badge="evaluated", note=f"{samples}after round {last}")
+
+
+def _leak(family: Family, kind: RoundKind) -> Line:
+    rows = select(family, kind)
+    worst = worst_case(rows)
+    if worst is None:
+        note = "no attack gave an image" if rows else "nothing was attacked and scored"
+        return Line(who=family.title, value=MISSING, badge="unavailable", note=note)
+    updates = len({row.update for row in rows})
+    note = f"by {worst.attack}, round {worst.round}, {worst.node}; n = {updates} updates"
+    return Line(who=family.title, value=f"{decibel(worst.psnr_db)} dB", badge="scored", note=note)
+
+
+def _joules(family: Family) -> tuple[Line, ...]:
+    found = totals(family.energy)
+    lines = []
+    for provenance in FIGURED:
+        mine = [total for total in found if total.provenance == provenance]
+        groups = [mine] if provenance == "modelled" and mine else [[total] for total in mine]
+        for group in groups:
+            note = ", ".join(f"{total.scope} {energy(total.energy_j)}" for total in group)
+            note = note if provenance == "modelled" else f"{group[0].source}, {group[0].scope}"
+            value = energy(sum(total.energy_j for total in group))
+            lines.append(Line(who=family.title, value=value, badge=provenance, note=note))
+    if not lines:
+        why = next((gap.reason for gap in gaps(family.energy)), "no device sent an energy report")
+        lines.append(Line(who=family.title, value=MISSING, badge="unavailable", note=why))
+    return tuple(lines)
+
+
+def _bytes(family: Family) -> Line:
+    if family.bytes_up is None:
+        return Line(who=family.title, value=MISSING, badge="unavailable", note="not in the ledger")
+    return Line(
+        who=family.title, value=data_size(family.bytes_up), badge="counted", note=f"{count(family.bytes_up)} bytes"
+    )
+
+
+def _updates(family: Family) -> Line:
+    c = family.counts
+    if c.admitted is None:
+        return Line(who=family.title, value=MISSING, badge="unavailable", note="not in the ledger")
+    fates = ((c.published, "published"), (c.refused, "refused"), (c.lost, "lost"), (c.duplicated, "duplicated"))
+    note = ", ".join(f"{count(number)} {fate}" for number, fate in fates)
+    return Line(who=family.title, value=count(c.admitted), badge="counted", note=note)
+
+
+def notes(data: ReportData) -> tuple[str, ...]:
+    """What is missing from this page, in words."""
+    found = list(data.problems)
+    for family in data.families:
+        unscored = unscored_updates(family)
+        if unscored:
+            found.append(
+                f"{family.title}: {unscored} of {len(family.updates)} admitted updates have no score "
+                "(the attacker or the device did not answer in time); no figure below includes them."
+            )
+        if family.status != "finished":
+            found.append(f"{family.title}: the run's last state is {family.status!r}, not 'finished'.")
+    if data.twin is None:
+        found.append(f"No ANN twin: {data.twin_missing}.")
+    return tuple(found)

@@ -31,6 +31,9 @@ class Simulator:
         self.dtype = dtype
         self.shape = observation.shape
         self.encoding = observation.encoding
+        timeless = observation.encoding.kind == "direct" or observation.model.family == "ann"
+        self.steps = 1 if timeless else observation.encoding.steps
+        """Frames of one input: 1 when one frame stands for all steps or the network has no time, otherwise T."""
         self.network = _network(observation.task, observation.shape, observation.classes, dtype)
         self.parameters = {
             name: torch.tensor(observation.parameters[name], dtype=dtype, requires_grad=True)
@@ -39,11 +42,6 @@ class Simulator:
         steps = observation.plan.local_steps
         self.target = [torch.as_tensor(observation.gradient[name] / steps, dtype=dtype) for name in self.network.names]
         """The observed mean gradient per step, in the network's order of parameters."""
-
-    @property
-    def steps(self) -> int:
-        """Frames of one input: 1 under direct coding (it stands for all steps), otherwise T."""
-        return 1 if self.encoding.kind == "direct" else self.encoding.steps
 
     def gradients(self, frames: Tensor, labels: Tensor, *, create_graph: bool = False) -> Sequence[Tensor]:
         """Gradient of the mean cross-entropy over the batch.

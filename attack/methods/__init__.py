@@ -3,5 +3,13 @@
 from __future__ import annotations
 
 from attack.method import Method
+from attack.methods.cosine import CosineMatching
+from attack.methods.dlg import DeepLeakage
+from attack.methods.image_lp import ImageLp
+from attack.methods.label import LabelRecovery
+from attack.methods.rank1 import RankOne
+from attack.methods.ratio import Ratio
 
-METHODS: dict[str, Method] = {}
+METHODS: dict[str, Method] = {
+    method.name: method for method in (LabelRecovery(), Ratio(), RankOne(), ImageLp(), DeepLeakage(), CosineMatching())
+}

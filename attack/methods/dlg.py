@@ -31,7 +31,7 @@ DLG = Matching(
     dtype=torch.float64,
     iterations=300,
     restarts=4,
-    enough=1e-14,
+    enough=1e-12,
 )
 
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 
@@ -48,15 +49,14 @@ class Descent:
         """
         if self.best is not None and time.perf_counter() > self.deadline:
             raise OutOfTimeError
-        x.grad = None
         loss = self._loss(x)
-        value = float(loss)
+        value = float(loss.detach())
         self.evaluations += 1
         if not math.isfinite(value):
             raise DivergedError(f"the objective became {value} at evaluation {self.evaluations}")
         if value < self.best_loss:
             self.best_loss, self.best = value, x.detach().clone()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if x.grad is None or not bool(x.grad.isfinite().all()):
+        (x.grad,) = torch.autograd.grad(loss, x)
+        if not bool(x.grad.isfinite().all()):
             raise DivergedError(f"the objective's gradient is not finite at evaluation {self.evaluations}")
         return loss

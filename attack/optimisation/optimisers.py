@@ -27,7 +27,7 @@ def lbfgs(descent: Descent, start: Tensor, iterations: int) -> None:
     )
 
     def closure() -> float:
-        return float(descent.evaluate(x))
+        return float(descent.evaluate(x).detach())
 
     solver.step(closure)  # type: ignore[no-untyped-call]
 

@@ -1,0 +1,111 @@
+"""The ladder: attacks from the cheapest to the dearest on one observation, each with a verdict; none is left out silently."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+import numpy as np
+
+from attack.certificate import certified
+from attack.method import MAX_IMAGES, Finding, Method
+from attack.threat import NotKnownError, Observation
+
+log = logging.getLogger(__name__)
+
+_LEAST_SHARE = 0.05
+"""Fraction of an even share of the budget below which an attack is not begun."""
+
+
+class Rung(msgspec.Struct, frozen=True, kw_only=True):
+    """One attack on the ladder: what it found and the wall time that it took."""
+
+    attack: str
+    finding: Finding
+    seconds: float
+
+
+def refusal(method: Method, observation: Observation) -> str | None:
+    """Why the ladder does not run a method on an observation, or `None`."""
+    withheld = sorted(method.requires - observation.known)
+    if withheld:
+        return f"needs {', '.join(withheld)}, which this attacker does not know"
+    return method.applies(observation)
+
+
+def checked(finding: Finding, shape: tuple[int, ...]) -> Finding:
+    """The finding with images clipped to [0, 1] and cut to `MAX_IMAGES`; `failed` when they or the objective are unusable."""
+    if finding.objective is not None and not np.isfinite(finding.objective):
+        return Finding(verdict="failed", reason=f"the objective is {finding.objective}: {finding.reason}")
+    if finding.images is None:
+        return finding
+    images = np.asarray(finding.images, dtype=np.float32)
+    if images.shape[1:] != shape or len(images) == 0:
+        return Finding(
+            verdict="failed", reason=f"images of shape {images.shape}, expected [N, {shape}], N of at least 1"
+        )
+    broken = int((~np.isfinite(images)).sum())
+    if broken:
+        return Finding(verdict="failed", reason=f"{broken} of {images.size} pixels are not finite: {finding.reason}")
+    frames = None if finding.frames is None else finding.frames[:MAX_IMAGES]
+    labels = finding.labels[:MAX_IMAGES] if len(finding.labels) == len(images) else finding.labels
+    return msgspec.structs.replace(finding, images=np.clip(images[:MAX_IMAGES], 0.0, 1.0), labels=labels, frames=frames)
+
+
+def attempt(method: Method, observation: Observation, budget_s: float) -> Finding:
+    """Runs one method; whatever it raises is its failure, with the reason."""
+    words = np.frombuffer(hashlib.sha256(method.name.encode()).digest()[:16], dtype="<u4")
+    rng = np.random.default_rng([observation.seed, *(int(word) for word in words)])
+    try:
+        reason = refusal(method, observation)
+        if reason is not None:
+            return Finding(verdict="refused", reason=reason)
+        return certified(observation, checked(method.run(observation, budget_s, rng), observation.shape))
+    except NotKnownError as error:
+        return Finding(verdict="refused", reason=str(error))
+    except Exception as error:
+        log.exception("attack %s crashed", method.name)
+        return Finding(verdict="failed", reason=f"crashed: {type(error).__name__}: {error}")
+
+
+def climb(
+    observation: Observation,
+    methods: Mapping[str, Method],
+    *,
+    budget_s: float,
+    exhaustive: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Rung, ...]:
+    """Attacks an observation with each method in turn.
+
+    What is left of the budget is shared evenly by the methods that are still to come, so that what a cheap one does not
+    use goes to the dear ones. A method keeps to its share by itself; one that overran leaves less to the next.
+
+    Args:
+        observation: The update.
+        methods: In ladder order.
+        budget_s: Wall time for all of them.
+        exhaustive: Go on after a certified exact reconstruction.
+        clock: Seconds, monotonic.
+
+    Returns:
+        One rung per method, in order, whatever happened.
+    """
+    begin = clock()
+    rungs: list[Rung] = []
+    exact: str | None = None
+    for done, (name, method) in enumerate(methods.items()):
+        started = clock()
+        share_s = (budget_s - (started - begin)) / (len(methods) - done)
+        if exact is not None and not exhaustive:
+            finding = Finding(verdict="refused", reason=f"left out: the reconstruction of {exact!r} is certified exact")
+        elif share_s < _LEAST_SHARE * budget_s / len(methods):
+            finding = Finding(verdict="failed", reason=f"not begun: the update's {budget_s:g} s were spent by then")
+        else:
+            finding = attempt(method, observation, share_s)
+        exact = name if exact is None and finding.verdict == "exact" and finding.images is not None else exact
+        rungs.append(Rung(attack=name, finding=finding, seconds=clock() - started))
+    return tuple(rungs)

@@ -1,0 +1,41 @@
+"""What the attacker is told: one TOML file. Brings no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from attack.threat import ThreatModel
+from contract.link import LinkSettings
+from contract.messages import Name
+
+
+class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the attack process.
+
+    Attributes:
+        run: Run whose mirror is read.
+        link: The broker.
+        directory: Folder of the journal `attack.jsonl`: one line per attacked update.
+        attacks: Names of the attacks to run; `None` runs the whole ladder.
+        budget_s: Seconds per update, shared by the ladder's attacks.
+        threat: What the attacker knows.
+        queue: Mirrored updates that may wait; beyond it the oldest of a training round is given up.
+        seed: Of the attacks' random draws, with each update's uid.
+        threads: Threads of torch.
+        exhaustive: Run every permitted attack, even after one is certified exact, so that each has a figure.
+    """
+
+    run: Name
+    link: LinkSettings = LinkSettings()
+    directory: Path
+    attacks: tuple[str, ...] | None = None
+    budget_s: Annotated[float, Meta(gt=0)] = 10.0
+    threat: ThreatModel = ThreatModel()
+    queue: Annotated[int, Meta(ge=1)] = 256
+    seed: Annotated[int, Meta(ge=0)] = 1
+    threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    exhaustive: bool = True

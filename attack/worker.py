@@ -1,0 +1,199 @@
+"""From a mirrored update to a reconstruction: the queue with its back-pressure, and the work itself. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from attack.ladder import Rung, climb
+from attack.method import Finding, Method
+from attack.threat import Array32, Observation, ThreatModel
+from contract.codecs import decode_tensors
+from contract.datasets import dataset_info
+from contract.errors import SpikeleakError
+from contract.messages import AttackResult, Reconstruction, TensorRecord, Update, pack
+from contract.models.layout import parameter_shapes
+from contract.task import TaskSpec
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A mirrored update that waits: its head and the bytes of its tensors."""
+
+    update: Update
+    views: tuple[memoryview, ...]
+
+
+class UpdateQueue:
+    """Updates that wait for the attacker, oldest first, each once.
+
+    When full it gives up the oldest update of a training round; only when there is none, the oldest of all.
+
+    Args:
+        limit: Updates that may wait.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.dropped = 0
+        self._waiting: OrderedDict[str, Job] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, job: Job) -> Job | None:
+        """Takes a job; a duplicate of one that waits is ignored.
+
+        Returns:
+            The job that was given up for it, if any.
+        """
+        if job.update.uid in self._waiting:
+            return None
+        self._waiting[job.update.uid] = job
+        if len(self._waiting) <= self.limit:
+            return None
+        training = (uid for uid, waiting in self._waiting.items() if waiting.update.plan.kind == "train")
+        victim = next(training, next(iter(self._waiting)))
+        self.dropped += 1
+        return self._waiting.pop(victim)
+
+    def pop(self) -> Job:
+        """The oldest job.
+
+        Raises:
+            KeyError: The queue is empty.
+        """
+        return self._waiting.popitem(last=False)[1]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A reconstruction and the object that carries it."""
+
+    message: Reconstruction
+    blob: bytes
+
+
+class Worker:
+    """Attacks updates, one at a time.
+
+    Args:
+        methods: The ladder.
+        threat: What may be known.
+        budget_s: Seconds per update.
+        exhaustive: Run every attack even after an exact one.
+        seed: Of all draws; each update's are its own.
+    """
+
+    def __init__(
+        self, methods: Mapping[str, Method], threat: ThreatModel, *, budget_s: float, exhaustive: bool, seed: int
+    ) -> None:
+        self.methods, self.threat = methods, threat
+        self.budget_s, self.exhaustive, self.seed = budget_s, exhaustive, seed
+
+    def attack(self, job: Job, task: TaskSpec, parameters: Mapping[str, Array32] | None) -> Answer:
+        """The ladder's answer to one update.
+
+        Args:
+            job: The update.
+            task: The run's task.
+            parameters: The model that the update started from; `None` when this attacker does not hold it.
+        """
+        update = job.update
+        if self.threat.vantage == "client":
+            return self.without(job, "refused", "a fellow client sees successive models, not a single device's update")
+        if parameters is None and self.threat.weights:
+            return self.without(job, "failed", f"model version {update.model_version} is not at hand")
+        try:
+            observation = self.observe(job, task, parameters or {})
+        except SpikeleakError as error:
+            return self.without(job, "failed", f"the update cannot be read: {error}")
+        rungs = climb(observation, self.methods, budget_s=self.budget_s, exhaustive=self.exhaustive)
+        return answer(update, rungs, self._uid(update))
+
+    def observe(self, job: Job, task: TaskSpec, parameters: Mapping[str, Array32]) -> Observation:
+        """What the threat model lets be seen of an update.
+
+        Raises:
+            WireError: Tensors that do not decode.
+            ConfigurationError: Tensors or parameters that do not fit the task's network.
+        """
+        update = job.update
+        info = dataset_info(task.dataset)
+        shapes = parameter_shapes(task, info.shape, info.classes)
+        tensors = decode_tensors(update.tensors, job.views)
+        _require_shapes(shapes, tensors, "update")
+        if parameters:
+            _require_shapes(shapes, parameters, f"model version {update.model_version}")
+        knows = self.threat.knowledge
+        return Observation(
+            threat=self.threat,
+            shape=info.shape,
+            classes=info.classes,
+            samples=update.samples,
+            update={name: tensors[name] for name in shapes},
+            seed=int.from_bytes(hashlib.sha256(f"{self.seed}/{update.uid}".encode()).digest()[:4], "little"),
+            _task=task,
+            _plan=update.plan,
+            _parameters={name: parameters[name] for name in shapes} if "weights" in knows and parameters else {},
+            _records={record.name: record for record in update.tensors} if "codec" in knows else {},
+        )
+
+    def without(self, job: Job, verdict: str, reason: str) -> Answer:
+        """The answer when no attack was run: each says so, none is missing."""
+        finding = Finding(verdict="refused" if verdict == "refused" else "failed", reason=reason)
+        rungs = [Rung(attack=name, finding=finding, seconds=0.0) for name in self.methods]
+        return answer(job.update, rungs, self._uid(job.update))
+
+    def _uid(self, update: Update) -> str:
+        return hashlib.sha256(f"reconstruction/{self.seed}/{update.uid}".encode()).hexdigest()[:32]
+
+
+def _require_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Array32], what: str) -> None:
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if found != dict(shapes):
+        odd = sorted(set(found.items()) ^ set(shapes.items()))
+        raise SpikeleakError(f"{what} does not fit the task's network: {odd[:4]}")
+
+
+def answer(update: Update, rungs: Sequence[Rung], uid: str) -> Answer:
+    """Packs what the ladder found.
+
+    Args:
+        update: The update that was attacked.
+        rungs: The ladder's findings.
+        uid: Names the reconstruction: 32 hex digits.
+    """
+    results: list[AttackResult] = []
+    records: list[TensorRecord] = []
+    buffers: list[Array32] = []
+    for rung in rungs:
+        finding = rung.finding
+        index = -1
+        if finding.images is not None:
+            index = len(buffers)
+            images = np.ascontiguousarray(finding.images, dtype="<f4")
+            buffers.append(images)
+            records.append(TensorRecord(name=rung.attack, shape=images.shape, codec="fp32", nbytes=images.nbytes))
+        results.append(
+            AttackResult(
+                attack=rung.attack,
+                verdict=finding.verdict,
+                reason=finding.reason,
+                seconds=rung.seconds,
+                objective=finding.objective,
+                labels=finding.labels,
+                images=index,
+            )
+        )
+    message = Reconstruction(
+        uid=uid,
+        update_uid=update.uid,
+        node=update.node,
+        round=update.round,
+        results=tuple(results),
+        tensors=tuple(records),
+    )
+    return Answer(message=message, blob=pack(message, buffers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,8 @@ def psnr_matrix(recon: Array, truth: Array, *, data_range: float = 1.0) -> npt.N
     Raises:
         ValueError: Sample sizes differ, or a value is not finite.
     """
-    a = _finite("recon", recon).reshape(len(recon), -1)
-    b = _finite("truth", truth).reshape(len(truth), -1)
+    a = _finite("recon", recon).reshape(len(recon), math.prod(recon.shape[1:]))
+    b = _finite("truth", truth).reshape(len(truth), math.prod(truth.shape[1:]))
     if a.shape[1] != b.shape[1] or not a.shape[1]:
         raise ValueError(f"psnr_matrix of {a.shape[1]} and {b.shape[1]} values a sample: they must be equal, not 0")
     # Row by row, not through |a|^2 - 2ab + |b|^2: that would cancel for the very pairs that matter.

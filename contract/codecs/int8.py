@@ -31,7 +31,7 @@ class Int8(msgspec.Struct, frozen=True, kw_only=True):
         if not np.isfinite(largest):
             raise WireError(f"{np.count_nonzero(~np.isfinite(x))} values are not finite: int8 has no code for them")
         scale = largest / LEVELS if largest > 0 else 1.0
-        steps = np.asarray(x, dtype=np.float64) / scale
+        steps = np.ravel(x).astype(np.float64) / scale
         steps += rng.random(steps.shape)
         np.floor(steps, out=steps)
         return np.clip(steps, -LEVELS, LEVELS).astype(np.int8), scale

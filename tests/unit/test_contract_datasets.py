@@ -1,0 +1,165 @@
+"""Data sets, their cache, the held-out split and the partitions."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.datasets import DATASETS, cache, data_dir, dataset_info, held_out_split, load, partition
+from contract.datasets.sources import DECODERS
+from contract.errors import ConfigurationError, EnvironmentFaultError
+from contract.task import PartitionSpec, TaskSpec
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPIKELEAK_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def without_library(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+
+
+def test_families_agree():
+    assert set(DATASETS) == set(DECODERS) == {"mnist5k", "faces", "digits"}
+    assert all(info.name == name for name, info in DATASETS.items())
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_content_is_as_announced(name):
+    info, data = dataset_info(name), load(name)
+    assert data.x.shape == (info.samples, *info.shape)
+    assert data.x.dtype == np.float32
+    assert (data.x.min(), data.x.max()) == (0.0, 1.0)
+    assert data.y.dtype == np.int64
+    assert set(data.y.tolist()) == set(range(info.classes))
+    assert not data.x.flags.writeable
+
+
+def test_faces_are_class_one():
+    faces = load("faces")
+    assert faces.y.tolist() == [1] * 100 + [0] * 100
+
+
+def test_second_load_needs_no_library(empty_cache, monkeypatch):
+    first = load("faces")
+    assert sorted(p.name for p in empty_cache.iterdir()) == ["faces.x.npy", "faces.y.npy"]
+    without_library(monkeypatch, "skimage.data")
+    second = load("faces")
+    assert isinstance(second.x, np.memmap)
+    assert (first.x == second.x).all()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "empty", "other"])
+def test_damaged_copy_is_replaced(empty_cache, damage):
+    good = load("digits")
+    path = empty_cache / "digits.x.npy"
+    blob = bytearray(path.read_bytes())
+    blob[5000] ^= 1
+    path.write_bytes({"truncated": blob[:1000], "changed": blob, "empty": b"", "other": b"not an array"}[damage])
+    assert (load("digits").x == good.x).all()
+    assert cache.content_sha256(*cache.read("digits")) == DATASETS["digits"].sha256
+
+
+def test_missing_library_names_the_extra(empty_cache, monkeypatch):
+    without_library(monkeypatch, "sklearn.datasets")
+    with pytest.raises(ConfigurationError, match=r"'digits' needs scikit-learn.*pip install 'spikeleak\[lab\]'"):
+        load("digits")
+
+
+def test_library_with_other_content_is_refused(empty_cache, monkeypatch):
+    x, y = DECODERS["digits"]()
+    monkeypatch.setitem(DECODERS, "digits", lambda: (x * np.float32(0.5), y))
+    with pytest.raises(EnvironmentFaultError, match="SHA-256"):
+        load("digits")
+    assert not empty_cache.exists()
+
+
+def test_unwritable_folder_only_costs_the_cache(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SPIKELEAK_DATA", str(tmp_path / "file"))
+    assert len(load("digits").x) == 1797
+    assert cache.read("digits") is None
+
+
+def load_sha256(name):
+    data = load(name)
+    return cache.content_sha256(data.x, data.y)
+
+
+def test_processes_load_at_the_same_time(empty_cache):
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        assert set(pool.map(load_sha256, ["faces"] * 8)) == {DATASETS["faces"].sha256}
+    assert sorted(p.name for p in empty_cache.iterdir()) == ["faces.x.npy", "faces.y.npy"]
+
+
+def test_data_dir_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPIKELEAK_DATA", str(tmp_path))
+    assert data_dir() == tmp_path
+    monkeypatch.delenv("SPIKELEAK_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert data_dir() == tmp_path / "cache" / "spikeleak"
+
+
+def test_unknown_name_gets_the_nearest():
+    with pytest.raises(ConfigurationError, match="did you mean 'mnist5k'"):
+        dataset_info("mnist")
+
+
+labels = st.lists(st.integers(0, 5), min_size=12, max_size=200).map(lambda y: np.array([*y, 0, 0], dtype=np.int64))
+
+
+@given(y=labels, seed=st.integers(0, 99), held_out=st.floats(0.05, 0.95))
+def test_split_is_stratified_and_disjoint(y, seed, held_out):
+    task = TaskSpec(seed=seed, partition=PartitionSpec(held_out=held_out))
+    train, test = held_out_split(task, y)
+    assert sorted([*train, *test]) == list(range(len(y)))
+    assert (train.dtype, test.dtype) == (np.int64, np.int64)
+    for label in set(y.tolist()):
+        there, out = (y == label).sum(), (y[test] == label).sum()
+        assert (1 <= out <= there - 1) if there > 1 else out == 0
+        assert abs(out - held_out * there) <= 1 or there == 1
+    again = held_out_split(task, y)
+    assert (again[0] == train).all()
+
+
+def test_split_of_singletons_is_refused():
+    with pytest.raises(ConfigurationError, match="at least 2 samples"):
+        held_out_split(TaskSpec(), np.arange(5))
+
+
+@given(y=labels, parts=st.integers(1, 14), seed=st.integers(0, 99), alpha=st.sampled_from([None, 1e-3, 0.1, 10.0]))
+def test_parts_are_disjoint_complete_and_not_empty(y, parts, seed, alpha):
+    spec = PartitionSpec() if alpha is None else PartitionSpec(kind="dirichlet", alpha=alpha)
+    task = TaskSpec(seed=seed, partition=spec)
+    dealt = partition(task, y, parts)
+    assert len(dealt) == parts
+    assert sorted(np.concatenate(dealt).tolist()) == list(range(len(y)))
+    assert all(len(part) for part in dealt)
+    assert all((a == b).all() for a, b in zip(dealt, partition(task, y, parts), strict=True))
+
+
+def test_iid_parts_are_of_equal_size_and_dirichlet_is_skewed():
+    y = np.repeat(np.arange(10), 400)
+    assert {len(p) for p in partition(TaskSpec(), y, 8)} == {500}
+
+    def largest_share(spec):
+        dealt = partition(TaskSpec(partition=spec), y, 8)
+        return np.mean([np.bincount(y[p], minlength=10).max() / len(p) for p in dealt])
+
+    assert largest_share(PartitionSpec()) < 0.2
+    assert largest_share(PartitionSpec(kind="dirichlet", alpha=100.0)) < 0.2
+    assert largest_share(PartitionSpec(kind="dirichlet", alpha=0.05)) > 0.5
+
+
+@pytest.mark.parametrize("parts", [0, 13])
+def test_impossible_numbers_of_parts_name_the_limit(parts):
+    with pytest.raises(ConfigurationError, match="between 1 and 12"):
+        partition(TaskSpec(), np.zeros(12, dtype=np.int64), parts)

@@ -336,8 +336,13 @@ def pack(message: Message, tensors: Sequence[npt.NDArray[Any] | bytes | memoryvi
     """
     head = _ENCODER.encode(message)
     parts: list[Any] = [_LENGTH.pack(len(head)), head]
-    parts += [np.ascontiguousarray(t).data.cast("B") if isinstance(t, np.ndarray) else t for t in tensors]
+    parts += [_bytes_of(t) if isinstance(t, np.ndarray) else t for t in tensors]
     return b"".join(parts)
+
+
+def _bytes_of(tensor: npt.NDArray[Any]) -> memoryview:
+    # Through uint8: memoryview.cast takes no view with a zero in its shape.
+    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
 
 
 def unpack(blob: bytes | memoryview, expected: type[M]) -> tuple[M, tuple[memoryview, ...]]:

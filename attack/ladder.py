@@ -1,4 +1,4 @@
-"""The ladder: attacks from the cheapest to the dearest on one observation, each with a verdict; none is left out silently."""
+"""The ladder: attacks from cheapest to dearest on one observation, each with a verdict; none is left out silently."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def refusal(method: Method, observation: Observation) -> str | None:
 
 
 def checked(finding: Finding, shape: tuple[int, ...]) -> Finding:
-    """The finding with images clipped to [0, 1] and cut to `MAX_IMAGES`; `failed` when they or the objective are unusable."""
+    """The finding with images clipped to [0, 1] and cut to `MAX_IMAGES`; `failed` when images or objective are unusable."""
     if finding.objective is not None and not np.isfinite(finding.objective):
         return Finding(verdict="failed", reason=f"the objective is {finding.objective}: {finding.reason}")
     if finding.images is None:

@@ -1,0 +1,140 @@
+"""The attack process: MQTT in, MQTT out, a journal on disk. Everything it knows comes from its four subscriptions."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import torch
+
+from attack.desk import Desk
+from attack.method import Method
+from attack.methods import METHODS
+from attack.settings import AttackSettings
+from attack.worker import Answer, UpdateQueue, Worker
+from contract import topics
+from contract.errors import ConfigurationError, EnvironmentFaultError
+from contract.frames import split
+from contract.link import Link
+
+__all__ = ["AttackSettings", "run_attack"]
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.1
+
+
+def chosen_methods(names: tuple[str, ...] | None) -> Mapping[str, Method]:
+    """The methods of that names, in ladder order; all of them for `None`.
+
+    Raises:
+        ConfigurationError: An unknown name, with the nearest known one.
+    """
+    for name in names or ():
+        if name not in METHODS:
+            near = difflib.get_close_matches(name, METHODS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigurationError(f"attacks: unknown attack {name!r}; {hint}known attacks: {', '.join(METHODS)}")
+    return {name: method for name, method in METHODS.items() if names is None or name in names}
+
+
+def _open_journal(directory: Path) -> IO[bytes]:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return (directory / "attack.jsonl").open("ab")
+    except OSError as error:
+        raise EnvironmentFaultError(
+            f"directory {directory} cannot be written: {error}; name another one in 'directory'"
+        ) from error
+
+
+class _Process:
+    """The loop around a desk: inbox, journal, outbox."""
+
+    def __init__(self, settings: AttackSettings, desk: Desk, journal: IO[bytes], stop: threading.Event) -> None:
+        self.settings, self.desk, self.journal, self.stop = settings, desk, journal, stop
+        self.inbox: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+        self.outbox: deque[tuple[str, bytes]] = deque()
+        self.answered = 0
+        self.link = Link(
+            settings.link,
+            f"{settings.run}-attack",
+            on_message=lambda topic, payload: self.inbox.put((topic, payload)),
+            on_down=lambda reason: log.warning("broker lost: %s", reason),
+            seed=settings.seed,
+        )
+
+    def run(self) -> None:
+        """Until the server has finished and nothing waits, or until stopped."""
+        self.link.subscribe(*topics.subscriptions("attack", self.settings.run))
+        self.link.start(timeout_s=10.0)
+        try:
+            while not self.stop.is_set():
+                self._receive()
+                self._send()
+                if self.desk.finished and self.desk.idle and not self.outbox and self.inbox.empty():
+                    break
+                found = self.desk.next_answer()
+                if found is not None:
+                    self._answer(found)
+        finally:
+            self.link.stop()
+        log.info("ends: %d updates answered, %d given up", self.answered, self.desk.queue.dropped)
+
+    def _receive(self) -> None:
+        """All that has arrived; waits a moment when there is nothing else to do."""
+        try:
+            message = self.inbox.get(timeout=_POLL_S) if self.desk.idle else self.inbox.get_nowait()
+            while True:
+                self.desk.take(*message)
+                message = self.inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _send(self) -> None:
+        while self.outbox and self.link.publish(*self.outbox[0]):
+            self.outbox.popleft()
+
+    def _answer(self, found: Answer) -> None:
+        message = found.message
+        frames = split(found.blob, message.uid, frame_bytes=self.link.frame_bytes)
+        for index, frame in enumerate(frames):
+            self.outbox.append((topics.recon_chunk(self.settings.run, message.node, message.round, index), frame))
+        self._send()
+        self.answered += 1
+        self.journal.write(msgspec.json.encode(message) + b"\n")
+        self.journal.flush()
+        verdicts = ", ".join(f"{r.attack} {r.verdict} {r.seconds:.2f} s" for r in message.results)
+        log.info("round %d, %s: %s; %d wait", message.round, message.node, verdicts, len(self.desk.queue))
+
+
+def run_attack(settings: AttackSettings, stop: threading.Event | None = None) -> int:
+    """Attacks every mirrored update of a run and publishes the reconstructions.
+
+    Args:
+        settings: What to attack and how.
+        stop: Ends the process early when set.
+
+    Returns:
+        0 when the server's run is finished and every update has been answered, or when stopped.
+
+    Raises:
+        ConfigurationError: An unknown attack.
+        EnvironmentFaultError: No broker, or a directory that cannot be written.
+    """
+    torch.set_num_threads(settings.threads)
+    methods = chosen_methods(settings.attacks)
+    worker = Worker(
+        methods, settings.threat, budget_s=settings.budget_s, exhaustive=settings.exhaustive, seed=settings.seed
+    )
+    with _open_journal(settings.directory) as journal:
+        desk = Desk(worker, UpdateQueue(settings.queue))
+        _Process(settings, desk, journal, stop or threading.Event()).run()
+    return 0

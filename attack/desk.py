@@ -1,0 +1,104 @@
+"""The attacker's books: what arrived, what waits, what was answered. Messages in, answers out; no I/O."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+from attack.models import ModelStore
+from attack.worker import Answer, Job, UpdateQueue, Worker
+from contract import topics
+from contract.errors import WireError
+from contract.frames import Assembler
+from contract.messages import ServerState, TaskManifest, Update, decode, unpack
+from contract.task import TaskSpec
+
+log = logging.getLogger(__name__)
+
+ANSWERS_BYTES = 64 * 1024 * 1024
+"""Answers kept in memory for updates that the server mirrors again because no score came."""
+
+
+class Desk:
+    """Takes the messages of a run and gives the next answer.
+
+    Args:
+        worker: Attacks one update.
+        queue: Updates that wait.
+    """
+
+    def __init__(self, worker: Worker, queue: UpdateQueue) -> None:
+        self.worker, self.queue = worker, queue
+        self.models = ModelStore()
+        self.task: TaskSpec | None = None
+        self.finished = False
+        self._assembler = Assembler()
+        self._ready: list[Answer] = []
+        self._answered: OrderedDict[str, Answer] = OrderedDict()
+        self._forms: dict[str, Callable[[bytes], None]] = {
+            "server": self._server_state,
+            "task": self._task_manifest,
+            "model": self._model_chunk,
+            "mirror": self._mirror_chunk,
+        }
+
+    def take(self, topic: str, payload: bytes) -> None:
+        """One message; a faulty one is logged and left."""
+        try:
+            self._forms[topics.parse(topic).kind](payload)
+        except (WireError, KeyError) as error:
+            log.warning("message on %s ignored: %s", topic, error)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing can be done at present: nothing waits, or the task is not known yet."""
+        return not self._ready and (self.task is None or not len(self.queue))
+
+    def next_answer(self) -> Answer | None:
+        """Attacks the oldest update, unless an answer is ready already.
+
+        Returns:
+            An answer to publish; `None` when there is nothing to do.
+        """
+        if self._ready:
+            return self._ready.pop(0)
+        if self.task is None or not len(self.queue):
+            return None
+        job = self.queue.pop()
+        found = self.worker.attack(job, self.task, self.models.get(job.update.model_version))
+        self._keep(found)
+        return found
+
+    def _keep(self, found: Answer) -> None:
+        self._answered[found.message.update_uid] = found
+        held = sum(len(kept.blob) for kept in self._answered.values())
+        while held > ANSWERS_BYTES and len(self._answered) > 1:
+            held -= len(self._answered.popitem(last=False)[1].blob)
+
+    def _server_state(self, payload: bytes) -> None:
+        if payload:
+            self.finished = decode(payload, ServerState).status == "finished"
+
+    def _task_manifest(self, payload: bytes) -> None:
+        if payload:
+            self.task = decode(payload, TaskManifest).task
+
+    def _model_chunk(self, payload: bytes) -> None:
+        version = self.models.take(payload)
+        if version is not None:
+            log.info("model version %d received", version)
+
+    def _mirror_chunk(self, payload: bytes) -> None:
+        whole = self._assembler.add(payload)
+        if whole is None:
+            return
+        update, views = unpack(bytes(whole.blob), Update)
+        if update.uid in self._answered:
+            self._ready.append(self._answered[update.uid])
+            return
+        victim = self.queue.put(Job(update=update, views=views))
+        if victim is not None:
+            reason = f"given up: more than {self.queue.limit} updates waited for the attacker"
+            log.warning("update %s %s (%d so far)", victim.update.uid, reason, self.queue.dropped)
+            self._ready.append(self.worker.without(victim, "failed", reason))

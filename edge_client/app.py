@@ -98,7 +98,7 @@ def _live(
         will=(state_topic, _will(settings, spool)),
         on_message=lambda topic, payload: inbox.put((topic, payload)),
         on_up=lambda: inbox.put(events.Up()),
-        on_down=lambda _reason: inbox.put(events.Down()),
+        on_down=lambda reason: inbox.put(events.Down(reason=reason)),
     )
     device = Device(
         settings,

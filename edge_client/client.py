@@ -205,8 +205,9 @@ def _up(state: ClientState, _event: Up, _now_s: float) -> Step:
     return _replace(state, connected=True, pending=_waiting(state.pending)), [Announce()]
 
 
-def _down(state: ClientState, _event: Down, _now_s: float) -> Step:
-    return _replace(state, connected=False, pending=_waiting(state.pending)), []
+def _down(state: ClientState, event: Down, _now_s: float) -> Step:
+    actions: list[Action] = [Warn(text=f"connection lost: {event.reason or 'no reason given'}")]
+    return _replace(state, connected=False, pending=_waiting(state.pending)), actions
 
 
 def _waiting(pending: tuple[Pending, ...]) -> tuple[Pending, ...]:
@@ -303,7 +304,7 @@ def _idle(state: ClientState, _event: Idle, now_s: float) -> Step:
             Train(round=server.round, attempt=server.attempt, plan=server.plan, model_version=server.model_version)
         )
         return _replace(state, made=_key(server)), actions
-    if state.unscored:
+    if state.unscored and state.task_hash:
         actions.append(ScoreReconstruction(uid=state.unscored[0]))
         return _replace(state, unscored=state.unscored[1:]), actions
     return _finish(state, actions, now_s)

@@ -75,7 +75,7 @@ class Device:
         self.settings, self.spool, self.network = settings, spool, network
         self._prepare, self._account, self._energy_model = prepare, account, model
         self._clock, self._new_uid = clock, new_uid
-        self._inbox = Assembler()
+        self._recon_inbox, self._model_inbox = Assembler(), Assembler()
         self._workshop: objects.Workshop | None = None
         self._model = ("", bytearray())
         self._params: tuple[str, training.Parameters] = ("", {})
@@ -175,7 +175,7 @@ class Device:
         self.handle(events.Prepared(task_hash=found))
 
     def _receive_model(self, topic: topics.Topic, payload: bytes) -> None:
-        whole = self._inbox.add(payload)
+        whole = self._model_inbox.add(payload)
         if whole is None:
             return
         self.handle(events.ModelArrived(version=topic.version, sha256=whole.sha256))
@@ -183,7 +183,7 @@ class Device:
             self._model = (whole.sha256, whole.blob)
 
     def _receive_recon(self, _topic: topics.Topic, payload: bytes) -> None:
-        whole = self._inbox.add(payload)
+        whole = self._recon_inbox.add(payload)
         if whole is None:
             return
         self.handle(events.ReconstructionArrived(uid=whole.uid))
@@ -201,6 +201,7 @@ class Device:
 
     def _leave_model(self, action: events.LeaveModel) -> None:
         self.network.unsubscribe(topics.model_filter(self.settings.run, action.version))
+        self._model_inbox = Assembler()  # what came of it so far is of no more use
 
     def _put(self, action: events.SpoolPut) -> None:
         self.spool.outbox.put(action.item)
@@ -254,6 +255,7 @@ class Device:
             log.exception("round %d: no update, training failed", action.round)
             self._account.gave_up()
             return
+        log.info("round %d: update %s made, %d bytes", action.round, item.uid, len(item.blob))
         self.handle(events.Made(items=(item,), model_version=action.model_version))
 
     def _make_update(self, action: events.Train) -> SpoolItem:

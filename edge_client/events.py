@@ -23,6 +23,8 @@ class Up(_Record, frozen=True, kw_only=True):
 class Down(_Record, frozen=True, kw_only=True):
     """The connection is lost."""
 
+    reason: str = ""
+
 
 class Prepared(_Record, frozen=True, kw_only=True):
     """The task's data and engine are ready."""

@@ -184,8 +184,12 @@ class _Box:
 
     def delete(self, uid: str) -> None:
         path = self._files.pop(uid, None)
-        if path is not None:
+        if path is None:
+            return
+        try:
             path.unlink(missing_ok=True)
+        except OSError as error:
+            raise EnvironmentFaultError(f"{path}: cannot be deleted ({error.strerror or error})") from error
 
     def __len__(self) -> int:
         return len(self._files)
@@ -228,8 +232,11 @@ class Spool:
         try:
             journal = msgspec.json.decode(path.read_bytes(), type=Journal)
         except (msgspec.DecodeError, OSError) as error:
-            log.error("%s is damaged (%s): counting starts and rounds from 0 again", path, error)  # noqa: TRY400
-            return Journal(run=run, node=node)
+            # A file's time is beyond any number of starts: epochs go on increasing.
+            epoch = int(path.stat().st_mtime)
+            log.error("%s is damaged (%s): moved to quarantine, epoch %d", path, error, epoch)  # noqa: TRY400
+            path.replace(self._directory / "quarantine" / path.name)
+            return Journal(run=run, node=node, epoch=epoch)
         if (journal.run, journal.node) != (run, node):
             raise ConfigurationError(
                 f"directory = '{self._directory}' belongs to device {journal.node!r} of run {journal.run!r}, not to "

@@ -141,7 +141,9 @@ class MemoryServer:
 class MemoryLink:
     """Stands in for `contract.link.Link`."""
 
-    def __init__(self, server: MemoryServer, _settings: object, _client_id: str, *, will, on_message, on_up, on_down):
+    def __init__(
+        self, server: MemoryServer, _settings: object, _client_id: str, *, will, on_message, on_up, **_ignored
+    ):
         self.server, self.will, self.on_message, self.on_up = server, will, on_message, on_up
         self.frame_bytes = server.frame_bytes
         self.filters: set[str] = set()
@@ -170,7 +172,7 @@ class MemoryLink:
     def start(self) -> None:
         self.on_up()
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
+    def publish(self, topic: str, payload: bytes, **_retain: bool) -> bool:
         self.server.hear(topic, payload)
         return True
 
@@ -300,7 +302,7 @@ def config(tmp_path: Path, extra: str = "") -> Path:
         ("[link]\nport = 1", 1, ["127.0.0.1:1"]),
     ],
 )
-def test_main_exits_with_one_line(tmp_path, capsys, monkeypatch, extra, status, words):
+def test_main_exits_with_one_line(tmp_path, capsys, monkeypatch, extra, status, words):  # noqa: PLR0917 - fixtures
     from contract.link import Link
 
     start = Link.start

@@ -131,7 +131,7 @@ class Quadratic:
 
     name = "quadratic"
 
-    def gradients(self, params, frames, labels) -> StepResult:
+    def gradients(self, params, _frames, _labels) -> StepResult:
         gradients = {name: np.array(value) for name, value in params.items()}
         return StepResult(loss=float(params["w"][0]), gradients=gradients, input_nonzeros=7, spikes=(11,))
 

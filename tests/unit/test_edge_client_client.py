@@ -1,0 +1,379 @@
+"""The device's state machine: a table of cases, and properties over any order of events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract.messages import Ack, ServerState
+from contract.task import RoundPlan
+from edge_client import client
+from edge_client.client import ACK_TIMEOUT_S, LINGER_S, LONGEST_TIMEOUT_S, WINDOW, ClientState, resumed, step
+from edge_client.events import (
+    AckArrived,
+    Action,
+    Announce,
+    Down,
+    Event,
+    FetchModel,
+    Finish,
+    Idle,
+    LeaveModel,
+    Lost,
+    Made,
+    ModelArrived,
+    Prepared,
+    ReconstructionArrived,
+    ReportEnergy,
+    ScoreReconstruction,
+    Send,
+    SpoolDelete,
+    SpoolPut,
+    StateArrived,
+    Train,
+    Up,
+    Warn,
+)
+from edge_client.spool import SpoolItem
+
+ME, TASK = "me", "t" * 64
+PLAN = RoundPlan(local_steps=2)
+
+
+def server(round_: int = 1, *, attempt: int = 1, version: int = 0, status: str = "open", **changes) -> StateArrived:
+    fields = {
+        "run": "r",
+        "status": status,
+        "epoch": 1,
+        "round": round_,
+        "attempt": attempt,
+        "plan": PLAN,
+        "model_version": version,
+        "model_sha256": f"{version:064x}",
+        "task_hash": TASK,
+        "selected": ("you", ME),
+    }
+    return StateArrived(state=ServerState(**(fields | changes)))
+
+
+def model(version: int = 0) -> ModelArrived:
+    return ModelArrived(version=version, sha256=f"{version:064x}")
+
+
+def item(uid: str = "u1", kind: str = "update", round_: int = 1) -> SpoolItem:
+    return SpoolItem(uid=uid, kind=kind, round=round_, blob=b"bytes")
+
+
+def ack(uid: str = "u1", status: str = "admitted", **changes) -> AckArrived:
+    return AckArrived(ack=Ack(uid=uid, status=status, **changes))
+
+
+def play(state: ClientState, *events: Event, at_s: float = 0.0) -> tuple[ClientState, list[Action]]:
+    actions: list[Action] = []
+    for event in events:
+        state, new = step(state, event, at_s)
+        actions += new
+    return state, actions
+
+
+READY, _ = play(ClientState(node=ME), Up(), Prepared(task_hash=TASK))
+HELD, _ = play(READY, server(), model())
+TRAINED, _ = play(HELD, Idle())
+PUBLISHED, _ = play(TRAINED, Made(items=(item(),), model_version=0))
+TRAIN = Train(round=1, attempt=1, plan=PLAN, model_version=0)
+
+
+def kinds(actions: Iterable[Action]) -> list[str]:
+    return [type(action).__name__ for action in actions]
+
+
+CASES: dict[str, tuple[ClientState, Event, list[Action]]] = {
+    "a connection is announced": (ClientState(node=ME), Up(), [Announce()]),
+    "selected: the model is fetched": (READY, server(), [FetchModel(version=0)]),
+    "not selected": (READY, server(selected=("you",)), []),
+    "closed": (READY, server(status="closed"), []),
+    "waiting": (READY, server(status="waiting"), []),
+    "the server vanished": (READY, server(status="offline"), []),
+    "another task than the prepared one": (READY, server(task_hash="x" * 64), []),
+    "not prepared yet": (ClientState(node=ME, connected=True), server(), []),
+    "the model is there": (play(READY, server())[0], model(), [LeaveModel(version=0)]),
+    "another version's model": (play(READY, server())[0], model(3), []),
+    "the round closes while the model comes": (
+        play(READY, server())[0],
+        server(status="closed"),
+        [LeaveModel(version=0)],
+    ),
+    "the next round opens while the model comes": (
+        play(READY, server())[0],
+        server(2, version=1),
+        [LeaveModel(version=0), FetchModel(version=1)],
+    ),
+    "training waits for a quiet moment": (HELD, Idle(), [TRAIN]),
+    "one update a round": (TRAINED, Idle(), []),
+    "the same state again changes nothing": (TRAINED, server(), []),
+    "the round closed before training began": (play(HELD, server(status="closed"))[0], Idle(), []),
+    "a held model serves the next round": (
+        play(PUBLISHED, ack(), server(2))[0],
+        Idle(),
+        [msgspec.structs.replace(TRAIN, round=2)],
+    ),
+    "another attempt of a round that failed": (
+        play(TRAINED, server(attempt=2))[0],
+        Idle(),
+        [msgspec.structs.replace(TRAIN, attempt=2)],
+    ),
+    "a pending update serves another attempt": (play(PUBLISHED, server(attempt=2))[0], Idle(), []),
+    "an admitted update serves every later attempt": (
+        play(PUBLISHED, server(attempt=2), ack(), server(attempt=2))[0],
+        Idle(),
+        [],
+    ),
+    "made: stored before sent": (
+        TRAINED,
+        Made(items=(item(),), model_version=0),
+        [SpoolPut(item=item()), Announce(), Send(uid="u1")],
+    ),
+    "made while offline: stored only": (
+        play(TRAINED, Down())[0],
+        Made(items=(item(),), model_version=0),
+        [SpoolPut(item=item()), Announce()],
+    ),
+    "admitted: energy report before the update is forgotten": (
+        PUBLISHED,
+        ack(),
+        [ReportEnergy(uid="u1", admitted=True, sent_s=0.0), SpoolDelete(uid="u1"), Announce()],
+    ),
+    "refused: logged with its reason, deleted": (
+        PUBLISHED,
+        ack(status="refused", reason="norm 9 over 5"),
+        [
+            Warn(text="update u1 of round 1 refused: norm 9 over 5"),
+            ReportEnergy(uid="u1", admitted=False, sent_s=0.0),
+            SpoolDelete(uid="u1"),
+            Announce(),
+        ],
+    ),
+    "missing: only these chunks": (
+        PUBLISHED,
+        ack(status="missing", missing=(2, 5)),
+        [Send(uid="u1", chunks=(2, 5))],
+    ),
+    "missing without chunks: all": (PUBLISHED, ack(status="missing"), [Send(uid="u1")]),
+    "a stranger's acknowledgement": (PUBLISHED, ack("u9"), []),
+    "an acknowledged score is just deleted": (
+        play(READY, Made(items=(item("s1", "score"),)))[0],
+        ack("s1"),
+        [SpoolDelete(uid="s1")],
+    ),
+    "reconnected: everything again": (play(PUBLISHED, Down())[0], Up(), [Announce(), Send(uid="u1")]),
+    "a reconstruction waits for a quiet moment": (READY, ReconstructionArrived(uid="r1"), []),
+    "and is scored then": (play(READY, ReconstructionArrived(uid="r1"))[0], Idle(), [ScoreReconstruction(uid="r1")]),
+    "training comes before scoring": (play(HELD, ReconstructionArrived(uid="r1"))[0], Idle(), [TRAIN]),
+    "scoring waits for the data": (
+        play(ClientState(node=ME, connected=True), ReconstructionArrived(uid="r1"))[0],
+        Idle(),
+        [],
+    ),
+    "finished with nothing pending": (play(READY, server(status="finished"))[0], Idle(), [Finish()]),
+    "finished, but an object is pending": (play(PUBLISHED, server(status="finished"))[0], Idle(), []),
+    "finished, then the server's farewell": (
+        play(READY, server(status="finished"), server(status="offline"))[0],
+        Idle(),
+        [Finish()],
+    ),
+    "finished, but a reconstruction waits": (
+        play(READY, ReconstructionArrived(uid="r1"), server(status="finished"))[0],
+        Idle(),
+        [ScoreReconstruction(uid="r1")],
+    ),
+    "a damaged object is given up": (PUBLISHED, Lost(uid="u1"), []),
+    "an object made twice is stored once": (PUBLISHED, Made(items=(item(),), model_version=0), []),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_table(case):
+    state, event, expected = CASES[case]
+    assert list(step(state, event, 0.0)[1]) == expected
+
+
+def test_a_model_with_another_hash_is_not_trained_on():
+    waiting, _ = play(READY, server())
+    after, (warning,) = step(waiting, ModelArrived(version=0, sha256="f" * 64), 0.0)
+    assert isinstance(warning, Warn)
+    assert "f" * 64 in warning.text
+    assert step(after, Idle(), 0.0)[1] == ()
+
+
+def test_repetitions_back_off():
+    state, at_s, waits = PUBLISHED, 0.0, []
+    for _ in range(7):
+        due_s = state.pending[0].due_s
+        assert step(state, Idle(), due_s - 0.001)[1] == ()
+        state, actions = step(state, Idle(), due_s)
+        assert actions == (Send(uid="u1"),)
+        waits.append(due_s - at_s)
+        at_s = due_s
+    assert waits == [5, 10, 20, 40, 60, 60, 60]
+    assert (ACK_TIMEOUT_S, LONGEST_TIMEOUT_S) == (5, 60)
+    state, _ = play(state, Down(), Up(), at_s=at_s)
+    assert state.pending[0].due_s - at_s == ACK_TIMEOUT_S
+
+
+def test_the_end_is_not_waited_for_for_ever():
+    state, _ = play(PUBLISHED, server(status="finished"), at_s=100.0)
+    assert "Finish" not in kinds(step(state, Idle(), 100.0 + LINGER_S - 0.01)[1])
+    state, actions = step(state, Idle(), 100.0 + LINGER_S)
+    assert actions[-1] == Finish(undelivered=1)
+    assert state.finished
+    assert step(state, Up(), 200.0) == (state, ())
+
+
+def test_an_acknowledgement_extends_the_wait_at_the_end():
+    two, _ = play(PUBLISHED, Made(items=(item("s1", "score"),)), server(status="finished"))
+    state, _ = play(two, ack("s1"), at_s=LINGER_S - 1)
+    assert "Finish" not in kinds(step(state, Idle(), LINGER_S + 1)[1])
+
+
+def test_a_resumed_run_is_not_over():
+    state, _ = play(READY, server(status="finished"), server(2, version=1), model(1))
+    assert kinds(step(state, Idle(), 0.0)[1]) == ["Train"]
+
+
+def test_no_more_than_a_window_is_in_flight():
+    items = tuple(item(f"e{n}", "energy") for n in range(WINDOW + 5))
+    state, actions = play(READY, Made(items=items))
+    assert [a.uid for a in actions if isinstance(a, Send)] == [i.uid for i in items[:WINDOW]]
+    state, actions = play(state, ack("e3"))
+    assert [a.uid for a in actions if isinstance(a, Send)] == [f"e{WINDOW}"]
+    state, actions = play(state, Down(), Up())
+    assert [a.uid for a in actions if isinstance(a, Send)] == [i.uid for i in items if i.uid != "e3"][:WINDOW]
+
+
+def test_after_a_restart_a_stored_update_is_sent_and_not_made_again():
+    stored = (item("u1"), item("s0", "score", 0))
+    state = resumed(ME, stored, {"u1": 0}, None)
+    state, actions = play(state, server(), Prepared(task_hash=TASK), Up(), model(), Idle())
+    assert [a for a in actions if isinstance(a, Send)] == [Send(uid="u1"), Send(uid="s0")]
+    assert "Train" not in kinds(actions)
+    state, actions = play(state, ack("u1"), Idle())
+    assert "Train" not in kinds(actions)
+    state, actions = play(state, server(2), model(), Idle())
+    assert "Train" in kinds(actions)
+
+
+def test_after_a_restart_a_round_that_was_done_is_not_done_again():
+    state = resumed(ME, (), {}, (TASK, 1, 1))
+    _, actions = play(state, Up(), Prepared(task_hash=TASK), server(), model(), Idle())
+    assert kinds(actions) == ["Announce", "Announce"]
+    _, actions = play(state, Up(), Prepared(task_hash=TASK), server(attempt=2), model(), Idle())
+    assert "Train" in kinds(actions)
+
+
+def test_a_stored_update_of_another_model_does_not_stand_for_the_round():
+    state = resumed(ME, (item("u1"),), {"u1": 7}, None)
+    _, actions = play(state, Up(), Prepared(task_hash=TASK), server(), model(), Idle())
+    assert "Train" in kinds(actions)
+
+
+def test_too_many_reconstructions_are_dropped_with_a_warning():
+    state = msgspec.structs.replace(READY, unscored=tuple(f"r{n}" for n in range(client.LARGEST_BACKLOG)))
+    state, actions = play(state, ReconstructionArrived(uid="one more"), ReconstructionArrived(uid="r0"))
+    assert kinds(actions) == ["Warn"]
+    assert len(state.unscored) == client.LARGEST_BACKLOG
+
+
+ROUNDS = st.integers(1, 3)
+EVENTS = st.one_of(
+    st.sampled_from([Up(), Down(), Prepared(task_hash=TASK), Idle(), Idle(), Idle()]),
+    st.builds(
+        lambda r, a, v, s: server(r, attempt=a, version=v, status=s),
+        ROUNDS,
+        st.integers(1, 2),
+        st.integers(0, 1),
+        st.sampled_from(["open", "open", "open", "closed", "finished", "offline"]),
+    ),
+    st.builds(model, st.integers(0, 1)),
+    st.builds(
+        lambda n, status: ack(f"u{n}", status), st.integers(0, 6), st.sampled_from(["admitted", "refused", "missing"])
+    ),
+    st.builds(lambda n: ReconstructionArrived(uid=f"r{n}"), ROUNDS),
+    st.builds(lambda n: Lost(uid=f"u{n}"), st.integers(0, 6)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(EVENTS, st.floats(0, 20)), max_size=60))
+def test_any_order_of_events_keeps_what_was_promised(history):  # noqa: C901 - one check per kind of action
+    """Events in any order, lost and repeated, with training carried out as the device would."""
+    state = ClientState(node=ME)
+    stored: dict[str, SpoolItem] = {}
+    subscribed: set[int] = set()
+    now_s, made, last, finished = 0.0, 0, None, False
+    for event, wait_s in history:
+        now_s += wait_s
+        queue: list[Event] = [event]
+        while queue:
+            current = queue.pop(0)
+            state, actions = step(state, current, now_s)
+            assert not (finished and actions)
+            for action in actions:
+                if isinstance(action, Train):
+                    held = state.server
+                    assert isinstance(current, Idle)
+                    assert held.status == "open"
+                    assert ME in held.selected
+                    assert state.model == (held.model_version, held.model_sha256)
+                    assert (action.round, action.attempt) == (held.round, held.attempt) != last
+                    assert not any(
+                        i.round == action.round and i.note == bytes([held.model_version]) for i in stored.values()
+                    )
+                    last = (action.round, action.attempt)
+                    new = SpoolItem(uid=f"u{made}", kind="update", round=action.round, note=bytes([held.model_version]))
+                    made += 1
+                    queue.append(Made(items=(new,), model_version=held.model_version))
+                elif isinstance(action, SpoolPut):
+                    stored[action.item.uid] = action.item
+                elif isinstance(action, SpoolDelete):
+                    assert isinstance(current, AckArrived)
+                    assert current.ack.uid == action.uid
+                    assert current.ack.status != "missing"
+                    del stored[action.uid]
+                elif isinstance(action, Send):
+                    assert state.connected
+                    assert action.uid in stored
+                elif isinstance(action, FetchModel):
+                    subscribed.add(action.version)
+                elif isinstance(action, LeaveModel):
+                    subscribed.remove(action.version)
+                elif isinstance(action, Finish):
+                    finished = True
+                    assert action.undelivered == len(stored)
+            if isinstance(current, Lost):
+                stored.pop(current.uid, None)
+            assert {p.uid for p in state.pending} == set(stored)
+            assert len(subscribed) <= 1
+            assert sum(p.due_s is not None for p in state.pending) <= WINDOW
+            if state.connected and not finished:
+                assert all(p.due_s is not None for p in state.pending)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(EVENTS, st.floats(0, 20)), max_size=40))
+def test_the_same_events_give_the_same_actions_and_states_are_values(history):
+    def run() -> list[object]:
+        state, out, now_s = ClientState(node=ME), [], 0.0
+        for event, wait_s in history:
+            now_s += wait_s
+            before = msgspec.msgpack.encode(state)
+            new, actions = step(state, event, now_s)
+            assert msgspec.msgpack.encode(state) == before
+            out.append((new, actions))
+            state = new
+        return out
+
+    assert run() == run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import queue
@@ -64,12 +65,10 @@ def run_client(
     stop = stop or threading.Event()
     check_engine(settings.engine)
     meter, model = _open_energy(settings)
-    spool = Spool(settings.directory, settings.run, settings.node, receipts_kept=settings.receipts_kept)
-    try:
-        return _live(settings, stop, spool=spool, energy=(meter, model), link_type=link_type)
-    finally:
-        spool.close()
-        meter.close()
+    with contextlib.closing(meter):
+        spool = Spool(settings.directory, settings.run, settings.node, receipts_kept=settings.receipts_kept)
+        with contextlib.closing(spool):
+            return _live(settings, stop, spool=spool, energy=(meter, model), link_type=link_type)
 
 
 def _open_energy(settings: ClientSettings) -> tuple[Meter, EnergyModel]:

@@ -215,7 +215,14 @@ class Spool:
     def __init__(self, directory: Path, run: str, node: str, *, receipts_kept: int = 1024) -> None:
         self._directory, self._receipts_kept = directory, receipts_kept
         self._lock = _locked(directory)
-        quarantine = directory / "quarantine"
+        try:
+            self._open(run, node)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, run: str, node: str) -> None:
+        directory, quarantine = self._directory, self._directory / "quarantine"
         self.journal = self._read_journal(run, node)
         self.outbox = _Box(directory / "outbox", quarantine)
         self.receipts = _Box(directory / "receipts", quarantine)

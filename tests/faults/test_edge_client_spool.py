@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -158,7 +159,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_no_half_file(tmp_path, monkeypa
 
     owner = {"fsync": os, "replace": Path, "open": Path}[call]
     monkeypatch.setattr(owner, call, full)
-    with pytest.raises(EnvironmentFaultError, match="No space left on device.*make room"):
+    with pytest.raises(EnvironmentFaultError, match=r"No space left on device.*make room"):
         spool.outbox.put(item(2))
     monkeypatch.undo()
     assert len(list((tmp_path / "spool" / "outbox").iterdir())) == 1
@@ -178,7 +179,7 @@ def test_the_rename_comes_after_the_sync_and_the_folder_is_synced_last(tmp_path,
     fsync, replace = os.fsync, Path.replace
 
     def synced(descriptor: int) -> None:
-        calls.append("sync " + ("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file"))
+        calls.append("sync " + ("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"))
         fsync(descriptor)
 
     def renamed(self: Path, target: Path) -> Path:

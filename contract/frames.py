@@ -94,13 +94,17 @@ def parse(data: bytes | bytearray | memoryview) -> Frame:
         raise WireError(f"frame begins with {magic!r}, not {MAGIC!r}")
     if version != VERSION:
         raise WireError(f"frame version {version}: this side speaks {VERSION}")
-    if not (1 <= count <= MAX_CHUNKS and index < count and total <= MAX_OBJECT_BYTES):
+    if not (1 <= count <= min(MAX_CHUNKS, max(1, total)) and index < count and total <= MAX_OBJECT_BYTES):
         raise WireError(f"chunk {index} of {count}, object of {total} bytes: limits {MAX_CHUNKS}, {MAX_OBJECT_BYTES}")
     if offset + len(payload) > total or (index == count - 1) != (offset + len(payload) == total):
         raise WireError(f"chunk {index} of {count} covers {offset}+{len(payload)} of {total} bytes")
     if zlib.crc32(payload) != crc:
         raise WireError(f"chunk {index} of {count}: CRC-32 {zlib.crc32(payload):08x}, announced {crc:08x}")
     return Frame(uid=key.hex(), index=index, count=count, total=total, offset=offset, sha256=digest, payload=payload)
+
+
+def _cost(total: int, count: int) -> int:
+    return total + 200 * count + 500
 
 
 class _Partial:
@@ -111,10 +115,16 @@ class _Partial:
         self.blob = bytearray(frame.total)
         self.have: dict[int, tuple[int, int]] = {}
 
+    @property
+    def cost(self) -> int:
+        """Bytes that it may take in memory, with what Python needs to keep track of it."""
+        return _cost(self.total, self.count)
+
+    def continues(self, frame: Frame) -> bool:
+        """Whether a frame belongs to the same cut of the same object."""
+        return (frame.total, frame.count, frame.sha256) == (self.total, self.count, self.sha256)
+
     def add(self, frame: Frame) -> None:
-        if (frame.total, frame.count, frame.sha256) != (self.total, self.count, self.sha256):
-            # The sender cut the object anew (another chunk size), or lies: begin again with the newest.
-            self.__init__(frame)  # type: ignore[misc]
         self.blob[frame.offset : frame.offset + len(frame.payload)] = frame.payload
         self.have[frame.index] = (frame.offset, len(frame.payload))
 
@@ -132,8 +142,8 @@ class Assembler:
 
     Args:
         max_object_bytes: Largest object that is accepted.
-        max_total_bytes: Bytes held for incomplete objects; when exceeded the oldest incomplete object is dropped
-            (its sender sends it again until it is acknowledged).
+        max_total_bytes: Bytes held for incomplete objects, bookkeeping included; when exceeded the oldest incomplete
+            object is dropped (its sender sends it again until it is acknowledged). A single object is always taken.
     """
 
     def __init__(self, *, max_object_bytes: int = MAX_OBJECT_BYTES, max_total_bytes: int | None = None) -> None:
@@ -152,8 +162,12 @@ class Assembler:
         if frame.total > self.max_object_bytes:
             raise WireError(f"object of {frame.total} bytes: this receiver takes at most {self.max_object_bytes}")
         partial = self._partial.get(frame.uid)
+        if partial is not None and not partial.continues(frame):
+            # The sender cut the object anew (another chunk size), or lies: begin again with the newest.
+            del self._partial[frame.uid]
+            partial = None
         if partial is None:
-            self._make_room(frame.total)
+            self._make_room(_cost(frame.total, frame.count))
             partial = self._partial[frame.uid] = _Partial(frame)
         partial.add(frame)
         if len(partial.have) < partial.count:
@@ -164,10 +178,10 @@ class Assembler:
         return CompleteObject(uid=frame.uid, sha256=partial.sha256.hex(), blob=partial.blob)
 
     def _make_room(self, wanted: int) -> None:
-        held = sum(p.total for p in self._partial.values())
+        held = sum(p.cost for p in self._partial.values())
         while self._partial and held + wanted > self.max_total_bytes:
             oldest = next(iter(self._partial))
-            held -= self._partial.pop(oldest).total
+            held -= self._partial.pop(oldest).cost
             self.dropped += 1
 
     def missing(self, uid: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import msgspec
 from hardware.energy import PHASES, Provenance
 from server.report.data import EnergyRow, Family
 
+OTHER = "other"
 FIGURED: tuple[Provenance, ...] = ("measured", "modelled", "emulated")
 
 
@@ -71,9 +72,14 @@ def phase_order(phase: str) -> int:
     return PHASES.index(phase) if phase in PHASES else len(PHASES)
 
 
+def spent(rows: Iterable[EnergyRow]) -> list[EnergyRow]:
+    """Readings of making and sending updates: time spent idle between them is no cost of theirs."""
+    return [row for row in rows if row.phase != "idle"]
+
+
 def modelled_j(family: Family) -> float | None:
-    """All modelled joules of a run: a model's scopes (operations, radio) do not overlap. `None` without any."""
-    figures = [t.energy_j for t in totals(family.energy) if t.provenance == "modelled"]
+    """Modelled joules of all updates: a model's scopes (operations, radio) do not overlap. `None` without any."""
+    figures = [t.energy_j for t in totals(spent(family.energy)) if t.provenance == "modelled"]
     return sum(figures) if figures else None
 
 
@@ -89,5 +95,6 @@ def by_device_and_phase(rows: Iterable[EnergyRow], provenance: Provenance) -> di
             continue
         group = "" if provenance == "modelled" else f"{reading.source}, {reading.scope}"
         phases = grouped.setdefault(group, {}).setdefault(row.node, {})
-        phases[row.phase] = phases.get(row.phase, 0.0) + reading.energy_j
+        phase = row.phase if row.phase in PHASES else OTHER
+        phases[phase] = phases.get(phase, 0.0) + reading.energy_j
     return grouped

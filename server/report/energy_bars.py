@@ -13,7 +13,7 @@ from hardware.energy import PHASES, Provenance
 from server.report.data import Family
 from server.report.energy import FIGURED, by_device_and_phase, phase_order
 from server.report.quantities import energy, prefix_of
-from server.report.svg import SERIES, chart
+from server.report.svg import SERIES, chart, short
 
 PHASE_COLOURS: dict[str, str] = dict(zip(PHASES, (SERIES[i] for i in (6, 4, 2, 0, 3, 1, 7)), strict=True))
 MOST_BARS = 24
@@ -74,15 +74,17 @@ def energy_chart(families: Sequence[Family]) -> Markup | None:
 def _stack(ax: Axes, panel: EnergyPanel, phases: Sequence[str], *, largest_j: float) -> None:
     factor, prefix = prefix_of(largest_j)
     nodes = list(panel.joules)
+    places = range(len(nodes))
     left = [0.0] * len(nodes)
     for phase in phases:
         widths = [panel.joules[node].get(phase, 0.0) / factor for node in nodes]
-        ax.barh(nodes, widths, left=left, height=0.62, color=PHASE_COLOURS.get(phase, SERIES[5]), label=phase)
+        ax.barh(places, widths, left=left, height=0.62, color=PHASE_COLOURS.get(phase, SERIES[5]), label=phase)
         left = [a + b for a, b in zip(left, widths, strict=True)]
-    for node, total in zip(nodes, left, strict=True):
-        ax.annotate(energy(total * factor), (total, node), (6, 0), textcoords="offset points", va="center")
+    for place, total in zip(places, left, strict=True):
+        ax.annotate(energy(total * factor), (total, place), (6, 0), textcoords="offset points", va="center")
+    ax.set_yticks(places, [short(node) for node in nodes])
     ax.invert_yaxis()
-    ax.set_title(panel.title)
+    ax.set_title(short(panel.title, 44))
     ax.set_xlabel(f"energy over the run ({prefix}J)")
     ax.set_xlim(0, 1.16 * largest_j / factor if largest_j else 1.0)
     ax.tick_params(axis="y", length=0)

@@ -9,7 +9,7 @@ import msgspec
 from contract.messages import Operations
 from hardware.energy import Provenance
 from server.report.data import KIND_TITLES, KINDS, EnergyRow, Family, OperationsRow, ReportData
-from server.report.energy import FIGURED, phase_order, totals
+from server.report.energy import FIGURED, Total, phase_order, spent, totals
 from server.report.quantities import MISSING, energy, percent, significant
 
 MOST_LINES = 400
@@ -39,7 +39,7 @@ def phase_lines(data: ReportData) -> tuple[PhaseLine, ...]:
 
 
 def _phases(family: Family) -> list[PhaseLine]:
-    modelled_j = sum(t.energy_j for t in totals(family.energy) if t.provenance == "modelled")
+    modelled_j = sum(t.energy_j for t in totals(spent(family.energy)) if t.provenance == "modelled")
     lines = []
     for provenance in FIGURED:
         for phase in sorted({row.phase for row in family.energy}, key=phase_order):
@@ -50,7 +50,7 @@ def _phases(family: Family) -> list[PhaseLine]:
                     phase=phase,
                     value=energy(total.energy_j),
                     per_update=energy(total.energy_j / total.readings),
-                    share=percent(total.energy_j / modelled_j) if provenance == "modelled" and modelled_j else MISSING,
+                    share=_share(total, phase, modelled_j),
                     provenance=provenance,
                     source=total.source,
                     scope=total.scope,
@@ -59,6 +59,11 @@ def _phases(family: Family) -> list[PhaseLine]:
                 for total in totals(rows)
             ]
     return lines
+
+
+def _share(total: Total, phase: str, modelled_j: float) -> str:
+    comparable = total.provenance == "modelled" and phase != "idle" and modelled_j > 0
+    return percent(total.energy_j / modelled_j) if comparable else MISSING
 
 
 class DeviceLine(msgspec.Struct, frozen=True, kw_only=True):

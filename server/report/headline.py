@@ -6,7 +6,7 @@ import msgspec
 
 from server.report.conclusion import last_accuracy, unscored_updates
 from server.report.data import Family, ReportData, RoundKind
-from server.report.energy import FIGURED, gaps, totals
+from server.report.energy import FIGURED, gaps, spent, totals
 from server.report.quantities import MISSING, count, data_size, decibel, energy, percent
 from server.report.trials import select, worst_case
 
@@ -61,7 +61,7 @@ def _leak(family: Family, kind: RoundKind) -> Line:
 
 
 def _joules(family: Family) -> tuple[Line, ...]:
-    found = totals(family.energy)
+    found = totals(spent(family.energy))
     lines = []
     for provenance in FIGURED:
         mine = [total for total in found if total.provenance == provenance]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from server.report.data import KIND_TITLES, KINDS, Family, RoundKind
-from server.report.svg import INK, MUTED, SERIES, chart
+from server.report.svg import INK, MUTED, SERIES, chart, short
 from server.report.trials import attack_names, finite, gives_images, median, select
 
 MARKERS = "osD^vPX*"
@@ -79,7 +79,7 @@ def _trace(ax: Axes, family: Family, kind: RoundKind, attacks: Sequence[str]) ->
     for index, attack in enumerate(attacks):
         peaks = _peaks(family, kind, attack)
         color, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
-        ax.plot(list(peaks), list(peaks.values()), label=attack, color=color, marker=marker, zorder=3)
+        ax.plot(list(peaks), list(peaks.values()), label=short(attack), color=color, marker=marker, zorder=3)
         worst |= {round_: max(worst.get(round_, 0.0), peak) for round_, peak in peaks.items()}
     rounds = sorted(worst)
     ax.plot(

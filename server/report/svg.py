@@ -99,6 +99,11 @@ def _render(name: str, draw: Draw, *, narrow: bool, size: tuple[float, float]) -
     return Markup(adopt(buffer.getvalue(), name))  # noqa: S704 - matplotlib escaped every text in it
 
 
+def short(text: str, most: int = 22) -> str:
+    """A name as a chart's label: the middle left out where it is long, so that it cannot crowd out the drawing."""
+    return text if len(text) <= most else f"{text[: most - most // 2 - 1]}…{text[-(most // 2) :]}"
+
+
 def adopt(text: str, name: str) -> str:
     """Makes a matplotlib SVG part of an HTML page: own ids, the page's colours and typeface, no outside names."""
     text = text[text.index("<svg") :]
@@ -110,6 +115,7 @@ def adopt(text: str, name: str) -> str:
     text = re.sub(r'href="#', f'href="#{escape(name)}-', text)
     text = re.sub(r"url\(#", f"url(#{escape(name)}-", text)
     text = re.sub(r"font: ([^;\"]*?)(\d+(?:\.\d+)?)px [^;\"]*", _font, text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     return re.sub("|".join(_VARIABLES), lambda m: _VARIABLES[m.group()], text).strip()

@@ -15,11 +15,13 @@ import numpy as np
 from attack.frames.enumeration import enumerate_frames
 from attack.frames.ordering import ChainTest, chains
 from attack.frames.row_space import Binary, RowSpace, row_space
+from attack.frames.sample_search import SampleSearch
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
 from attack.frames.vertex_hunt import VertexHunt
 
 _ENUMERABLE = 14
+_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,8 +81,15 @@ def recover(
     state = Recovery(loose=np.zeros((0, gradient.shape[1]), np.uint8), rank=space.rank, left=space.rank, residual=1.0)
     rest = gradient
     while state.left and time.monotonic() < end:
-        pool = find_frames(space, state.loose, rng, budget_s=min(slice_s, end - time.monotonic()), steps=steps)
-        taken, rest = deflate(rest, space, simulator, pool, steps=steps, batch=batch)
+        pool = state.loose
+        for _ in range(_ROUNDS):
+            pool = _search(rest, space, simulator, pool, steps=steps, rng=rng, end=end)
+            taken, rest = deflate(rest, space, simulator, pool, steps=steps, batch=batch)
+            if taken:
+                break
+        else:
+            pool = find_frames(space, pool, rng, budget_s=min(slice_s, end - time.monotonic()), steps=steps)
+            taken, rest = deflate(rest, space, simulator, pool, steps=steps, batch=batch)
         state.samples += taken
         used = {frame.tobytes() for sample in taken for frame in sample.frames}
         state.loose = pool[[frame.tobytes() not in used for frame in pool]] if len(pool) else pool
@@ -92,6 +101,32 @@ def recover(
         elif len(pool) >= space.rank:
             break
     return state
+
+
+def _search(
+    gradient: Array64,
+    space: RowSpace,
+    simulator: Simulator,
+    pool: Binary,
+    *,
+    steps: int,
+    rng: np.random.Generator,
+    end: float,
+) -> Binary:
+    """The pool with the frames of samples that causal Gauss-Newton finds, one attempt for each label."""
+    if not ChainTest(simulator=simulator, complement=space.complement).conclusive:
+        return pool
+    search = SampleSearch(simulator, space, gradient, steps=steps)
+    known = {frame.tobytes(): frame for frame in pool}
+    for label in search.labels():
+        if time.monotonic() > end:
+            break
+        found = search.attempt(label, rng, end)
+        if found is not None:
+            known.update((frame.tobytes(), frame) for frame in space.widen(found.frames))
+            if len(found.frames) == steps:
+                break
+    return np.array(list(known.values()), dtype=np.uint8).reshape(-1, space.width)
 
 
 def find_frames(

@@ -12,6 +12,8 @@ Array64 = npt.NDArray[np.float64]
 
 FLOAT32_FLOOR = 1e-7
 """Singular values below this share of the largest are rounding of float32 gradients."""
+SIMULATION_FLOOR = 2e-6
+"""Share of the largest singular value by which a simulated float32 gradient may be off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +32,12 @@ class Spectrum:
 
     @property
     def floor(self) -> float:
-        """A threshold between signal and rounding: the geometric middle of the gap."""
+        """A threshold between signal and rounding: inside the gap, above what a simulation in float32 may be off."""
         if self.rank == 0:
             return 0.0
-        kept = float(self.values[self.rank - 1])
+        largest, kept = float(self.values[0]), float(self.values[self.rank - 1])
         dropped = float(self.values[self.rank]) if self.rank < len(self.values) else 0.0
-        return float(np.sqrt(kept * max(dropped, 1e-12 * float(self.values[0]))))
+        return max(float(np.sqrt(kept * max(dropped, 1e-12 * largest))), min(kept / 2, SIMULATION_FLOOR * largest))
 
     @property
     def noise(self) -> float:

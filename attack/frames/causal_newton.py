@@ -1,0 +1,147 @@
+r"""One frame at a time by Gauss-Newton: the gradient's column space says what the next frame must do to the membrane.
+
+With the frames before step t known, the membrane is ``U_t = u + W x_t`` with a known ``u``, and (see `ordering`)
+``g(U_t) * (W_next^T epsilon) = delta_t - beta delta_{t+1}`` lies in the column space of the gradient, which has
+``hidden - r`` equations for it. The unknowns are the r coordinates of ``x_t`` in the row space and the error
+``epsilon`` at the logits, known up to a few numbers: it is -1 at the label and the other classes share the 1 by their
+probabilities. One input spike moves a membrane little, so ``g`` is nearly linear and Gauss-Newton from a blurred guess
+converges in two or three steps to a binary frame; equations are weighted by how far from linear they still are.
+
+Several samples of one label share almost the same equations, and their mixtures nearly solve them. Then fractional
+inputs are pinned one by one until the solution is binary (a dive).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+
+from attack.frames.row_space import Binary, RowSpace
+from attack.frames.simulation import Simulator
+from attack.frames.spectrum import Array64
+
+BINARY = 0.05
+"""Largest distance from 0 and 1 at which a solution is rounded."""
+_ROUNDING = 1e-7
+_PINNED = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Guess:
+    """What is believed of a frame and of the error at the logits before solving.
+
+    Attributes:
+        mean: Spike probability of each active input `[active]`.
+        variance: Its variance `[active]`.
+        error: Error at the logits `[classes]`, -1 at the label.
+        spread: Standard deviation of the error's other entries.
+        membrane: Membrane without this frame's spikes `[H1]`.
+    """
+
+    mean: Array64
+    variance: Array64
+    error: Array64
+    spread: float
+    membrane: Array64
+
+
+class CausalNewton:
+    """Gauss-Newton for one step's frame in one row space.
+
+    Args:
+        simulator: The known network.
+        space: Row and column space of the gradient.
+    """
+
+    def __init__(self, simulator: Simulator, space: RowSpace) -> None:
+        self.simulator, self.space = simulator, space
+        self._weight = np.ascontiguousarray(simulator.weights[0][:, space.active])
+        self._effect = self._weight @ space.basis.T
+        self._above = simulator.next_weight.T
+        self._step = float(np.sqrt((self._weight**2).mean()))
+
+    def solve(self, guess: Guess, label: int, rng: np.random.Generator, *, dives: int = 12) -> Binary | None:
+        """The frame `[active]` that the guess leads to, or `None` when no binary one does."""
+        mean, variance = guess.mean.copy(), guess.variance.copy()
+        free = self.free(label)
+        start = mean
+        for _ in range(dives + 1):
+            vector = self._converge(guess, start, mean, variance, free)
+            if vector is None:
+                return None
+            fraction = np.abs(vector - np.clip(np.round(vector), 0, 1))
+            if fraction.max() < BINARY:
+                frame = np.round(vector).astype(np.uint8)
+                return frame if frame.any() and self.space.members(frame[None])[0] else None
+            open_ = np.flatnonzero((fraction > 0.15) & (variance > _PINNED))
+            if not len(open_):
+                return None
+            entry = rng.choice(open_)
+            mean[entry], variance[entry] = float(rng.random() < np.clip(vector[entry], 0.1, 0.9)), _PINNED
+            start = np.clip(vector, 0, 1)
+        return None
+
+    def free(self, label: int) -> Array64:
+        """Orthonormal directions in which the error at the logits may move `[classes, k]`: it sums to zero."""
+        others = np.array([c for c in range(self.simulator.classes) if c != label])
+        directions = np.zeros((self.simulator.classes, len(others) - 1))
+        directions[others] = np.linalg.svd(np.ones((1, len(others))))[2][1:].T
+        return directions
+
+    def _converge(
+        self, guess: Guess, start: Array64, mean: Array64, variance: Array64, free: Array64
+    ) -> Array64 | None:
+        """Iterates to a fixed point `[active]`; `None` when it runs away."""
+        space, simulator = self.space, self.simulator
+        vector, error, uncertainty = start, guess.error, 0.15
+        precision = 1 / np.sqrt(variance)
+        prior = np.vstack(
+            [
+                np.hstack([precision[:, None] * space.basis.T, np.zeros((len(mean), free.shape[1]))]),
+                np.hstack([np.zeros((free.shape[1], space.rank)), np.eye(free.shape[1]) / guess.spread]),
+            ]
+        )
+        wanted = np.concatenate([precision * mean, np.zeros(free.shape[1])])
+        at = np.concatenate([space.basis @ vector, free.T @ (error - guess.error)])
+        for _ in range(14):
+            membrane = guess.membrane + self._weight @ vector
+            gain, slope, bend = self._gains(membrane, uncertainty)
+            drive = self._above @ error
+            weight = 1 / (
+                np.abs(drive) * bend
+                + np.linalg.norm(self._above, axis=1) * np.abs(slope) * uncertainty * min(guess.spread, uncertainty)
+                + _ROUNDING * np.abs(drive).mean() * gain.max()
+            )
+            inside, _ = np.linalg.qr(weight[:, None] * space.columns)
+            jacobian = np.hstack(
+                [(weight * drive * slope)[:, None] * self._effect, (weight * gain)[:, None] * (self._above @ free)]
+            )
+            jacobian -= inside @ (inside.T @ jacobian)
+            value = weight * drive * gain
+            value -= inside @ (inside.T @ value)
+            at = _least_squares(np.vstack([jacobian, prior]), np.concatenate([jacobian @ at - value, wanted]))
+            following = at[: space.rank] @ space.basis
+            error = guess.error + free @ at[space.rank :]
+            moved = float(np.abs(following - vector).max())
+            vector = following
+            if moved > 50:
+                return None
+            off = np.minimum(np.abs(vector - np.clip(np.round(vector), 0, 1)), 1)
+            uncertainty = float(np.clip(self._step * np.sqrt((off**2).sum()), 1e-6, uncertainty))
+            if off.max() < BINARY or moved < 2e-3:
+                break
+        return vector
+
+    def _gains(self, membrane: Array64, uncertainty: float) -> tuple[Array64, Array64, Array64]:
+        """Surrogate derivative, its slope, and how far it bends over the membrane's uncertainty."""
+        gain, small = self.simulator.surrogate(membrane), 1e-5
+        up, down = self.simulator.surrogate(membrane + small), self.simulator.surrogate(membrane - small)
+        high, low = self.simulator.surrogate(membrane + uncertainty), self.simulator.surrogate(membrane - uncertainty)
+        return gain, (up - down) / (2 * small), np.abs(high + low - 2 * gain) / 2
+
+
+def _least_squares(matrix: Array64, target: Array64) -> Array64:
+    q, r = np.linalg.qr(matrix)
+    return np.asarray(scipy.linalg.solve_triangular(r, q.T @ target))

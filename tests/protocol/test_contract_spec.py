@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import contract
 from contract import frames, messages, topics
 from contract.codecs import CODECS
-from contract.task import RoundPlan
+from contract.task import EncodingSpec, ModelSpec, NeuronSpec, PartitionSpec, RoundPlan, TaskSpec, task_hash
 from hardware.energy import EnergyReading
 
 SPEC = (Path(contract.__file__).parent / "SPEC.md").read_text(encoding="utf-8")
@@ -25,6 +27,11 @@ PARTS = {
     "Reading": EnergyReading,
     "Result": messages.AttackResult,
     "AttackScore": messages.AttackScore,
+    "Task": TaskSpec,
+    "Partition": PartitionSpec,
+    "Encoding": EncodingSpec,
+    "Network": ModelSpec,
+    "Neuron": NeuronSpec,
 }
 RECORDS = {record.__name__: record for record in messages.MESSAGES} | PARTS
 
@@ -71,3 +78,9 @@ def test_acknowledgement_times():
     assert (
         f"{client.ACK_TIMEOUT_S:g} s after the first time, then doubling up to {client.LONGEST_TIMEOUT_S:g} s" in SPEC
     )
+
+
+def test_task_hash_as_described():
+    task = TaskSpec(model=ModelSpec(weight_bits=None))
+    plain = json.dumps(msgspec.to_builtins(task), sort_keys=True, separators=(",", ":"))
+    assert hashlib.sha256(plain.encode()).hexdigest() == task_hash(task)

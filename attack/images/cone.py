@@ -24,7 +24,8 @@ class ConeProgram:
         rank, columns = basis.shape
         _, _, order = scipy.linalg.qr(basis, pivoting=True, mode="economic")
         self._pivots, self._others = order[:rank], order[rank:]
-        self._map = np.linalg.solve(basis[:, self._pivots], basis[:, self._others])
+        others = np.linalg.solve(basis[:, self._pivots], basis[:, self._others])
+        self._map: Array64 = np.asarray(others, dtype=np.float64)
         self._slack = slack
         self._columns = columns
         self._place = np.empty(columns, dtype=np.int64)
@@ -67,7 +68,7 @@ class ConeProgram:
 
 
 def _solver() -> highspy.Highs:
-    solver = highspy.Highs()
+    solver = highspy.Highs()  # type: ignore[no-untyped-call]
     for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
         solver.setOptionValue(option, value)
     return solver

@@ -13,6 +13,11 @@ Array64 = npt.NDArray[np.float64]
 Adjoints = Callable[[Array64], Array64]
 """From images `[N, inputs]` to the first layer's adjoints `[N, classes, outputs]`, scaled as in the mean loss."""
 
+STRANGE = 0.01
+"""Largest share of a simulated adjoint outside the observed column space: float32 leaves 1e-6 to 1e-5."""
+DROP = 0.02
+"""The smallest singular value must fall to this fraction of itself."""
+
 
 class Deflation:
     """A first-layer gradient ``sum_b delta_b x_b^T`` from which known samples are subtracted one by one.
@@ -29,10 +34,9 @@ class Deflation:
     def __init__(self, gradient: Array64, limit: int, adjoints: Adjoints) -> None:
         self._adjoints = adjoints
         self.residual = gradient.copy()
-        values = np.linalg.svd(gradient, compute_uv=False)
-        self.left = row_space(gradient, limit).rank
-        rest = values[self.left] if self.left < len(values) else 0.0
-        self._floor = max(5e-7 * values[0], 4 * rest)
+        space = row_space(gradient, limit)
+        self._span = space.left
+        self.left = space.rank
 
     def take(self, image: Array64, inputs: Array64) -> int | None:
         """Subtracts one sample when the rank then drops by one.
@@ -49,12 +53,12 @@ class Deflation:
         left, values, right = np.linalg.svd(self.residual, full_matrices=False)
         left, values, right = left[:, : self.left], values[: self.left], right[: self.left]
         deltas = self._adjoints(inputs[None])[0]
-        inside = deltas @ left
-        strange = np.linalg.norm(deltas - inside @ left.T, axis=1) / (np.linalg.norm(deltas, axis=1) + 1e-300)
-        for label in np.argsort(strange)[:2]:
-            core = np.diag(values) - np.outer(inside[label], right @ image)
-            if np.linalg.svd(core, compute_uv=False)[-1] < self._floor and strange[label] < 0.01:
-                self.residual -= np.outer(deltas[label], image)
-                self.left -= 1
-                return int(label)
-        return None
+        spanned = (deltas @ self._span) @ self._span.T
+        strange = np.linalg.norm(deltas - spanned, axis=1) / (np.linalg.norm(deltas, axis=1) + 1e-300)
+        label = int(np.argmin(strange))
+        core = np.diag(values) - np.outer(spanned[label] @ left, right @ image)
+        if strange[label] > STRANGE or np.linalg.svd(core, compute_uv=False)[-1] > DROP * values[-1]:
+            return None
+        self.residual -= np.outer(spanned[label], image)
+        self.left -= 1
+        return label

@@ -42,5 +42,5 @@ def snap(vector: Array64, tolerance: float, *, scaled: bool) -> tuple[Array64, f
             inner = int(((whole > 0) & (whole < whole.max())).sum())
             bits = -inner * np.log2(2 * max(error, 1e-3)) - np.log2(len(peaks))
             if bits >= LIMIT_BITS:
-                return whole / levels, float(bits)
+                return whole / levels + 0.0, float(bits)
     return None

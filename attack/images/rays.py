@@ -52,14 +52,17 @@ class RayHunter:
         self._program = ConeProgram(space.basis, slack=float(np.clip(3 * noise, 1e-5, 0.02)))
         self._found: list[Array64] = []
 
-    def remember(self, ray: Ray) -> None:
-        """Makes later draws look away from this ray."""
-        self._found.append(ray.vector)
+    def remember(self, vector: Array64) -> None:
+        """Makes later draws look away from this ray (over the live columns, largest entry 1)."""
+        self._found.append(vector)
 
     def draw(self) -> Ray | None:
         """One anchored start with its reweightings; `None` for a miss or a ray known already."""
+        if self._rank == 1:
+            only = self._basis[0] / self._basis[0][np.argmax(np.abs(self._basis[0]))]
+            return None if self._known(only) else Ray(vector=only, zeros=int((np.abs(only) < self._zero).sum()))
         self._anchor()
-        cost = self._rng.exponential(size=self._columns) + 0.05
+        cost: Array64 = self._rng.exponential(size=(self._columns,)) + 0.05
         last = None
         for _ in range(1 + REWEIGHTINGS):
             vector = self._program.minimise(cost)
@@ -76,7 +79,7 @@ class RayHunter:
         return None
 
     def _anchor(self) -> None:
-        """Pins a rarely covered entry to 1 and, every other time, one where the found rays through it are bright to 0."""
+        """Pins a rarely covered entry to 1 and, every other time, a bright one of the found rays through it to 0."""
         self._program.release()
         cover = np.sum(self._found, axis=0) if self._found else np.zeros(self._columns)
         weight = 1 / (0.05 + np.clip(cover, 0, None))

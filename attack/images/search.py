@@ -96,13 +96,17 @@ class ImageSearch:
     ) -> None:
         """Adds images to `batch` until it is complete, time is up, or too many starts in a row give nothing new."""
         hunter = RayHunter(space, rng)
+        for image, label in zip(batch.images, batch.labels, strict=True):
+            if label is None:
+                column = np.append(image * self._gain, 1.0) if self._scaled else image
+                hunter.remember(column[space.live] / column.max())
         hits, misses = 0, 0
         while time.monotonic() < deadline and not batch.complete:
             ray = hunter.draw()
-            image = None if ray is None else self._snap(space, ray.vector)
-            if ray is not None and image is not None and not batch.holds(image[0]):
-                hunter.remember(ray)
-                batch.add(*image)
+            snapped = None if ray is None else self._snap(space, ray.vector)
+            if ray is not None and snapped is not None and not batch.holds(snapped[0]):
+                hunter.remember(ray.vector)
+                batch.add(*snapped)
                 hits, misses = hits + 1, 0
                 continue
             misses += 1

@@ -1,0 +1,97 @@
+"""Images out of batches: medians over seeds with bootstrap intervals, one line a cell.
+
+python -m tests.benchmarks.images [CELL ...] [--seeds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attack.method import Finding
+from attack.methods.image_lp import ImageLp
+from contract.datasets import load
+from contract.metrics import psnr_matrix
+from tests.science.image_updates import observe, task_of
+
+Row = dict[str, float]
+
+
+def draw(dataset: str, count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Distinct samples."""
+    data = load(dataset)
+    chosen = np.random.default_rng(1000 + seed).choice(len(data.x), count, replace=False)
+    return data.x[chosen], data.y[chosen]
+
+
+def scored(finding: Finding, x: NDArray[np.float32], wall_s: float, process_s: float) -> Row:
+    """Share of bitwise equal images, the median of each sample's best PSNR, and certificates that lie."""
+    truth = x.reshape(len(x), -1)
+    found = truth[:0] if finding.images is None else finding.images.reshape(len(finding.images), -1)
+    matrix = psnr_matrix(found, truth) if len(found) else np.zeros((1, len(x)))
+    exact = float((matrix.max(0) >= 150).mean())
+    return {
+        "exact": exact,
+        "median_db": float(np.median(matrix.max(0))),
+        "worst_db": float(matrix.max(0).min()),
+        "false_certificates": float(finding.verdict == "exact" and exact < 1),
+        "wall_s": wall_s,
+        "process_s": process_s,
+    }
+
+
+def image_lp(batch: int, **options: object) -> Callable[[int], Row]:
+    """A cell of the cone attack on MNIST."""
+
+    def cell(seed: int) -> Row:
+        x, y = draw("mnist5k", batch, seed)
+        observation, _ = observe(task_of(seed=seed), x, y, seed=seed, **options)
+        wall, process = time.monotonic(), time.process_time()
+        finding = ImageLp().run(observation, 60.0, np.random.default_rng(seed))
+        return scored(finding, x, time.monotonic() - wall, time.process_time() - process)
+
+    return cell
+
+
+CELLS: dict[str, Callable[[int], Row]] = {
+    "image_lp-16": image_lp(16),
+    "image_lp-32": image_lp(32),
+    "image_lp-64": image_lp(64),
+    "image_lp-8-int8": image_lp(8, codec="int8"),
+    "image_lp-16-int8": image_lp(16, codec="int8"),
+    "image_lp-16-fp16": image_lp(16, codec="fp16"),
+    "image_lp-16-fedavg4": image_lp(16, local_steps=4),
+}
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Bootstrap interval (95 %) of the median."""
+    draws = np.random.default_rng(0).choice(values, (2000, len(values)))
+    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def main() -> None:
+    """Runs the named cells, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cells", nargs="*", metavar="CELL")
+    parser.add_argument("--seeds", type=int, default=10)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in arguments.cells or CELLS:
+        rows = [CELLS[name](seed) for seed in range(arguments.seeds)]
+        print(name, f"n={len(rows)}", end="")
+        for key in rows[0]:
+            values = np.array([row[key] for row in rows])
+            low, high = interval(values)
+            print(f"  {key} {np.median(values):.3g} [{low:.3g}, {high:.3g}]", end="")
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -131,25 +131,27 @@ class Coordinator:
         self._publish_model()
         self._announced = None
         self._announce()
-        for row in self.ledger.rows(
-            "SELECT * FROM updates WHERE status = 'admitted' AND mirrored = 0 ORDER BY round, uid"
-        ):
-            self.intake.send_mirror(row["node"], row["round"], row["uid"], row["object"])
+        if not self._remirror:  # otherwise all that lack an answer follow once the devices are back
+            self._mirror_rows("mirrored = 0")
 
     def mirror_again(self) -> None:
         """Mirrors the updates that nobody has reconstructed yet, after the models that they start from."""
-        open_ = (
-            "FROM updates WHERE status = 'admitted' AND uid NOT IN (SELECT update_uid FROM reconstructions) "
+        count = self._mirror_rows("uid NOT IN (SELECT update_uid FROM reconstructions)", with_models=True)
+        if count:
+            log.info("mirrored %d updates again that were not reconstructed", count)
+
+    def _mirror_rows(self, which: str, *, with_models: bool = False) -> int:
+        """Mirrors the admitted updates that a condition names; how many there are."""
+        rows = self.ledger.rows(
+            f"SELECT uid, node, round, model_version FROM updates WHERE status = 'admitted' AND {which} "  # noqa: S608
             "ORDER BY round, uid"
         )
-        wanted = self.ledger.rows(f"SELECT uid, node, round, model_version {open_}")
-        if not wanted:
-            return
-        log.info("mirroring %d updates again that were not reconstructed", len(wanted))
-        self.model.publish(self.settings.run, self._wire, also=sorted({row["model_version"] for row in wanted}))
-        for row in wanted:
+        if rows and with_models:
+            self.model.publish(self.settings.run, self._wire, also=sorted({row["model_version"] for row in rows}))
+        for row in rows:
             blob = self.ledger.value("SELECT object FROM updates WHERE uid = ?", row["uid"])
             self.intake.send_mirror(row["node"], row["round"], row["uid"], blob)
+        return len(rows)
 
     # --- what admission and the machine see -------------------------------------------------------------------------
 

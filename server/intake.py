@@ -69,6 +69,8 @@ class Intake:
 
     def frame(self, topic: Topic, payload: bytes, at_s: float) -> None:
         """Takes one frame; whatever it holds, nothing is raised but a fault of the ledger."""
+        if topic.kind not in self._objects:
+            return
         try:
             if topic.kind != "recon" and self._known(topic, payload, at_s):
                 return

@@ -144,7 +144,6 @@ def server(config: Config) -> None:
     Example: spikeleak server server.toml
     """
     from server.app import run_server  # noqa: PLC0415
-
     from server.settings import ServerSettings  # noqa: PLC0415
 
     _party(run_server, config, ServerSettings)
@@ -157,7 +156,6 @@ def client(config: Config) -> None:
     Example: spikeleak client device.toml
     """
     from edge_client.app import run_client  # noqa: PLC0415
-
     from edge_client.settings import ClientSettings  # noqa: PLC0415
 
     _party(run_client, config, ClientSettings)

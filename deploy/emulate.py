@@ -13,15 +13,14 @@ import fcntl
 import json
 import os
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from attack.settings import AttackSettings
 
+from attack.settings import AttackSettings
 from contract.configuration import decode_toml
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from deploy import broker
@@ -58,10 +57,9 @@ def run_study(study: Study, out: Path, *, show: Show) -> dict[str, Any]:
     with _folder(study, out) as token:
         (out / "logs").mkdir(exist_ok=True)
         with broker.serve(study.broker, out / "logs") as running:
-            planned = arms(study, out)
-            for arm in planned:
-                if not _finished(arm):
-                    _run_arm(study, arm, running, f"{study.name}-{arm.label}-{token}", show)
+            waiting = [arm for arm in arms(study, out) if not _finished(arm)]
+            runs = [_ArmRun(study, arm, running, f"{study.name}-{arm.label}-{token}") for arm in waiting]
+            _run_arms(runs, show)
         return write_results(out)
 
 
@@ -71,9 +69,8 @@ def write_results(out: Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: The folder holds no run.
     """
-    from server.summary import summarise  # noqa: PLC0415
-
     from server.report import write_report  # noqa: PLC0415 - matplotlib takes half a second
+    from server.summary import summarise  # noqa: PLC0415
 
     if not (out / "ledger.sqlite").exists():
         raise ConfigurationError(f"{out}: holds no ledger.sqlite, so no run; name the --out folder of one")
@@ -205,37 +202,61 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
     )
 
 
-def _run_arm(study: Study, arm: Arm, running: broker.Broker, run: str, show: Show) -> None:
-    server, devices, attacker = _parties(study, arm, running, run)
-    everyone = [server, attacker, *devices]
+class _ArmRun:
+    """One arm while its parties live."""
+
+    def __init__(self, study: Study, arm: Arm, running: broker.Broker, run: str) -> None:
+        self.arm = arm
+        self._server, self._devices, self._attacker = _parties(study, arm, running, run)
+        self._leave_until_s: float | None = None
+
+    @property
+    def parties(self) -> list[Party]:
+        return [self._server, self._attacker, *self._devices]
+
+    def tick(self) -> bool:
+        """Looks after all parties once; whether they have all left.
+
+        Devices and attacker leave by themselves when they hear that the run is finished; they get some time for it.
+        """
+        for party in self.parties:
+            party.watch()
+        if not self._server.finished:
+            return False
+        self._leave_until_s = self._leave_until_s or time.monotonic() + _FAREWELL_S
+        return all(party.finished for party in self.parties) or time.monotonic() > self._leave_until_s
+
+    def progress(self) -> Progress | None:
+        """How far it is."""
+        return read_progress(self.arm.directory)
+
+    def require_finished(self) -> None:
+        """Checks the ledger's own word.
+
+        Raises:
+            EnvironmentFaultError: The server left without finishing the run.
+        """
+        if not _finished(self.arm):
+            raise EnvironmentFaultError(f"the server left before the run was finished (log: {self._server.log_path})")
+
+
+def _run_arms(runs: list[_ArmRun], show: Show) -> None:
+    """Runs all arms side by side: training is short and attacks are long, so that they share the cores well."""
+    everyone = [party for run in runs for party in run.parties]
     try:
         for party in everyone:
             party.start()
-        next_look_s = 0.0
-        while not server.finished:
-            for party in everyone:
-                party.watch()
-            if time.monotonic() >= next_look_s:
+        alive, next_look_s = list(runs), 0.0
+        while alive:
+            alive = [run for run in alive if not run.tick()]
+            if time.monotonic() >= next_look_s or not alive:
                 next_look_s = time.monotonic() + _PROGRESS_EVERY_S
-                progress = read_progress(arm.directory)
-                if progress is not None:
-                    show(arm.label, progress)
+                for run in runs:
+                    progress = run.progress()
+                    if progress is not None:
+                        show(run.arm.label, progress)
             time.sleep(TICK_S)
-        _let_leave([attacker, *devices])
-        final = read_progress(arm.directory)
-        if final is None or final.status != "finished":
-            raise EnvironmentFaultError(f"the server ended before the run was finished (log: {server.log_path})")
-        show(arm.label, final)
+        for run in runs:
+            run.require_finished()
     finally:
-        if sys.exc_info()[0] is KeyboardInterrupt:
-            print("\nstopping …", file=sys.stderr)
         end(everyone)
-
-
-def _let_leave(parties: list[Party]) -> None:
-    """Devices and attacker leave by themselves when they hear that the run is finished."""
-    deadline = time.monotonic() + _FAREWELL_S
-    while time.monotonic() < deadline and not all(party.finished for party in parties):
-        for party in parties:
-            party.watch()
-        time.sleep(TICK_S)

@@ -39,7 +39,7 @@ class Ledger:
             self.connection = _connect(str(path))
             self.connection.execute("PRAGMA journal_mode=WAL")
             self.connection.execute("PRAGMA synchronous=FULL")
-            self.connection.executescript(SCHEMA)
+            self.connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}COMMIT;")
             with self.transaction():
                 self._insert_meta("schema", str(SCHEMA_VERSION))
         except (OSError, sqlite3.Error) as error:

@@ -336,10 +336,12 @@ class Device:
         truth = scoring.Truth(x=workshop.shard.x, y=workshop.shard.y, samples=receipt.samples)
         rng = training.update_stream(workshop.task, "control", workshop.node, receipt.round, receipt.uid)
         scores = scoring.score(recon, views, truth, rng)
-        items = [objects.score_item(receipt, workshop.node, scores)]
+        items = []
         indices = scoring.named_samples(scores, len(receipt.samples))
         if self.settings.publish_truth and indices:
             items.append(objects.truth_item(receipt, workshop.node, workshop.shard, indices))
+        # The score comes last: while it is missing the server mirrors again, so that a crash in between heals.
+        items.append(objects.score_item(receipt, workshop.node, scores))
         self.handle(events.Made(items=tuple(items)))
         self.spool.receipts.delete(receipt.uid)
 

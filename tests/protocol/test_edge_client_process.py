@@ -37,7 +37,7 @@ from contract.task import EncodingSpec, ModelSpec, RoundPlan, TaskSpec, task_has
 
 RUN, NODE = "trial", "device-0"
 TASK = TaskSpec(dataset="digits", encoding=EncodingSpec(steps=2), model=ModelSpec(hidden=(4,)))
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Ear:

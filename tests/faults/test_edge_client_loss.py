@@ -1,0 +1,130 @@
+"""A device over a network that loses and repeats, with restarts in between: nothing is lost, nothing is made twice."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from contract import topics
+from contract.messages import EnergyReport, Score, Truth, Update
+from edge_client import events
+from edge_client.account import Account
+from edge_client.device import Device
+from edge_client.energy import PhaseMeter
+from edge_client.engine import StepResult
+from edge_client.objects import derived_uid
+from edge_client.spool import Spool
+from edge_client.training import Shard
+from hardware.energy_model import EnergyModel
+from hardware.meter import open_meter
+from tests.unit.edge_client_world import INFO, NODE, RUN, MemoryLink, MemoryServer, settings
+
+SHARD = Shard(
+    x=np.random.default_rng(0).random((9, *INFO.shape), dtype=np.float32), y=np.arange(9) % 10, classes=INFO.classes
+)
+MODEL = EnergyModel.load("horowitz-45nm")
+
+
+class Zero:
+    """An engine without arithmetic."""
+
+    name = "zero"
+
+    def gradients(self, params, _frames, _labels) -> StepResult:
+        gradients = {name: np.zeros_like(value) for name, value in params.items()}
+        return StepResult(loss=1.0, gradients=gradients, input_nonzeros=1, spikes=(0,))
+
+
+class LossyLink(MemoryLink):
+    """Loses some messages in either direction, and repeats some."""
+
+    def __init__(self, *args, chance: random.Random, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.chance = chance
+
+    def publish(self, topic: str, payload: bytes, **_retain: bool) -> bool:
+        kind = topics.parse(topic).kind
+        times = 1 if kind == "node" else self.chance.choice([0, 1, 1, 1, 2])
+        for _ in range(times):
+            self.server.hear(topic, payload)
+        return True
+
+    def deliver(self, topic: str, payload: bytes) -> None:
+        lossy = topics.parse(topic).kind in {"ack", "model"} or "recon" in topic
+        for _ in range(self.chance.choice([0, 1, 1, 2]) if lossy and "/recon/" not in topic else 1):
+            super().deliver(topic, payload)
+
+
+class Life:
+    """One start of the device: its memory on disk outlives it."""
+
+    def __init__(self, tmp_path, server: MemoryServer, clock, chance: random.Random, life: int) -> None:
+        self.inbox: list = []
+        self.spool = Spool(tmp_path / "device", RUN, NODE)
+        self.link = LossyLink(
+            server,
+            None,
+            NODE,
+            will=None,
+            on_message=lambda topic, payload: self.inbox.append((topic, payload)),
+            on_up=lambda: self.inbox.append(events.Up()),
+            chance=chance,
+        )
+        self.device = Device(
+            settings(tmp_path),
+            self.spool,
+            self.link,
+            prepare=lambda _task: (SHARD, Zero()),
+            account=Account(PhaseMeter(open_meter("none"), clock), clock),
+            model=MODEL,
+            clock=clock,
+            new_uid=lambda text: derived_uid(str(life), text),
+        )
+        self.link.subscribe(*self.device.subscriptions())
+        self.link.start()
+
+    def work(self) -> None:
+        """Reads what came; then one quiet moment."""
+        while self.inbox:
+            message = self.inbox.pop(0)
+            if isinstance(message, tuple):
+                self.device.receive(*message)
+            else:
+                self.device.handle(message)
+        self.device.handle(events.Idle())
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_every_update_arrives_once_with_its_energy_and_score(tmp_path, seed):
+    chance = random.Random(seed)
+    now_s = [0.0]
+    server = MemoryServer(rounds=4, frame_bytes=900)
+    life = Life(tmp_path, server, lambda: now_s[0], chance, 1)
+    lives = 1
+    for tick in range(3000):
+        now_s[0] += 1.0
+        life.work()
+        if tick % 30 == 29 and server.updates:  # a restart lost the reconstruction: the server mirrors again
+            server.reconstruct(server.updates[-1])
+        if life.device.finished:
+            break
+        if chance.random() < 0.2:
+            life.spool.close()
+            lives += 1
+            life = Life(tmp_path, server, lambda: now_s[0], chance, lives)
+        elif chance.random() < 0.2:  # reconnected: what is retained comes again
+            life.inbox += [events.Down(), events.Up()]
+            life.link.subscribe(*life.link.filters)
+    assert life.device.finished
+    assert lives > 1
+    kinds = Counter(type(message) for message, _ in server.objects.values())
+    assert kinds == {Update: 4, EnergyReport: 4, Score: 4, Truth: 4}
+    updates = {m.uid: m.round for m, _ in server.objects.values() if isinstance(m, Update)}
+    assert sorted(updates.values()) == [1, 2, 3, 4]
+    assert {m.update_uid for m, _ in server.objects.values() if isinstance(m, Score)} == set(updates)
+    assert (life.spool.journal.published, life.spool.journal.epoch) == (4, lives)
+    assert life.spool.pending() == ()
+    life.spool.close()

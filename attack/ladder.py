@@ -37,7 +37,7 @@ def refusal(method: Method, observation: Observation) -> str | None:
 
 
 def checked(finding: Finding, shape: tuple[int, ...]) -> Finding:
-    """The finding with images clipped to [0, 1] and cut to `MAX_IMAGES`; `failed` when images or objective are unusable."""
+    """The finding, images clipped to [0, 1] and cut to `MAX_IMAGES`; `failed` when images or objective are unusable."""
     if finding.objective is not None and not np.isfinite(finding.objective):
         return Finding(verdict="failed", reason=f"the objective is {finding.objective}: {finding.reason}")
     if finding.images is None:

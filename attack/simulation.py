@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+import msgspec
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attack.threat import Observation
+from attack.threat import Array32, Observation
 from contract.models.network import Network
+from contract.models.quantization import fake_quantize
 from contract.task import TaskSpec
 
 
 @lru_cache(maxsize=8)
 def _network(task: TaskSpec, shape: tuple[int, ...], classes: int, dtype: torch.dtype) -> Network:
-    return Network(task, shape, classes, dtype=dtype)
+    """The task's network without weight quantisation: the attacker quantises the weights once, not per evaluation."""
+    plain = msgspec.structs.replace(task, model=msgspec.structs.replace(task.model, weight_bits=None))
+    return Network(plain, shape, classes, dtype=dtype)
+
+
+def _quantized(name: str, value: Array32, bits: int | None) -> Tensor:
+    """A weight on its integer grid in float32, as the device computes it; the straight-through gradient is the same."""
+    tensor = torch.tensor(value)
+    return fake_quantize(tensor, bits) if name.endswith(".weight") else tensor
 
 
 class Simulator:
@@ -36,7 +46,9 @@ class Simulator:
         """Frames of one input: 1 when one frame stands for all steps or the network has no time, otherwise T."""
         self.network = _network(observation.task, observation.shape, observation.classes, dtype)
         self.parameters = {
-            name: torch.tensor(observation.parameters[name], dtype=dtype, requires_grad=True)
+            name: _quantized(name, observation.parameters[name], observation.model.weight_bits)
+            .to(dtype)
+            .requires_grad_()
             for name in self.network.names
         }
         steps = observation.plan.local_steps

@@ -5,11 +5,25 @@ from __future__ import annotations
 from attack.method import Method
 from attack.methods.cosine import CosineMatching
 from attack.methods.dlg import DeepLeakage
+from attack.methods.dlg_faint import FaintDeepLeakage
+from attack.methods.frame_lp import FrameLP
 from attack.methods.image_lp import ImageLp
 from attack.methods.label import LabelRecovery
 from attack.methods.rank1 import RankOne
 from attack.methods.ratio import Ratio
+from attack.methods.row_space_enumeration import RowSpaceEnumeration
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (LabelRecovery(), Ratio(), RankOne(), ImageLp(), DeepLeakage(), CosineMatching())
+    method.name: method
+    for method in (
+        LabelRecovery(),
+        Ratio(),
+        RankOne(),
+        RowSpaceEnumeration(),
+        ImageLp(),
+        FrameLP(),
+        DeepLeakage(),
+        FaintDeepLeakage(),
+        CosineMatching(),
+    )
 }

@@ -29,6 +29,7 @@ class Descent:
 
     def __init__(self, loss: Callable[[Tensor], Tensor], *, deadline: float, enough: float) -> None:
         self._loss = loss
+        self._begin = time.perf_counter()
         self.deadline = deadline
         self.enough = enough
         self.best: Tensor | None = None
@@ -39,6 +40,12 @@ class Descent:
     def done(self) -> bool:
         """Whether the loss is as small as it needs to be."""
         return self.best_loss <= self.enough
+
+    @property
+    def time_spent(self) -> float:
+        """Fraction of the time from the beginning to the deadline that has passed."""
+        whole = self.deadline - self._begin
+        return (time.perf_counter() - self._begin) / whole if whole > 0 else 1.0
 
     def evaluate(self, x: Tensor) -> Tensor:
         """The loss at `x`, with its gradient in `x.grad`.

@@ -18,6 +18,7 @@ from contract.models.layout import initial_parameters
 from contract.task import task_hash
 from server.coordinator import Coordinator
 from server.evaluation import Evaluator, evaluate_pending
+from server.herald import Status
 from server.ledger import FILE_NAME, Ledger
 from server.model import GlobalModel
 from server.settings import AdmissionSettings, ScheduleEntry, ServerSettings
@@ -89,6 +90,7 @@ class _Process:
         self._start_s = self._noted_s = time.monotonic()
         self._epoch = ledger.start_session()
         self._bytes_in = 0
+        self._ending = False
         self._mailbox: queue.SimpleQueue[tuple[str, bytes] | None] = queue.SimpleQueue()
         self._topic = topics.server_state(settings.run)
         will = messages.encode(ServerState(run=settings.run, status="offline", epoch=self._epoch))
@@ -98,7 +100,7 @@ class _Process:
             will=(self._topic, will),
             on_message=lambda topic, payload: self._mailbox.put((topic, payload)),
             on_up=lambda: self._mailbox.put(None),
-            on_down=lambda reason: log.warning("connection to the broker lost: %s", reason),
+            on_down=self._lost,
         )
         self._coordinator = Coordinator(settings, ledger, model, self._link, epoch=self._epoch, at_s=self._start_s)
         self._evaluator: Evaluator | None = None
@@ -118,7 +120,8 @@ class _Process:
             if ended == "finished":
                 self._finish()
         finally:
-            state = self._coordinator.server_state("finished" if ended == "finished" else "offline")
+            state = self._farewell("finished" if ended == "finished" else "offline")
+            self._ending = True
             self._link.stop(farewell=(self._topic, messages.encode(state)))
         self._note(ended)
         return {"finished": 0, "stopped": INTERRUPTED}.get(ended, 1)
@@ -165,14 +168,20 @@ class _Process:
         save_file(self._model.parameters, self._settings.directory / "model.safetensors")
         with self._ledger.transaction():
             self._ledger.set_meta("outcome", "finished")
-        state = self._coordinator.server_state("finished")
-        self._link.publish(self._topic, messages.encode(state), retain=True)
+        self._link.publish(self._topic, messages.encode(self._farewell("finished")), retain=True)
         log.info("finished")
         end_s = time.monotonic() + _LINGER_AT_MOST_S
         quiet_s = time.monotonic() + _LINGER_S
         while time.monotonic() < min(end_s, quiet_s):
             if self._empty_mailbox(_TICK_S):
                 quiet_s = time.monotonic() + _LINGER_S
+
+    def _lost(self, reason: str) -> None:
+        if not self._ending:
+            log.warning("connection to the broker lost: %s", reason)
+
+    def _farewell(self, status: Status) -> ServerState:
+        return self._coordinator.herald.server_state(self._coordinator.state, status)
 
     def _note(self, ended: str) -> None:
         """Keeps this life's row true."""

@@ -8,17 +8,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from contract import messages, topics
 from contract.errors import WireError
-from contract.messages import NodeState, ServerState, TaskManifest
+from contract.messages import NodeState
 from contract.task import RoundPlan, task_hash
 from server import journal
 from server.admission import Expected
 from server.drain import Drain
+from server.herald import Herald
 from server.intake import Intake
 from server.ledger import Ledger
 from server.model import GlobalModel, Wire
@@ -34,16 +35,12 @@ from server.rounds import (
     Offline,
     Online,
     OpenRound,
-    Phase,
     Tick,
     advance,
 )
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
-
-Status = Literal["waiting", "open", "closed", "finished", "offline"]
-_STATUS: dict[Phase, Status] = {"waiting": "waiting", "open": "open", "finished": "closed", "failed": "offline"}
 
 
 class Coordinator:
@@ -62,7 +59,7 @@ class Coordinator:
         self, settings: ServerSettings, ledger: Ledger, model: GlobalModel, wire: Wire, *, epoch: int, at_s: float
     ) -> None:
         self.settings, self.ledger, self.model = settings, ledger, model
-        self._wire, self._epoch, self._now_s = wire, epoch, at_s
+        self._epoch, self._now_s = epoch, at_s
         self._hash = task_hash(settings.task)
         self._course = course_of(settings)
         self.state = resume(ledger, self._course, epoch=epoch, model_version=model.version, at_s=at_s)
@@ -72,12 +69,12 @@ class Coordinator:
         }
         largest = 2 * sum(value.nbytes for value in model.parameters.values()) + (1 << 20)
         self.intake = Intake(
-            settings, ledger, wire, expected=self._expected, admitted=self._on_admitted, max_object_bytes=largest
+            settings, ledger, wire, expected=self._expected, admitted=self._on_admitted, max_update_bytes=largest
         )
         self.drain: Drain | None = None
         self.failure = ""
         self._opened_s = at_s
-        self._announced: ServerState | None = None
+        self.herald = Herald(settings, self._course, model, wire, epoch=epoch)
         self._remirror = bool(ledger.row("SELECT 1 FROM updates WHERE status = 'admitted' LIMIT 1"))
 
     # --- events -------------------------------------------------------------------------------------------------
@@ -89,8 +86,10 @@ class Coordinator:
             topic = topics.parse(topic_text)
             if topic.kind == "node":
                 self._node_state(topic, payload, at_s)
-            else:
+            elif topic.node in self._births:
                 self.intake.frame(topic, payload, at_s)
+            else:  # its sender keeps the object and sends it again
+                log.info("%s on %s ignored: no birth of that device is known yet", topic.node, topic.kind)
         except WireError as error:
             self.intake.frames_bad += 1
             log.warning("message on %s ignored: %s", topic_text, error)
@@ -126,11 +125,7 @@ class Coordinator:
     def up(self, at_s: float) -> None:
         """The connection stands (again): everything retained is published anew, a broker may have lost it."""
         self._now_s = at_s
-        hello = TaskManifest(run=self.settings.run, task=self.settings.task, task_hash=self._hash)
-        self._wire.publish(topics.task_manifest(self.settings.run), messages.encode(hello), retain=True)
-        self._publish_model()
-        self._announced = None
-        self._announce()
+        self.herald.everything(self.state)
         if not self._remirror:  # otherwise all that lack an answer follow once the devices are back
             self._mirror_rows("mirrored = 0")
 
@@ -147,7 +142,7 @@ class Coordinator:
             "ORDER BY round, uid"
         )
         if rows and with_models:
-            self.model.publish(self.settings.run, self._wire, also=sorted({row["model_version"] for row in rows}))
+            self.herald.models(also=tuple({row["model_version"] for row in rows}))
         for row in rows:
             blob = self.ledger.value("SELECT object FROM updates WHERE uid = ?", row["uid"])
             self.intake.send_mirror(row["node"], row["round"], row["uid"], blob)
@@ -182,7 +177,7 @@ class Coordinator:
         self.state, actions = advance(self._course, self.state, event)
         for action in actions:
             self._perform(action)
-        self._announce()
+        self.herald.announce(self.state)
 
     def _perform(self, action: Action) -> None:
         _HANDLERS[type(action)](self, action)
@@ -237,7 +232,7 @@ class Coordinator:
                 self.ledger.event("warning", text)
                 log.warning("%s (%s)", text, action.reason)
         if version is not None:
-            self._publish_model()
+            self.herald.models()
 
     def _empty(self, action: EmptyRound) -> None:
         text = f"round {action.round}, opening {action.attempt}: no update by the deadline; it is opened again"
@@ -262,37 +257,6 @@ class Coordinator:
         log.info("all %d rounds are closed; waiting for energy reports and scores", self.settings.rounds)
         self.drain = Drain(self.ledger, self.settings.drain_s, self._now_s)
         self._mirror_after_restart()
-
-    # --- retained topics --------------------------------------------------------------------------------------------
-
-    def _publish_model(self) -> None:
-        self.model.publish(self.settings.run, self._wire)
-
-    def server_state(self, status: Status | None = None) -> ServerState:
-        """What `server/state` says now, or with another status (`offline`, `finished`)."""
-        state = self.state
-        open_ = state.phase == "open"
-        found = _STATUS[state.phase]
-        return ServerState(
-            run=self.settings.run,
-            status=status or found,
-            epoch=self._epoch,
-            round=state.round if open_ else state.round - 1,
-            rounds=self.settings.rounds,
-            attempt=state.attempt,
-            plan=self._plan,
-            model_version=self.model.version,
-            model_sha256=self.model.sha256,
-            task_hash=self._hash,
-            selected=state.selected if open_ else (),
-            deadline_s=self._course.entry(state.round).deadline_s if open_ else 0.0,
-        )
-
-    def _announce(self) -> None:
-        now = self.server_state()
-        if now != self._announced:
-            topic = topics.server_state(self.settings.run)
-            self._announced = now if self._wire.publish(topic, messages.encode(now), retain=True) else None
 
 
 _HANDLERS: dict[type[Action], Callable[[Coordinator, Any], None]] = {

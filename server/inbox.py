@@ -5,7 +5,7 @@ A device can fill its own assembler only; what arrives under its topics never to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -43,11 +43,11 @@ class Inbox:
     """Assembles the objects of all devices.
 
     Args:
-        max_object_bytes: Largest object; four of them may be in the making per device and kind.
+        max_bytes: Largest object by kind of topic; four of them may be in the making per device and kind.
     """
 
-    def __init__(self, max_object_bytes: int) -> None:
-        self.max_object_bytes = max_object_bytes
+    def __init__(self, max_bytes: Mapping[str, int]) -> None:
+        self._max_bytes = dict(max_bytes)
         self._assemblers: dict[tuple[str, str], frames.Assembler] = {}
         self._progress: dict[tuple[str, str, str], _Progress] = {}
 
@@ -61,12 +61,13 @@ class Inbox:
         frame = frames.parse(payload)
         if topic.uid and frame.uid != topic.uid:
             raise WireError(f"frame of {frame.uid} under the topic of {topic.uid}")
-        if frame.total > self.max_object_bytes:
-            text = f"object of {frame.total} bytes, at most {self.max_object_bytes} are taken"
+        limit = self._max_bytes[topic.kind]
+        if frame.total > limit:
+            text = f"object of {frame.total} bytes, at most {limit} are taken"
             raise OversizeError(frame.uid, text, frame.total, frame.sha256.hex())
         key = (topic.kind, topic.node)
         if key not in self._assemblers:
-            self._assemblers[key] = frames.Assembler(max_object_bytes=self.max_object_bytes)
+            self._assemblers[key] = frames.Assembler(max_object_bytes=limit)
         whole = self._assemblers[key].add(payload)
         if whole is None:
             known = self._progress.setdefault((*key, frame.uid), _Progress(at_s))

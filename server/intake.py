@@ -22,6 +22,7 @@ from server.settings import ServerSettings
 log = logging.getLogger(__name__)
 
 _ACK_EVERY_S = 0.5
+_MAX_BYTES = {"score": 1 << 20, "truth": 16 << 20, "recon": 16 << 20}
 
 Reported = EnergyReport | Score | Truth
 Admitted = Callable[[str, str, int], None]
@@ -37,7 +38,7 @@ class Intake:
         wire: The connection.
         expected: What an update is held against at the moment of asking.
         admitted: See `Admitted`.
-        max_object_bytes: Largest object taken.
+        max_update_bytes: Largest update taken.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class Intake:
         *,
         expected: Callable[[], Expected],
         admitted: Admitted,
-        max_object_bytes: int,
+        max_update_bytes: int,
     ) -> None:
         self._settings, self._run = settings, settings.run
         self._ledger, self._wire = ledger, wire
         self._expected, self._admitted = expected, admitted
-        self._inbox = Inbox(max_object_bytes)
+        self._inbox = Inbox({"up": max_update_bytes, **_MAX_BYTES})
         self.mirror = Mirror(settings.run, wire.publish)
         self._acked: dict[str, float] = {}
         self.news = 0

@@ -339,6 +339,15 @@ def test_after_a_restart_what_was_not_reconstructed_is_mirrored_again(world):
     assert world.wire.mirrored().keys() == {second}
 
 
+def test_frames_of_a_device_that_was_never_born_are_left_unanswered(world):
+    uid = world.update("z")
+    assert world.wire.verdicts(uid) == []
+    assert world.column("SELECT COUNT(*) FROM updates") == [0]
+    world.node("z")
+    world.update("z")
+    assert world.wire.verdicts(uid) == [("refused", "uninvited")]
+
+
 @hypothesis_settings(max_examples=60, deadline=None)
 @given(
     topic=st.one_of(

@@ -84,8 +84,13 @@ class CausalNewton:
         return None
 
     def free(self, label: int) -> Array64:
-        """Orthonormal directions in which the error at the logits may move `[classes, k]`: it sums to zero."""
+        """Orthonormal directions in which the error at the logits may move `[classes, k]`.
+
+        Cross-entropy's ``p - y`` sums to zero; a spiking readout multiplies it by each neuron's own surrogate.
+        """
         others = np.array([c for c in range(self.simulator.classes) if c != label])
+        if self.simulator.readout == "spike":
+            return np.eye(self.simulator.classes)[:, others]
         directions = np.zeros((self.simulator.classes, len(others) - 1))
         directions[others] = np.linalg.svd(np.ones((1, len(others))))[2][1:].T
         return directions
@@ -94,7 +99,7 @@ class CausalNewton:
         self, guess: Guess, start: Array64, mean: Array64, variance: Array64, free: Array64
     ) -> Array64 | None:
         """Iterates to a fixed point `[active]`; `None` when it runs away."""
-        space, simulator = self.space, self.simulator
+        space = self.space
         vector, error, uncertainty = start, guess.error, 0.15
         precision = 1 / np.sqrt(variance)
         prior = np.vstack(

@@ -18,8 +18,6 @@ from attack.frames.row_space import Binary
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
 
-MEETS = 3e-4
-"""Sine of the smallest angle below which two spaces meet: rounding gives about 1e-6, a wrong frame 1e-2."""
 _MARGIN = 8
 
 
@@ -43,10 +41,12 @@ class ChainTest:
     Attributes:
         simulator: The known network.
         complement: Orthonormal basis of what is orthogonal to the column space `[H1, q]`.
+        meets: Sine of the smallest angle below which two spaces meet.
     """
 
     simulator: Simulator
     complement: Array64
+    meets: float
 
     @property
     def conclusive(self) -> bool:
@@ -106,7 +106,7 @@ def chains(test: ChainTest, pool: Binary, steps: int, *, keep: int = 64) -> list
             membranes = test.simulator.step(prefix.membrane, currents) if t else currents
             sines = test.angles(membranes)
             sines[list(prefix.chosen)] = np.inf
-            hits = np.flatnonzero(sines < MEETS)
+            hits = np.flatnonzero(sines < test.meets)
             grown += [Prefix(chosen=(*prefix.chosen, int(i)), membrane=membranes[i]) for i in hits]
             if not len(hits) and t:
                 stuck.append(prefix)

@@ -33,6 +33,7 @@ class RowSpace:
         complement: Orthonormal basis of what is orthogonal to the column space `[hidden, hidden - r]`.
         group: For each active input its group of equal columns `[active]`.
         representative: One active input of each group `[groups]`.
+        span: Basis against which members are tested, when `basis` spans what is left of it only.
     """
 
     width: int
@@ -43,11 +44,12 @@ class RowSpace:
     complement: Array64
     group: ArrayInt
     representative: ArrayInt
+    span: Array64 | None = None
 
     @property
     def rank(self) -> int:
-        """Numerical rank r."""
-        return self.spectrum.rank
+        """Dimension r of the row space."""
+        return len(self.basis)
 
     @cached_property
     def sizes(self) -> Array64:
@@ -70,7 +72,8 @@ class RowSpace:
         """``||v - P v|| / ||v||`` of vectors over the active inputs `[..., active]`; 1 for the zero vector."""
         wide = np.asarray(vectors, dtype=np.float64)
         norm = np.linalg.norm(wide, axis=-1)
-        apart = np.linalg.norm(wide - (wide @ self.basis.T) @ self.basis, axis=-1)
+        span = self.basis if self.span is None else self.span
+        apart = np.linalg.norm(wide - (wide @ span.T) @ span, axis=-1)
         return np.where(norm > 0, apart / np.maximum(norm, 1e-300), 1.0)
 
     def members(self, vectors: Binary) -> npt.NDArray[np.bool_]:
@@ -156,4 +159,5 @@ def pivot_form(basis: Array64) -> PivotForm:
     rank = basis.shape[0]
     _, _, order = scipy.linalg.qr(basis, pivoting=True, mode="economic")
     pivots, rest = order[:rank].astype(np.intp), order[rank:].astype(np.intp)
-    return PivotForm(pivots=pivots, rest=rest, factor=np.linalg.solve(basis[:, pivots], basis[:, rest]))
+    factor: Array64 = np.linalg.solve(basis[:, pivots], basis[:, rest]).astype(np.float64)
+    return PivotForm(pivots=pivots, rest=rest, factor=factor)

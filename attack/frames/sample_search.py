@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
 from attack.frames.causal_newton import CausalNewton, Guess
-from attack.frames.ordering import MEETS
 from attack.frames.row_space import Binary, RowSpace
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
 
 _RETRIES = 4
 _KNOWN_ERROR = 1e-4
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
-    """A sample's first frames `[t, active]` in order, and the label under which they were found."""
-
-    frames: Binary
-    label: int
 
 
 class SampleSearch:
@@ -33,16 +23,23 @@ class SampleSearch:
         space: Row and column space of the gradient.
         gradient: The gradient itself `[H1, n]`.
         steps: Frames per sample T.
-        spread: Standard deviation expected of the class probabilities.
+        meets: Sine of the angle to the column space below which a frame is confirmed.
     """
 
-    def __init__(
-        self, simulator: Simulator, space: RowSpace, gradient: Array64, *, steps: int, spread: float = 0.03
-    ) -> None:
-        self.simulator, self.space, self.steps, self.spread = simulator, space, steps, spread
+    def __init__(self, simulator: Simulator, space: RowSpace, gradient: Array64, *, steps: int, meets: float) -> None:
+        self.simulator, self.space, self.steps, self.meets = simulator, space, steps, meets
         self._newton = CausalNewton(simulator, space)
         self._above = simulator.next_weight.T
+        spikes = simulator.readout == "spike"
+        self._spreads = (0.05, 0.2) if spikes else (0.03, 0.03, 0.2)
+        self._later = 0.03 if spikes else _KNOWN_ERROR
         self._images = self._class_images(gradient)
+
+    @property
+    def possible(self) -> bool:
+        """Whether the error above the first layer has few unknowns, and the column space equations to spare."""
+        one_hidden = len(self.simulator.weights) == 2 and self.simulator.neuron.reset != "zero"
+        return one_hidden and self.space.complement.shape[1] > self.simulator.classes + 8
 
     def labels(self) -> list[int]:
         """Labels, those that the gradient shows most of first."""
@@ -59,22 +56,22 @@ class SampleSearch:
         expected = np.array([gain * (self._above @ self._error(c)) for c in range(self.simulator.classes)])
         return np.asarray(np.linalg.lstsq(expected.T, gradient[:, self.space.active], rcond=None)[0])
 
-    def attempt(self, label: int, rng: np.random.Generator, end: float) -> Found | None:
-        """Looks for one sample of a label from a random start; its frames as far as they could be read."""
+    def attempt(self, label: int, rng: np.random.Generator, end: float) -> Binary:
+        """Looks for one sample of a label from a random start; its frames in order as far as they could be read `[t, active]`."""
         blurred = np.maximum(self._images[label], 0.0)
         blurred = blurred / (np.quantile(blurred, 0.95) + 1e-12) * np.exp(0.5 * rng.normal(size=len(blurred)))
         prior = np.clip(blurred, 0.03, 0.97)
         frames: list[Binary] = []
         membrane = np.zeros(len(self._above))
-        error, spread = self._error(label), self.spread
+        error, spread = self._error(label), float(self._spreads[rng.integers(len(self._spreads))])
         while len(frames) < self.steps and time.monotonic() < end:
             step = self._next(prior, frames, membrane, error, spread, label, rng)
             if step is None:
                 break
             frame, membrane, error = step
             frames.append(frame)
-            spread = _KNOWN_ERROR
-        return Found(frames=np.array(frames), label=label) if frames else None
+            spread = self._later
+        return np.array(frames, dtype=np.uint8).reshape(-1, len(prior))
 
     def _next(
         self,
@@ -94,7 +91,7 @@ class SampleSearch:
             if frame is not None:
                 after = silent + self.simulator.weights[0][:, self.space.active] @ frame
                 exact, sine = self._confirm(after, error, label)
-                if sine < MEETS:
+                if sine < self.meets:
                     return frame, after, exact
             mean = np.clip(prior * np.exp(0.3 * rng.normal(size=len(prior))), 0.03, 0.97)
         return None

@@ -1,0 +1,94 @@
+r"""Taking samples out of a gradient, with a certificate that they were in it.
+
+In coordinates of column and row space the gradient is an invertible r × r core ``C = Delta X``. Taking away ``D X_b``
+lowers its rank by exactly the number of frames in ``X_b`` if and only if ``X_b C^-1 D = I`` (Wedderburn's rank
+reduction; Cline and Funderlic 1979, "The rank of a difference of matrices and associated generalized inverses"). A
+wrong frame, order or label breaks it, so it certifies all three at once.
+
+The column space of what is left is that of vectors y with ``X_b C^-1 y = 0``: it needs the frames alone, so it is as
+exact as they are, whether or not their adjoints can be simulated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from attack.frames.row_space import Binary, RowSpace
+from attack.frames.spectrum import Array64
+
+IDENTITY = 0.1
+"""Largest entry of ``X_b C^-1 D - I`` that counts as zero: the inverse magnifies rounding, a wrong sample gives > 1."""
+INSIDE = 1e-3
+"""Largest share of the simulated adjoints that may lie outside the column space."""
+
+
+class Deflation:
+    """A gradient from which samples are taken, one after another.
+
+    Args:
+        gradient: `[H1, n]`.
+        space: Its row and column space.
+    """
+
+    def __init__(self, gradient: Array64, space: RowSpace) -> None:
+        self.whole, self.space = space, space
+        self.left = space.rank
+        self._inverse = np.linalg.inv(space.columns.T @ gradient[:, space.active] @ space.basis.T)
+        self._dual = np.zeros((0, space.rank))
+        self._null = np.zeros((space.rank, 0))
+
+    def certifies(self, frames: Binary, adjoints: Array64) -> bool:
+        """Whether the rank falls by exactly the number of distinct non-empty frames.
+
+        Args:
+            frames: A sample's frames `[T, n]`.
+            adjoints: Its simulated adjoints `[H1, T]`, scaled as they are in the gradient.
+        """
+        distinct, summed = _distinct(frames, adjoints)
+        if not len(distinct):
+            return False
+        inside = self.whole.columns.T @ summed
+        outside = np.linalg.norm(self.whole.complement.T @ summed) / np.linalg.norm(summed)
+        product = self._coordinates(distinct) @ self._inverse @ inside
+        return bool(outside < INSIDE and np.abs(product - np.eye(len(distinct))).max() < IDENTITY)
+
+    def take(self, frames: Binary, adjoints: Array64 | None = None) -> None:
+        """Takes a sample's frames out of the column space and, where its adjoints are known, out of the row space."""
+        nothing = np.zeros((len(self.whole.complement), len(frames)))
+        distinct, summed = _distinct(frames, nothing if adjoints is None else adjoints)
+        dual = self._coordinates(distinct) @ self._inverse
+        self._dual = np.vstack([self._dual, dual])
+        self.left = self.whole.rank - len(self._dual)
+        if adjoints is not None:
+            inside = self.whole.columns.T @ summed
+            # Of all corrections of D that make the rank fall exactly, the one within its own span.
+            null = self._inverse @ inside @ np.linalg.inv(dual @ inside)
+            self._null = np.hstack([self._null, null])
+        self.space = self._shrunk()
+
+    def _coordinates(self, frames: Binary) -> Array64:
+        return np.asarray(frames[:, self.whole.active].astype(np.float64) @ self.whole.basis.T)
+
+    def _shrunk(self) -> RowSpace:
+        across = np.linalg.svd(self._dual)[2]
+        taken = len(self._dual)
+        gone = self.whole.columns @ across[:taken].T
+        kept = np.linalg.svd(self._null, full_matrices=True)[0][:, self._null.shape[1] :]
+        return replace(
+            self.whole,
+            basis=kept.T @ self.whole.basis,
+            columns=self.whole.columns @ across[taken:].T,
+            complement=np.hstack([self.whole.complement, gone]),
+            span=self.whole.basis,
+        )
+
+
+def _distinct(frames: Binary, adjoints: Array64) -> tuple[Binary, Array64]:
+    """Non-empty frames without repetition `[D, n]`, and the sum of the adjoints of each `[H1, D]`."""
+    distinct, place = np.unique(frames, axis=0, return_inverse=True)
+    summed = np.zeros((len(adjoints), len(distinct)))
+    np.add.at(summed.T, place.ravel(), adjoints.T)
+    filled = distinct.any(axis=1)
+    return distinct[filled], summed[:, filled]

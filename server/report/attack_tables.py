@@ -45,6 +45,8 @@ class AttackGroup(msgspec.Struct, frozen=True, kw_only=True):
 def attack_groups(data: ReportData) -> tuple[AttackGroup, ...]:
     """The table of trials: audit before training rounds, the spiking network before its twin."""
     groups = []
+    order = attack_names(data.families)
+    imaging = {a: gives_images([row for f in data.families for row in select(f, attack=a)]) for a in order}
     for kind in reversed(KINDS):
         for family in data.families:
             rows = select(family, kind)
@@ -54,8 +56,12 @@ def attack_groups(data: ReportData) -> tuple[AttackGroup, ...]:
                     title=f"{family.title}, {KIND_TITLES[kind]}",
                     updates=len({row.update for row in rows}),
                     rows=tuple(
-                        _attack_row(attack, found, worst=worst is not None and worst.attack == attack)
-                        for attack in attack_names([family])
+                        _attack_row(
+                            found,
+                            images=imaging[attack],
+                            worst=worst is not None and attack in {worst.attack, *worst.ties},
+                        )
+                        for attack in order
                         if (found := [row for row in rows if row.score.attack == attack])
                     ),
                     mean_image=decibel(mean_image_level(rows)),
@@ -64,12 +70,11 @@ def attack_groups(data: ReportData) -> tuple[AttackGroup, ...]:
     return tuple(groups)
 
 
-def _attack_row(attack: str, rows: list[ScoreRow], *, worst: bool) -> AttackRow:
+def _attack_row(rows: list[ScoreRow], *, images: bool, worst: bool) -> AttackRow:
     figures = spread(rows)
-    images = gives_images([row for row in rows if row.score.verdict != "refused"])
     exact = sum(row.score.verdict == "exact" for row in rows)
     return AttackRow(
-        attack=attack,
+        attack=rows[0].score.attack,
         n=str(figures.trials) + (f" (+{figures.refused} refused)" if figures.refused else ""),
         failed=str(figures.failed) if figures.trials else MISSING,
         exact=str(exact) if figures.trials else MISSING,
@@ -90,7 +95,7 @@ def _trial_db(figures: Spread, value: float | None, *, images: bool) -> str:
 
 
 def _interval(figures: Spread, *, images: bool) -> str:
-    if figures.trials < 2 or not images:
+    if figures.trials < 2 or not images or figures.high_db is None:
         return MISSING
     low, high = (decibel(end) if end is not None else "no image" for end in (figures.low_db, figures.high_db))
     return f"{low} to {high}"

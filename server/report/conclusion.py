@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from contract.metrics import PSNR_CAP_DB
 from server.report.controls import OPTIMISATION, Control, mean_image_level
 from server.report.data import KIND_TITLES, KINDS, Family, ReportData, RoundKind, ScoreRow
 from server.report.energy import gaps, modelled_j, totals
@@ -62,8 +63,8 @@ def _cost(data: ReportData) -> str:
     found = {total.provenance for total in totals(readings)}
     if "measured" in found:
         return text + " Measured figures stand beside the modelled ones and are never added to them."
-    reasons = sorted({gap.reason for gap in gaps(readings)})
-    return text + " No joule on this page was measured" + (f" ({reasons[0]})." if len(reasons) == 1 else ".")
+    reasons = sorted({gap.reason for gap in gaps(readings) if not gap.source.startswith("model")})
+    return text + " No joule on this page was measured" + (f": {reasons[0]}." if len(reasons) == 1 else ".")
 
 
 def _per_update(family: Family, joules: float) -> str:
@@ -89,7 +90,10 @@ def _leakage_of(family: Family, kind: RoundKind) -> str:
         return f"From {whose} no attack got an image; n = {len(best)}."
     close = sum(value >= CLOSE_DB for value in best.values())
     spread = f"{close} of {len(best)} scored updates reach {CLOSE_DB:.0f} dB or more"
-    by = f"the worst of all attacks, {worst.attack},"
+    ties = f" ({' and '.join(worst.ties)} as much)" if worst.ties else ""
+    by = f"the worst of all attacks, {worst.attack}{ties},"
+    if worst.psnr_db >= PSNR_CAP_DB:
+        return _sentence(f"{whose} give inputs away: {by} rebuilds one without any error; {spread}")
     if worst.psnr_db >= EXACT_DB:
         return _sentence(
             f"{whose} give inputs away: {by} rebuilds one up to rounding, at {worst.psnr_db:.1f} dB; {spread}"
@@ -118,7 +122,8 @@ def _beside_mean(psnr_db: float, rows: list[ScoreRow]) -> str:
         return "with no mean image to hold it against"
     if psnr_db > mean_db + MARGIN_DB:
         return f"more than the mean image gives ({mean_db:.1f} dB) but not the input itself"
-    return f"no more than the mean image gives ({mean_db:.1f} dB), a limit of these attacks, not of the leak"
+    much = "no more" if psnr_db <= mean_db else "little more"
+    return f"{much} than the mean image gives ({mean_db:.1f} dB), a limit of these attacks, not of the leak"
 
 
 def _contrast(data: ReportData) -> str:

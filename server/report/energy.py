@@ -53,7 +53,8 @@ def gaps(rows: Iterable[EnergyRow]) -> tuple[Gap, ...]:
     for row in rows:
         reading = row.reading
         if reading.energy_j is None:
-            found.setdefault((reading.source, reading.scope, reading.reason), []).append(row)
+            reason = reading.reason.replace(f"phase {row.phase!r}", "this phase")
+            found.setdefault((reading.source, reading.scope, reason), []).append(row)
     return tuple(
         Gap(
             phases=tuple(sorted({row.phase for row in missing}, key=phase_order)),

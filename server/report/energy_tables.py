@@ -10,7 +10,7 @@ from contract.messages import Operations
 from hardware.energy import Provenance
 from server.report.data import KIND_TITLES, KINDS, EnergyRow, Family, OperationsRow, ReportData
 from server.report.energy import FIGURED, Total, phase_order, spent, totals
-from server.report.quantities import MISSING, energy, percent, significant
+from server.report.quantities import MISSING, energy, large, percent
 
 MOST_LINES = 400
 
@@ -143,4 +143,4 @@ def _operations(who: str, rows: Sequence[OperationsRow]) -> OperationsLine:
 
 
 def _mean(counted: Sequence[Operations], name: str) -> str:
-    return significant(sum(getattr(one, name) for one in counted) / len(counted))
+    return large(sum(getattr(one, name) for one in counted) / len(counted))

@@ -8,6 +8,7 @@ from contract.messages import AttackScore
 from server.report.data import Candidate, Picture, ReportData
 from server.report.images import data_uri
 from server.report.quantities import MISSING, decibel
+from server.report.trials import attack_names
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,16 +39,20 @@ class Gallery(msgspec.Struct, frozen=True, kw_only=True):
 
 def galleries(data: ReportData) -> tuple[Gallery, ...]:
     """Truth beside reconstructions, as the ledger gave them."""
-    return tuple(Gallery(title=f.title, rows=tuple(map(_picture_row, f.pictures))) for f in data.families)
+    order = attack_names(data.families)
+    return tuple(Gallery(title=f.title, rows=tuple(_picture_row(p, order) for p in f.pictures)) for f in data.families)
 
 
-def _picture_row(picture: Picture) -> PictureRow:
+def _picture_row(picture: Picture, order: tuple[str, ...]) -> PictureRow:
+    def place(candidate: Candidate) -> int:
+        return order.index(candidate.score.attack) if candidate.score.attack in order else len(order)
+
     label = "" if picture.label is None else f"label {picture.label}"
     return PictureRow(
         title=picture.node,
         detail=f"round {picture.round}, update {picture.update[:8]}",
         truth=Panel(title="truth", uri=data_uri(picture.truth), figure=label, verdict=""),
-        candidates=tuple(map(_panel, picture.candidates)),
+        candidates=tuple(map(_panel, sorted(picture.candidates, key=place))),
     )
 
 

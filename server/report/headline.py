@@ -56,7 +56,8 @@ def _leak(family: Family, kind: RoundKind) -> Line:
         note = "no attack gave an image" if rows else "nothing was attacked and scored"
         return Line(who=family.title, value=MISSING, badge="unavailable", note=note)
     updates = len({row.update for row in rows})
-    note = f"by {worst.attack}, round {worst.round}, {worst.node}; n = {updates} updates"
+    ties = f" ({', '.join(worst.ties)} as high)" if worst.ties else ""
+    note = f"by {worst.attack}{ties}, round {worst.round}, {worst.node}; n = {updates} updates"
     return Line(who=family.title, value=f"{decibel(worst.psnr_db)} dB", badge="scored", note=note)
 
 

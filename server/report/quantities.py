@@ -6,6 +6,7 @@ import math
 
 MISSING = "—"
 _SI = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
+_LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 _NARROW_SPACE = "\u202f"
 
@@ -45,6 +46,14 @@ def significant(value: float, digits: int = 3) -> str:
     if -4 <= exponent < 6:
         return f"{value:,.{max(0, digits - 1 - exponent)}f}".replace(",", _NARROW_SPACE)
     return f"{value:.{digits - 1}e}"
+
+
+def large(value: float) -> str:
+    """A count with three significant digits and k, M, G or T for thousands."""
+    for factor, letter in _LARGE:
+        if abs(value) >= factor:
+            return f"{significant(value / factor)}{_NARROW_SPACE}{letter}"
+    return f"{value:.0f}" if value == round(value) else significant(value)
 
 
 def data_size(value: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -12,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from server.report.data import KIND_TITLES, KINDS, Family, RoundKind
 from server.report.svg import INK, MUTED, SERIES, chart, short
-from server.report.trials import attack_names, finite, gives_images, median, select
+from server.report.trials import attack_names, finite, median, select
 
 MARKERS = "osD^vPX*"
 
@@ -52,6 +53,7 @@ def leakage_chart(families: Sequence[Family]) -> Markup | None:
     if not attacks:
         return None
     kinds = [kind for kind in reversed(KINDS) if any(select(family, kind) for family in families)]
+    last = max(row.round for family in families for row in family.scores)
 
     def draw(figure: Figure, narrow: bool) -> None:  # noqa: FBT001 - the form that svg.Draw has
         columns = 1 if narrow else len(families)
@@ -62,7 +64,8 @@ def leakage_chart(families: Sequence[Family]) -> Markup | None:
                 _trace(ax, family, kind, attacks)
             top = max(ax.get_ylim()[1] for ax in row)
             for ax in row:
-                ax.set_ylim(0, top)
+                ax.set_ylim(0, 1.04 * top)
+                ax.set_xlim(0.5, last + 0.5)
         handles: dict[str, Artist] = {}
         for ax in axes.flat:
             drawn, names = ax.get_legend_handles_labels()
@@ -78,20 +81,18 @@ def _trace(ax: Axes, family: Family, kind: RoundKind, attacks: Sequence[str]) ->
     worst: dict[int, float] = {}
     for index, attack in enumerate(attacks):
         peaks = _peaks(family, kind, attack)
+        figures = [math.nan if peak is None else peak for peak in peaks.values()]
+        failed = [round_ for round_, peak in peaks.items() if peak is None]
         color, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
-        ax.plot(list(peaks), list(peaks.values()), label=short(attack), color=color, marker=marker, zorder=3)
-        worst |= {round_: max(worst.get(round_, 0.0), peak) for round_, peak in peaks.items()}
-    rounds = sorted(worst)
-    ax.plot(
-        rounds,
-        [worst[r] for r in rounds],
-        color=INK,
-        linewidth=11,
-        alpha=0.18,
-        solid_capstyle="round",
-        label="worst case",
-        zorder=2,
+        ax.plot(list(peaks), figures, label=short(attack), color=color, marker=marker, zorder=3)
+        if failed:
+            ax.plot(failed, [0.0] * len(failed), color=color, marker="x", linestyle="none", clip_on=False, zorder=4)
+        worst |= {round_: max(worst.get(round_, 0.0), peak) for round_, peak in peaks.items() if peak is not None}
+    rounds = sorted({row.round for row in select(family, kind)})
+    (band,) = ax.plot(
+        rounds, [worst.get(r, math.nan) for r in rounds], color=INK, label="worst case", linewidth=11, zorder=2
     )
+    band.set(alpha=0.18, solid_capstyle="round")
     for name, level, dashes in _levels(family, kind):
         ax.axhline(level, color=MUTED, linestyle=dashes, linewidth=1.5, label=name, zorder=1)
     ax.set_title(f"{family.title} · {KIND_TITLES[kind]}")
@@ -100,15 +101,17 @@ def _trace(ax: Axes, family: Family, kind: RoundKind, attacks: Sequence[str]) ->
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _peaks(family: Family, kind: RoundKind, attack: str) -> dict[int, float]:
-    """Highest PSNR of one attack in each round."""
-    rows = select(family, kind, attack)
-    found: dict[int, float] = {}
-    if gives_images(rows):
-        for row in rows:
-            if row.score.psnr_db is not None:
-                found[row.round] = max(found.get(row.round, 0.0), row.score.psnr_db)
-    return dict(sorted(found.items()))
+def _peaks(family: Family, kind: RoundKind, attack: str) -> dict[int, float | None]:
+    """Highest PSNR of one attack in each round in which it ran, `None` where no update gave an image.
+
+    Empty for an attack that never gave an image in this kind of round.
+    """
+    rows = [row for row in select(family, kind, attack) if row.score.verdict != "refused"]
+    found: dict[int, float | None] = {}
+    for row in rows:
+        held, figure = found.get(row.round), row.score.psnr_db
+        found[row.round] = held if figure is None else figure if held is None else max(held, figure)
+    return dict(sorted(found.items())) if any(peak is not None for peak in found.values()) else {}
 
 
 def _levels(family: Family, kind: RoundKind) -> list[tuple[str, float, str]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import sqlite3
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contract.errors import SpikeleakError
+from contract.errors import EnvironmentFaultError, SpikeleakError
 from hardware.energy_model import EnergyModel, profiles
 from server.ledger import FILE_NAME, Ledger
 from server.report.data import ConstantRow, Family, ReportData
@@ -28,13 +29,17 @@ def read_report_data(directory: Path) -> ReportData:
 
     Raises:
         ConfigurationError: There is no ledger.
+        EnvironmentFaultError: The ledger is damaged.
     """
     problems: list[str] = []
     summary = _read_summary(directory / "summary.json", problems)
     text, tables = _read_config(directory / "config.toml", problems)
-    with Ledger.open_read(directory / FILE_NAME) as ledger:
-        snn = read_family(ledger, summary, twin=False)
-        run = ledger.meta("run")
+    try:
+        with Ledger.open_read(directory / FILE_NAME) as ledger:
+            snn = read_family(ledger, summary, twin=False)
+            run = ledger.meta("run")
+    except sqlite3.Error as error:
+        raise EnvironmentFaultError(f"ledger {directory / FILE_NAME}: {error}; the file is damaged") from error
     twin, missing = _read_twin(directory, summary, tables, problems)
     constants, without = _energy_constants((snn,) if twin is None else (snn, twin))
     return ReportData(
@@ -63,7 +68,7 @@ def _read_twin(
         with Ledger.open_read(path) as ledger:
             part = summary.get("twin")
             return read_family(ledger, part if isinstance(part, dict) else {}, twin=True), ""
-    except SpikeleakError as error:
+    except (SpikeleakError, sqlite3.Error) as error:
         problems.append(f"the twin's ledger cannot be read: {error}")
         return None, "its ledger cannot be read"
 
@@ -99,7 +104,9 @@ def _versions(summary: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     recorded = summary.get("versions")
     if isinstance(recorded, dict):
         return tuple((str(name), str(version)) for name, version in recorded.items())
-    found = [("python", platform.python_version()), ("machine", f"{platform.system()} {platform.machine()}")]
+    machine = f"{platform.system()} {platform.machine()}"
+    found = [("read with", "the versions of the program that wrote this page"), ("machine", machine)]
+    found.append(("python", platform.python_version()))
     for name in _LIBRARIES:
         try:
             found.append((name, importlib.metadata.version(name)))
@@ -114,7 +121,7 @@ def _broker(summary: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
     section = tables.get("broker")
     if not isinstance(section, dict):
         return ""
-    return ", ".join(f"{key} {value}" for key, value in section.items() if value not in {"", 0})
+    return "as configured: " + ", ".join(f"{key} {value}" for key, value in section.items() if value not in {"", 0})
 
 
 def _threat(tables: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

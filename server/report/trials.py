@@ -29,7 +29,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
         max_db: Best trial: what counts in a worst case.
         labels_right: Labels found right over all trials; `None` when it names none.
         labels_of: Labels there were to find.
-        seconds: Median wall time.
+        seconds: Median wall time of the trials that took any.
     """
 
     trials: int
@@ -115,7 +115,7 @@ def spread(rows: Sequence[ScoreRow], *, seed: int = 0) -> Spread:
         max_db=finite(max(figures, default=None)),
         labels_right=sum(named) if named else None,
         labels_of=sum(r.samples for r in ran if r.score.labels_right is not None),
-        seconds=median([r.score.seconds for r in ran]),
+        seconds=median([r.score.seconds for r in ran if r.score.seconds > 0]),
     )
 
 
@@ -125,8 +125,14 @@ def finite(value: float | None) -> float | None:
 
 
 def attack_names(families: Iterable[Family]) -> tuple[str, ...]:
-    """All attacks in the order in which they were first scored: the ladder's order."""
-    return tuple(dict.fromkeys(row.score.attack for family in families for row in family.scores))
+    """All attacks, cheapest first: by the median time of the trials that took any."""
+    seconds: dict[str, list[float]] = {}
+    for row in (row for family in families for row in family.scores):
+        taken = seconds.setdefault(row.score.attack, [])
+        if row.score.verdict != "refused" and row.score.seconds > 0:
+            taken.append(row.score.seconds)
+    middles = {name: median(taken) for name, taken in seconds.items()}
+    return tuple(sorted(middles, key=lambda name: (math.inf if (m := middles[name]) is None else m, name)))
 
 
 def select(family: Family, kind: RoundKind | None = None, attack: str | None = None) -> list[ScoreRow]:
@@ -135,25 +141,35 @@ def select(family: Family, kind: RoundKind | None = None, attack: str | None = N
 
 
 class Worst(msgspec.Struct, frozen=True, kw_only=True):
-    """The trial that leaked most."""
+    """The trial that leaked most; the first of several that leaked as much.
+
+    Attributes:
+        ties: Other attacks that reached the same figure, on this or another update.
+    """
 
     psnr_db: float
     attack: str
     node: str
     round: int
     verdict: str
+    ties: tuple[str, ...] = ()
 
 
 def worst_case(rows: Iterable[ScoreRow]) -> Worst | None:
     """The highest PSNR over all attacks and updates; `None` when nothing gave an image."""
-    best: Worst | None = None
-    for row in rows:
-        score = row.score
-        if score.psnr_db is not None and (best is None or score.psnr_db > best.psnr_db):
-            best = Worst(
-                psnr_db=score.psnr_db, attack=score.attack, node=row.node, round=row.round, verdict=score.verdict
-            )
-    return best
+    held = [(row.score.psnr_db, row) for row in rows if row.score.psnr_db is not None]
+    if not held:
+        return None
+    psnr_db, row = max(held, key=lambda pair: pair[0])
+    as_high = {other.score.attack for figure, other in held if figure == psnr_db}
+    return Worst(
+        psnr_db=psnr_db,
+        attack=row.score.attack,
+        node=row.node,
+        round=row.round,
+        verdict=row.score.verdict,
+        ties=tuple(sorted(as_high - {row.score.attack})),
+    )
 
 
 def worst_by_update(rows: Iterable[ScoreRow]) -> dict[str, float]:

@@ -29,6 +29,7 @@ __all__ = ["AttackSettings", "run_attack"]
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
+_CONNECT_S = 10.0
 
 
 def chosen_methods(names: tuple[str, ...] | None) -> Mapping[str, Method]:
@@ -74,7 +75,7 @@ class _Process:
     def run(self) -> None:
         """Until the server has finished and nothing waits, or until stopped."""
         self.link.subscribe(*topics.subscriptions("attack", self.settings.run))
-        self.link.start(timeout_s=10.0)
+        self.link.start(timeout_s=_CONNECT_S)
         try:
             while not self.stop.is_set():
                 self._receive()

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import torch
 
+from attack.labels import recover_labels
 from attack.method import Finding
-from attack.methods.label import recover_labels
 from attack.simulation import Simulator
 from attack.threat import Array32, Knowledge, Observation
 

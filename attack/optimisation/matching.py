@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attack.labels import recover_labels
 from attack.method import Finding
-from attack.methods.label import recover_labels
 from attack.optimisation.descent import Descent, DivergedError, OutOfTimeError
 from attack.optimisation.objectives import Objective, relative_square
 from attack.optimisation.optimisers import Optimiser

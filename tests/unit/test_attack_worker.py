@@ -1,0 +1,233 @@
+"""The queue, the books and the worker: from a mirrored object to an answer on the wire."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import contract.datasets
+from attack.app import chosen_methods
+from attack.desk import Desk
+from attack.methods.dlg import DeepLeakage
+from attack.methods.label import LabelRecovery
+from attack.methods.ratio import Ratio
+from attack.models import ModelStore
+from attack.threat import ThreatModel
+from attack.worker import Job, UpdateQueue
+from contract import topics
+from contract.codecs import decode_tensors
+from contract.datasets import load
+from contract.errors import ConfigurationError
+from contract.messages import Reconstruction, Update, unpack
+from contract.metrics import psnr
+from contract.task import RoundPlan
+from tests.attack_updates import audit_plan, frames_of, manifest, model_blob, state, task_of, update_blob, worker
+
+TASK = task_of(hidden=(16,), steps=4)
+CHEAP = {"label": LabelRecovery(), "ratio": Ratio()}
+TRAIN = RoundPlan(local_steps=2, batch_size=2)
+
+
+def samples(count=1):
+    data = load("digits")
+    return np.array(data.x[:count]), np.array(data.y[:count])
+
+
+def job(seed=0, plan=None) -> Job:
+    plan = plan or audit_plan()
+    blob = update_blob(TASK, *samples(plan.batch_size * plan.local_steps), plan, seed=seed)
+    update, views = unpack(blob, Update)
+    return Job(update=update, views=views)
+
+
+def desk(methods=CHEAP, limit=8, **options) -> Desk:
+    return Desk(worker(methods, **options), UpdateQueue(limit))
+
+
+def mirror(books: Desk, blob: bytes, node="device-1", round_=3) -> None:
+    for index, frame in enumerate(frames_of(blob)):
+        books.take(topics.mirror_chunk("test", round_, node, "0" * 32, index), frame)
+
+
+def ready_desk(**options) -> Desk:
+    books = desk(**options)
+    books.take(topics.task_manifest("test"), manifest(TASK))
+    for index, frame in enumerate(frames_of(model_blob(TASK))):
+        books.take(topics.model_chunk("test", 1, index), frame)
+    return books
+
+
+# --- back-pressure ----------------------------------------------------------------------------------------------
+
+
+def test_full_queue_gives_up_the_oldest_training_update_first():
+    queue = UpdateQueue(3)
+    jobs = [job(0), job(1, TRAIN), job(2), job(3, TRAIN), job(4)]
+    dropped = [queue.put(each) for each in jobs]
+    assert dropped == [None, None, None, jobs[1], jobs[3]]
+    assert queue.dropped == 2
+    assert [queue.pop() for _ in range(3)] == [jobs[0], jobs[2], jobs[4]]
+
+
+def test_without_training_updates_the_oldest_goes():
+    queue = UpdateQueue(2)
+    jobs = [job(k) for k in range(3)]
+    assert [queue.put(each) for each in jobs] == [None, None, jobs[0]]
+
+
+def test_a_waiting_update_is_queued_once():
+    queue = UpdateQueue(2)
+    queue.put(job(0))
+    assert queue.put(job(0)) is None
+    assert len(queue) == 1
+
+
+def test_what_is_given_up_is_answered_as_a_failure_of_each_attack():
+    books = ready_desk(limit=1)
+    for seed in (0, 1):
+        mirror(books, update_blob(TASK, *samples(), audit_plan(), seed=seed))
+    given_up, attacked = books.next_answer().message, books.next_answer().message
+    assert [(r.attack, r.verdict) for r in given_up.results] == [("label", "failed"), ("ratio", "failed")]
+    assert "given up" in given_up.results[0].reason
+    assert attacked.results[1].verdict == "exact"
+
+
+# --- from the wire to the wire ----------------------------------------------------------------------------------
+
+
+def test_mirrored_update_is_reconstructed():
+    books = ready_desk()
+    assert books.idle
+    mirror(books, update_blob(TASK, *samples(), audit_plan()))
+    assert not books.idle
+    found = books.next_answer()
+    message, views = unpack(found.blob, Reconstruction)
+    assert message == found.message
+    images = decode_tensors(message.tensors, views)["ratio"]
+    assert psnr(images[0], samples()[0][0]) > 100
+    by_name = {result.attack: result for result in message.results}
+    assert by_name["label"].labels == (int(samples()[1][0]),)
+    assert by_name["ratio"].verdict == "exact"
+    assert message.tensors[by_name["ratio"].images].name == "ratio"
+    assert (message.node, message.round) == ("device-1", 3)
+    assert books.next_answer() is None
+
+
+def test_same_update_gives_the_same_answer_whatever_the_truth_is_worth(monkeypatch):
+    blob = update_blob(TASK, *samples(), audit_plan())
+    first = ready_desk()
+    mirror(first, blob)
+    tensors = unpack(first.next_answer().blob, Reconstruction)[1]
+
+    def poisoned(*_args):
+        raise AssertionError("the attacker opened a data set")
+
+    monkeypatch.setattr(contract.datasets, "load", poisoned)
+    again = ready_desk()
+    mirror(again, blob)
+    assert unpack(again.next_answer().blob, Reconstruction)[1] == tensors
+
+
+def test_mirrored_again_after_its_answer_it_is_answered_from_memory():
+    books = ready_desk()
+    blob = update_blob(TASK, *samples(), audit_plan())
+    mirror(books, blob)
+    first = books.next_answer()
+    mirror(books, blob)
+    assert books.next_answer() is first
+
+
+def test_update_of_an_unknown_model_fails_with_that_reason():
+    books = ready_desk()
+    mirror(books, update_blob(TASK, *samples(), audit_plan(), version=7))
+    results = books.next_answer().message.results
+    assert {r.verdict for r in results} == {"failed"}
+    assert "model version 7 is not at hand" in results[0].reason
+
+
+def test_attacker_that_needs_no_weights_attacks_without_the_model():
+    books = desk(threat=ThreatModel(weights=False))
+    books.take(topics.task_manifest("test"), manifest(TASK))
+    mirror(books, update_blob(TASK, *samples(), audit_plan(), version=7))
+    ratio = books.next_answer().message.results[1]
+    assert ratio.verdict == "recovered"
+    assert "rank-one" in ratio.reason
+
+
+def test_fellow_client_sees_no_single_update():
+    books = desk(threat=ThreatModel(vantage="client"))
+    books.take(topics.task_manifest("test"), manifest(TASK))
+    mirror(books, update_blob(TASK, *samples(), audit_plan()))
+    assert {r.verdict for r in books.next_answer().message.results} == {"refused"}
+
+
+def test_update_that_does_not_fit_the_task_fails():
+    other = task_of(hidden=(17,), steps=4)
+    books = ready_desk()
+    mirror(books, update_blob(other, *samples(), audit_plan()))
+    results = books.next_answer().message.results
+    assert {r.verdict for r in results} == {"failed"}
+    assert "does not fit" in results[0].reason
+
+
+def test_updates_wait_until_the_task_is_known():
+    books = desk()
+    mirror(books, update_blob(TASK, *samples(), audit_plan()))
+    assert books.idle
+    assert books.next_answer() is None
+    books.take(topics.task_manifest("test"), manifest(TASK))
+    assert books.next_answer() is not None
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        ("spikeleak/v1/test/mirror/1/n/u/0", b"rubbish"),
+        ("spikeleak/v1/test/model/1/0", b"SPLK"),
+        ("spikeleak/v1/test/task/manifest", b"\xc1"),
+        ("spikeleak/v1/test/server/state", b"\x00"),
+        ("spikeleak/v1/test/ack/n", b""),
+        ("elsewhere", b""),
+    ],
+)
+def test_rubbish_is_ignored(topic, payload):
+    books = desk()
+    books.take(topic, payload)
+    assert books.idle
+
+
+def test_finished_follows_the_servers_state():
+    books = desk()
+    for status, expected in (("open", False), ("finished", True), ("waiting", False)):
+        books.take(topics.server_state("test"), state(status))
+        assert books.finished is expected
+
+
+def test_newest_models_are_kept_and_cleared_chunks_ignored():
+    store = ModelStore(kept=2)
+    for version in (1, 2, 3):
+        done = [store.take(frame) for frame in frames_of(model_blob(TASK, version))]
+        assert done[-1] == version
+    assert store.take(b"") is None
+    assert store.get(1) is None
+    assert set(store.get(3)) == {"layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"}
+
+
+def test_optimisation_on_large_updates_is_refused():
+    plan = RoundPlan(local_steps=3, batch_size=3)
+    found = worker({"dlg": DeepLeakage()}).attack(
+        job(0, plan), TASK, {n: np.zeros(s, np.float32) for n, s in shapes().items()}
+    )
+    assert [r.verdict for r in found.message.results] == ["refused"]
+
+
+def shapes():
+    from contract.models.layout import parameter_shapes
+
+    return parameter_shapes(TASK, (1, 8, 8), 10)
+
+
+def test_attacks_are_chosen_by_name_in_ladder_order():
+    assert list(chosen_methods(("cosine", "ratio"))) == ["ratio", "cosine"]
+    with pytest.raises(ConfigurationError, match=r"'ratoi'; did you mean 'ratio'"):
+        chosen_methods(("ratoi",))

@@ -130,7 +130,7 @@ class Coordinator:
             self._mirror_rows("mirrored = 0")
 
     def mirror_again(self) -> None:
-        """Mirrors the updates that nobody has reconstructed yet, after the models that they start from."""
+        """Mirrors the updates that nobody has reconstructed yet, each after the model that it starts from."""
         count = self._mirror_rows("uid NOT IN (SELECT update_uid FROM reconstructions)", with_models=True)
         if count:
             log.info("mirrored %d updates again that were not reconstructed", count)
@@ -141,9 +141,11 @@ class Coordinator:
             f"SELECT uid, node, round, model_version FROM updates WHERE status = 'admitted' AND {which} "  # noqa: S608
             "ORDER BY round, uid"
         )
-        if rows and with_models:
-            self.herald.models(also=tuple({row["model_version"] for row in rows}))
+        version = None
         for row in rows:
+            if with_models and row["model_version"] != version:
+                version = row["model_version"]
+                self.herald.model_again(version)
             blob = self.ledger.value("SELECT object FROM updates WHERE uid = ?", row["uid"])
             self.intake.send_mirror(row["node"], row["round"], row["uid"], blob)
         return len(rows)
@@ -232,7 +234,7 @@ class Coordinator:
                 self.ledger.event("warning", text)
                 log.warning("%s (%s)", text, action.reason)
         if version is not None:
-            self.herald.models()
+            self.herald.new_model()
 
     def _empty(self, action: EmptyRound) -> None:
         text = f"round {action.round}, opening {action.attempt}: no update by the deadline; it is opened again"

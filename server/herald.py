@@ -36,13 +36,17 @@ class Herald:
         """Publishes all retained topics anew: a broker may have lost them."""
         hello = TaskManifest(run=self._settings.run, task=self._settings.task, task_hash=self._hash)
         self._wire.publish(topics.task_manifest(self._settings.run), messages.encode(hello), retain=True)
-        self.models()
+        self._model.publish(self._settings.run, self._wire, anew=True)
         self._said = None
         self.announce(state)
 
-    def models(self, also: tuple[int, ...] = ()) -> None:
-        """Publishes the last models, and older ones that are needed."""
-        self._model.publish(self._settings.run, self._wire, also=also)
+    def new_model(self) -> None:
+        """Publishes the newest model and clears what is too old."""
+        self._model.publish(self._settings.run, self._wire)
+
+    def model_again(self, version: int) -> None:
+        """Publishes one version once more, however old."""
+        self._model.publish_version(self._settings.run, self._wire, version)
 
     def announce(self, state: State) -> None:
         """Publishes `server/state` when it says something new."""

@@ -66,6 +66,7 @@ class GlobalModel:
         self._ledger, self._task_hash = ledger, task_hash
         row = ledger.row("SELECT * FROM models ORDER BY version DESC LIMIT 1")
         self.velocity: dict[str, Array] | None = None
+        self._published: set[int] = set()
         if row is None:
             self.version, self.parameters = 0, initial()
             self._store(round_=0)
@@ -137,33 +138,34 @@ class GlobalModel:
 
     # --- the broker's retained copies -----------------------------------------------------------------------------
 
-    def publish(self, run: str, wire: Wire, *, also: Sequence[int] = ()) -> None:
-        """Publishes the last versions (retained), and older ones that are still needed; clears the others.
+    def publish(self, run: str, wire: Wire, *, anew: bool = False) -> None:
+        """Publishes the last versions (retained) and clears older ones.
 
         Args:
             run: Name of the run.
             wire: The connection.
-            also: Older versions that updates to be mirrored again start from.
+            anew: Whether what was published on this connection is published again too.
         """
+        if anew:
+            self._published.clear()
         first = self.version - PUBLISHED_VERSIONS + 1
         for row in self._ledger.rows("SELECT version, chunks FROM models WHERE version < ? AND chunks > 0", first):
-            if row["version"] not in also:
-                self._clear(run, wire, row["version"], 0, row["chunks"])
-        for version in sorted({*also, *range(max(0, first), self.version + 1)}):
-            self._publish_one(run, wire, version)
+            self._clear(run, wire, row["version"], 0, row["chunks"])
+        for version in range(max(0, first), self.version + 1):
+            if version not in self._published:
+                self.publish_version(run, wire, version)
 
-    def _publish_one(self, run: str, wire: Wire, version: int) -> None:
+    def publish_version(self, run: str, wire: Wire, version: int) -> None:
+        """Publishes one version (retained), if the ledger still has it; cleared with the next round's model if old."""
         row = self._ledger.row("SELECT object, sha256, chunks FROM models WHERE version = ?", version)
         if row is None or row["object"] is None:
             return
-        count = 0
-        for frame in frames.split(row["object"], row["sha256"][:32], frame_bytes=wire.frame_bytes):
-            if not wire.publish(topics.model_chunk(run, version, count), frame, retain=True):
-                return
-            count += 1
-        self._clear(run, wire, version, count, row["chunks"])
-        if count != row["chunks"]:
-            self._ledger.execute("UPDATE models SET chunks = ? WHERE version = ?", count, version)
+        parts = list(frames.split(row["object"], row["sha256"][:32], frame_bytes=wire.frame_bytes))
+        if len(parts) > row["chunks"]:  # noted first: what may be on the broker can then always be cleared
+            self._ledger.execute("UPDATE models SET chunks = ? WHERE version = ?", len(parts), version)
+        if all(wire.publish(topics.model_chunk(run, version, i), part, retain=True) for i, part in enumerate(parts)):
+            self._published.add(version)
+            self._clear(run, wire, version, len(parts), row["chunks"])
 
     def _clear(self, run: str, wire: Wire, version: int, first: int, count: int) -> None:
         """Clears the retained chunks from `first` up to `count`; notes it when all are gone."""
@@ -171,6 +173,7 @@ class GlobalModel:
             wire.publish(topics.model_chunk(run, version, index), b"", retain=True) for index in range(first, count)
         ]
         if first == 0 and all(sent):
+            self._published.discard(version)
             self._ledger.execute("UPDATE models SET chunks = 0 WHERE version = ?", version)
 
 

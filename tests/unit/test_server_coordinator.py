@@ -108,7 +108,11 @@ def test_the_drain_gives_up_without_news_mirrors_again_and_says_what_is_missing(
     world.wire.sent.clear()
     world.wait(6.0)
     assert len(world.wire.mirrored()) == before == 9
-    assert {topics.parse(t).version for t, _, _ in world.wire.sent if topics.parse(t).kind == "model"} == {0, 1, 2}
+    order = [(p.kind, p.version, p.round) for t, _, _ in world.wire.sent if (p := topics.parse(t)).kind != "ack"]
+    expected = []
+    for round_ in (1, 2, 3):
+        expected += [("model", round_ - 1, -1), *[("mirror", -1, round_)] * 3]
+    assert order == expected, "each model comes before the updates that start from it"
     world.wait(13.9)
     assert not world.server.drain.done
     world.wait(0.2)
@@ -314,6 +318,8 @@ def test_old_models_are_cleared_beyond_the_last_three(tmp_path):
     world.node("a")
     for _ in range(5):
         world.update("a")
+    count = [p.version for t, payload, _ in world.wire.sent if (p := topics.parse(t)).kind == "model" and payload]
+    assert count == [0, 1, 2, 3, 4, 5], "each version is published once"
     versions = {p.version for t in world.wire.retained() if (p := topics.parse(t)).kind == "model"}
     assert versions == {3, 4, 5}
     assert parameters_of(assemble_model(world, 5)).keys() == INITIAL.keys()

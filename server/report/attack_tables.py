@@ -102,28 +102,34 @@ def _interval(figures: Spread, *, images: bool) -> str:
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
-    """Why an attack was refused or failed, with how often."""
+    """Why attacks were refused or failed: which, where, and how often."""
 
-    where: str
-    attack: str
     verdict: str
     reason: str
+    attacks: tuple[str, ...]
+    where: tuple[str, ...]
     times: int
 
 
 def attack_reasons(data: ReportData) -> tuple[Reason, ...]:
-    """Refusals and failures, those that differ by a number only counted together; most frequent first."""
-    found: dict[tuple[str, str, str, str], list[str]] = {}
+    """Refusals and failures; reasons that differ by a number only are counted together, the most frequent first."""
+    order = attack_names(data.families)
+    found: dict[tuple[str, str], list[tuple[str, ScoreRow]]] = {}
     for family in data.families:
         for row in family.scores:
             score = row.score
             silent = score.psnr_db is None and score.labels_right is None
             if score.verdict in {"failed", "refused"} or silent:
-                where = f"{family.title}, {KIND_TITLES[row.kind]}"
-                key = (where, score.attack, score.verdict, _NUMBER.sub("#", score.reason))
-                found.setdefault(key, []).append(score.reason or "no reason given")
+                key = (score.verdict, _NUMBER.sub("#", score.reason))
+                found.setdefault(key, []).append((f"{family.title}, {KIND_TITLES[row.kind]}", row))
     reasons = [
-        Reason(where=where, attack=attack, verdict=verdict, reason=texts[0], times=len(texts))
-        for (where, attack, verdict, _), texts in found.items()
+        Reason(
+            verdict=verdict,
+            reason=rows[0][1].score.reason or "no reason given",
+            attacks=tuple(sorted({row.score.attack for _, row in rows}, key=order.index)),
+            where=tuple(dict.fromkeys(where for where, _ in rows)),
+            times=len(rows),
+        )
+        for (verdict, _), rows in found.items()
     ]
     return tuple(sorted(reasons, key=lambda r: -r.times))

@@ -70,7 +70,11 @@ def _panel(candidate: Candidate) -> Panel:
 def _figure(score: AttackScore) -> str:
     if score.psnr_db is not None:
         return f"{decibel(score.psnr_db)} dB"
-    return MISSING if score.labels_right is None else f"labels right: {score.labels_right}"
+    return MISSING if score.labels_right is None else _labels(score.labels_right)
+
+
+def _labels(right: int) -> str:
+    return {0: "no label right", 1: "label right"}.get(right, f"{right} labels right")
 
 
 def _no_image(score: AttackScore) -> str:

@@ -13,6 +13,7 @@ from server.report.data import Family, RoundKind, ScoreRow
 
 RESAMPLES = 2000
 LEVEL = 0.95
+_BLOCK = 1 << 20
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,16 +65,19 @@ def bootstrap_median(
     """
     if values.size == 0:
         raise ValueError("bootstrap over no values: leave the interval out instead")
-    drawn = np.sort(rng.choice(values, size=(resamples, values.size), replace=True), axis=1)
-    middle = values.size // 2
-    medians = drawn[:, middle] if values.size % 2 else _midpoint(drawn[:, middle - 1], drawn[:, middle])
-    medians.sort()
+    block = max(1, _BLOCK // values.size)
+    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
+    medians = np.sort(np.concatenate([_resampled_medians(values, size, rng) for size in sizes]))
     tail = (1.0 - level) / 2.0
     return float(medians[math.floor(tail * (resamples - 1))]), float(medians[math.ceil((1 - tail) * (resamples - 1))])
 
 
-def _midpoint(low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(low / 2.0 + high / 2.0)
+def _resampled_medians(
+    values: npt.NDArray[np.float64], resamples: int, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    drawn = np.sort(rng.choice(values, size=(resamples, values.size), replace=True), axis=1)
+    middle = values.size // 2
+    return np.asarray(drawn[:, middle] if values.size % 2 else drawn[:, middle - 1] / 2.0 + drawn[:, middle] / 2.0)
 
 
 def median(values: Sequence[float]) -> float | None:

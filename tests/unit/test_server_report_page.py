@@ -14,6 +14,7 @@ from contract.messages import AttackScore
 from hardware.energy import EnergyReading
 from server.report import svg
 from server.report.data import Counts, EnergyRow, Family, Refusal, ReportData, ScoreRow
+from server.report.energy_bars import MOST_BARS, energy_panels
 from server.report.glossary import GLOSSARY
 from server.report.headline import tiles
 from server.report.page import render
@@ -173,6 +174,17 @@ def test_page_without_a_part_says_so(change, monkeypatch: pytest.MonkeyPatch) ->
     assert "—" in page.words
     assert "None" not in page.words
     assert "nan" not in page.words.split()
+
+
+def test_page_of_a_large_fleet_stays_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(svg, "_render", drawn_only)
+    data = make_report(nodes=tuple(f"device-{index:03d}" for index in range(60)))
+    text = render(data)
+    words = Page(text).words
+    assert len(text.encode()) < 1_000_000
+    assert "60 devices" in words
+    assert all(len(panel.joules) == MOST_BARS for panel in energy_panels(data.families))
+    assert "80 more are in the ledger" in words
 
 
 def test_missing_figures_are_dashes_with_a_reason_never_zero() -> None:

@@ -63,7 +63,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
         residual = float(np.linalg.norm(layer.weight - np.outer(layer.bias, x)) / norm) if norm else 0.0
         image = np.clip(x / observation.encoding.gain, 0.0, 1.0).astype(np.float32).reshape(1, *observation.shape)
         one = residual < RESIDUAL
-        reason = f"rank-one residual {residual:.1e}" + (
-            "" if one else ": a weighted mean of several inputs, or the codec's error"
-        )
+        reason = f"rank-one residual {residual:.1e}"
+        if not one:
+            reason += ": a weighted mean of several inputs, or the codec's error"
         return Finding(verdict="recovered" if one else "partial", reason=reason, images=image)

@@ -128,3 +128,18 @@ def test_every_update_arrives_once_with_its_energy_and_score(tmp_path, seed):
     assert (life.spool.journal.published, life.spool.journal.epoch) == (4, lives)
     assert life.spool.pending() == ()
     life.spool.close()
+
+
+def test_a_crash_between_storing_and_journaling_is_made_good(tmp_path):
+    server = MemoryServer(rounds=1)
+    first = Life(tmp_path, server, lambda: 0.0, random.Random(0), 1)
+    while not first.spool.pending():
+        first.work()
+        first.link.subscribe(*first.link.filters)
+    made = first.spool.journal.made
+    first.spool.record(published=0, made=None)
+    first.spool.close()
+    second = Life(tmp_path, server, lambda: 0.0, random.Random(0), 2)
+    assert (second.spool.journal.published, second.spool.journal.made) == (1, made)
+    assert made is not None
+    second.spool.close()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from server.report.conclusion import last_accuracy, unscored_updates
-from server.report.data import Family, ReportData, RoundKind
-from server.report.energy import FIGURED, gaps, spent, totals
+from server.report.data import EnergyRow, Family, ReportData, RoundKind
+from server.report.energy import FIGURED, Total, gaps, spent, totals
 from server.report.quantities import MISSING, count, data_size, decibel, energy, percent
 from server.report.trials import select, worst_case
 
@@ -62,20 +62,28 @@ def _leak(family: Family, kind: RoundKind) -> Line:
 
 
 def _joules(family: Family) -> tuple[Line, ...]:
-    found = totals(spent(family.energy))
-    lines = []
+    """One line per provenance (per meter, where measured), those that cover the most updates first."""
+    rows = spent(family.energy)
+    lines: list[tuple[int, Line]] = []
     for provenance in FIGURED:
-        mine = [total for total in found if total.provenance == provenance]
-        groups = [mine] if provenance == "modelled" and mine else [[total] for total in mine]
-        for group in groups:
-            note = ", ".join(f"{total.scope} {energy(total.energy_j)}" for total in group)
-            note = note if provenance == "modelled" else f"{group[0].source}, {group[0].scope}"
+        mine = [total for total in totals(rows) if total.provenance == provenance]
+        for group in [mine] if provenance == "modelled" and mine else [[total] for total in mine]:
+            covered = len({(row.node, row.round) for row in rows if _is_of(row, group)})
+            whole = len(family.updates)
+            parts = ", ".join(f"{total.scope} {energy(total.energy_j)}" for total in group)
+            origin = parts if provenance == "modelled" else f"{group[0].source}, {group[0].scope}"
+            note = f"{origin}; {count(covered)} of {count(whole)} updates, idle time apart"
             value = energy(sum(total.energy_j for total in group))
-            lines.append(Line(who=family.title, value=value, badge=provenance, note=note))
+            lines.append((covered, Line(who=family.title, value=value, badge=provenance, note=note)))
     if not lines:
         why = next((gap.reason for gap in gaps(family.energy)), "no device sent an energy report")
-        lines.append(Line(who=family.title, value=MISSING, badge="unavailable", note=why))
-    return tuple(lines)
+        return (Line(who=family.title, value=MISSING, badge="unavailable", note=why),)
+    return tuple(line for _, line in sorted(lines, key=lambda pair: -pair[0]))
+
+
+def _is_of(row: EnergyRow, group: list[Total]) -> bool:
+    reading = row.reading
+    return (reading.provenance, reading.source, reading.scope) in {(t.provenance, t.source, t.scope) for t in group}
 
 
 def _bytes(family: Family) -> Line:

@@ -30,7 +30,7 @@ from server import journal
 from server.ledger import Ledger
 from server.report import svg, write_report
 from server.report.data import ReportData
-from server.report.ledger_rows import first_by_device
+from server.report.ledger_pictures import first_by_device
 from server.report.source import read_report_data
 from tests.unit.test_server_report_page import Page, drawn_only
 from tests.unit.test_server_report_trials import row as score_row

@@ -10,6 +10,7 @@ from server.report.conclusion import conclusion
 from server.report.controls import controls
 from server.report.data import EnergyRow, Family, ReportData
 from server.report.energy import gaps, modelled_j, spent, totals
+from server.report.headline import tiles
 from tests.unit.test_server_report_synthetic import make_report
 
 replace = msgspec.structs.replace
@@ -149,3 +150,16 @@ def test_idle_time_is_no_cost_of_an_update() -> None:
 def test_gaps_that_differ_by_the_phase_only_are_one() -> None:
     (gap,) = gaps([energy_row("load", None), energy_row("idle", None), energy_row("train", 1.0)])
     assert (gap.phases, gap.reason, gap.readings, gap.devices) == (("idle", "load"), "no figure for this phase", 2, 1)
+
+
+def test_a_meter_on_some_devices_does_not_stand_for_all() -> None:
+    data = make_report()
+    reading = EnergyReading(energy_j=9.0, duration_s=1.0, source="rapl", scope="package", provenance="measured")
+    row = replace(data.snn.energy[0], reading=reading)
+    idle = replace(row, phase="idle", reading=replace(reading, energy_j=1000.0))
+    data = replace(data, snn=replace(data.snn, energy=(row, idle, *data.snn.energy)))
+    lines = next(tile for tile in tiles(data) if tile.title.startswith("Energy")).lines
+    assert [line.badge for line in lines if line.who == "SNN"] == ["modelled", "measured"]
+    assert lines[1].value == "9.00\u202fJ"
+    assert "1 of 60 updates" in lines[1].note
+    assert "60 of 60 updates" in lines[0].note

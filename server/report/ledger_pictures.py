@@ -1,4 +1,4 @@
-"""Pictures from the ledger: true samples and what the attacks made of them. Images are read for the chosen updates only."""
+"""Pictures from the ledger: true samples beside what the attacks made of them; only the chosen images are read."""
 
 from __future__ import annotations
 

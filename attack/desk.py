@@ -85,7 +85,7 @@ class Desk:
             self.task = decode(payload, TaskManifest).task
 
     def _model_chunk(self, payload: bytes) -> None:
-        version = self.models.take(payload)
+        version = self.models.take(payload, needed=self.queue.versions())
         if version is not None:
             log.info("model version %d received", version)
 

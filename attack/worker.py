@@ -60,6 +60,10 @@ class UpdateQueue:
         self.dropped += 1
         return self._waiting.pop(victim)
 
+    def versions(self) -> set[int]:
+        """Model versions that the waiting updates started from."""
+        return {job.update.model_version for job in self._waiting.values()}
+
     def pop(self) -> Job:
         """The oldest job.
 

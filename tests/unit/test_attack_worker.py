@@ -213,6 +213,14 @@ def test_newest_models_are_kept_and_cleared_chunks_ignored():
     assert set(store.get(3)) == {"layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"}
 
 
+def test_a_model_that_a_waiting_update_needs_is_kept_however_old():
+    store = ModelStore(kept=2)
+    for version in (5, 6, 7, 1, 8):
+        for frame in frames_of(model_blob(TASK, version)):
+            store.take(frame, needed={1, 5})
+    assert [version for version in range(10) if store.get(version)] == [1, 5, 8]
+
+
 def test_optimisation_on_large_updates_is_refused():
     plan = RoundPlan(local_steps=3, batch_size=3)
     found = worker({"dlg": DeepLeakage()}).attack(

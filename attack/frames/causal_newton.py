@@ -7,8 +7,9 @@ With the frames before step t known, the membrane is ``U_t = u + W x_t`` with a 
 probabilities. One input spike moves a membrane little, so ``g`` is nearly linear and Gauss-Newton from a blurred guess
 converges in two or three steps to a binary frame; equations are weighted by how far from linear they still are.
 
-Several samples of one label share almost the same equations, and their mixtures nearly solve them. Then fractional
-inputs are pinned one by one until the solution is binary (a dive).
+When there are fewer equations than unknowns, or several samples of one label share almost the same equations, the
+solution stays fractional. Then it becomes the next guess, pushed a little towards 0 and 1 and trusted the more the
+closer it is to them, as in reweighted least squares for concave penalties, until it is binary.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from attack.frames.spectrum import Array64
 BINARY = 0.05
 """Largest distance from 0 and 1 at which a solution is rounded."""
 _ROUNDING = 1e-7
-_PINNED = 1e-6
+_SHARPENINGS = 25
+_PUSH = 1.6
+_KEEP = 0.2
+_LEAST_VARIANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,25 +66,19 @@ class CausalNewton:
         self._above = simulator.next_weight.T
         self._step = float(np.sqrt((self._weight**2).mean()))
 
-    def solve(self, guess: Guess, label: int, rng: np.random.Generator, *, dives: int = 12) -> Binary | None:
-        """The frame `[active]` that the guess leads to, or `None` when no binary one does."""
-        mean, variance = guess.mean.copy(), guess.variance.copy()
+    def solve(self, guess: Guess, label: int) -> Binary | None:
+        """The frame `[active]` that the guess leads to, or `None` when it leads to no binary one."""
+        mean, variance, start = guess.mean, guess.variance, guess.mean
         free = self.free(label)
-        start = mean
-        for _ in range(dives + 1):
+        for _ in range(_SHARPENINGS):
             vector = self._converge(guess, start, mean, variance, free)
             if vector is None:
                 return None
-            fraction = np.abs(vector - np.clip(np.round(vector), 0, 1))
-            if fraction.max() < BINARY:
+            if np.abs(vector - np.clip(np.round(vector), 0, 1)).max() < BINARY:
                 frame = np.round(vector).astype(np.uint8)
                 return frame if frame.any() and self.space.members(frame[None])[0] else None
-            open_ = np.flatnonzero((fraction > 0.15) & (variance > _PINNED))
-            if not len(open_):
-                return None
-            entry = rng.choice(open_)
-            mean[entry], variance[entry] = float(rng.random() < np.clip(vector[entry], 0.1, 0.9)), _PINNED
             start = np.clip(vector, 0, 1)
+            mean, variance = _sharpen(mean, variance, start)
         return None
 
     def free(self, label: int) -> Array64:
@@ -101,14 +99,7 @@ class CausalNewton:
         """Iterates to a fixed point `[active]`; `None` when it runs away."""
         space = self.space
         vector, error, uncertainty = start, guess.error, 0.15
-        precision = 1 / np.sqrt(variance)
-        prior = np.vstack(
-            [
-                np.hstack([precision[:, None] * space.basis.T, np.zeros((len(mean), free.shape[1]))]),
-                np.hstack([np.zeros((free.shape[1], space.rank)), np.eye(free.shape[1]) / guess.spread]),
-            ]
-        )
-        wanted = np.concatenate([precision * mean, np.zeros(free.shape[1])])
+        prior, wanted = self._prior(mean, variance, free.shape[1], guess.spread)
         at = np.concatenate([space.basis @ vector, free.T @ (error - guess.error)])
         for _ in range(14):
             membrane = guess.membrane + self._weight @ vector
@@ -119,14 +110,9 @@ class CausalNewton:
                 + np.linalg.norm(self._above, axis=1) * np.abs(slope) * uncertainty * min(guess.spread, uncertainty)
                 + _ROUNDING * np.abs(drive).mean() * gain.max()
             )
-            inside, _ = np.linalg.qr(weight[:, None] * space.columns)
-            jacobian = np.hstack(
-                [(weight * drive * slope)[:, None] * self._effect, (weight * gain)[:, None] * (self._above @ free)]
-            )
-            jacobian -= inside @ (inside.T @ jacobian)
-            value = weight * drive * gain
-            value -= inside @ (inside.T @ value)
-            at = _least_squares(np.vstack([jacobian, prior]), np.concatenate([jacobian @ at - value, wanted]))
+            jacobian = np.hstack([(drive * slope)[:, None] * self._effect, gain[:, None] * (self._above @ free)])
+            equations = self._outside(np.hstack([jacobian, (jacobian @ at - drive * gain)[:, None]]), weight)
+            at = _least_squares(np.vstack([equations, np.hstack([prior, wanted[:, None]])]))
             following = at[: space.rank] @ space.basis
             error = guess.error + free @ at[space.rank :]
             moved = float(np.abs(following - vector).max())
@@ -139,6 +125,26 @@ class CausalNewton:
                 break
         return vector
 
+    def _prior(self, mean: Array64, variance: Array64, free: int, spread: float) -> tuple[Array64, Array64]:
+        """The prior as equations in the unknowns, brought to triangular form: `[k, k]` and right-hand side `[k]`."""
+        rows = self.space.basis.T / np.sqrt(variance)[:, None]
+        triangle = np.linalg.qr(np.hstack([rows, (mean / np.sqrt(variance))[:, None]]), mode="r")
+        rank = self.space.rank
+        whole = np.zeros((rank + free, rank + free))
+        whole[:rank, :rank] = triangle[:rank, :rank]
+        whole[rank:, rank:] = np.eye(free) / spread
+        return whole, np.concatenate([triangle[:rank, rank], np.zeros(free)])
+
+    def _outside(self, equations: Array64, weight: Array64) -> Array64:
+        """Weighted equations without what any vector of the column space can explain."""
+        columns, complement = self.space.columns, self.space.complement
+        if complement.shape[1] <= columns.shape[1]:
+            outside, _ = np.linalg.qr(complement / weight[:, None])
+            return np.asarray(outside.T @ (weight[:, None] * equations))
+        inside, _ = np.linalg.qr(weight[:, None] * columns)
+        scaled = weight[:, None] * equations
+        return np.asarray(scaled - inside @ (inside.T @ scaled))
+
     def _gains(self, membrane: Array64, uncertainty: float) -> tuple[Array64, Array64, Array64]:
         """Surrogate derivative, its slope, and how far it bends over the membrane's uncertainty."""
         gain, small = self.simulator.surrogate(membrane), 1e-5
@@ -147,6 +153,16 @@ class CausalNewton:
         return gain, (up - down) / (2 * small), np.abs(high + low - 2 * gain) / 2
 
 
-def _least_squares(matrix: Array64, target: Array64) -> Array64:
-    q, r = np.linalg.qr(matrix)
-    return np.asarray(scipy.linalg.solve_triangular(r, q.T @ target))
+def _sharpen(mean: Array64, variance: Array64, vector: Array64) -> tuple[Array64, Array64]:
+    """The next guess from the last one and a fractional solution in [0, 1]."""
+    middle = vector - 0.5
+    pushed = np.clip(vector + _PUSH * middle * (1 - 2 * np.abs(middle)), 0, 1)
+    spread = _KEEP * variance + (1 - _KEEP) * vector * (1 - vector)
+    return _KEEP * mean + (1 - _KEEP) * pushed, np.maximum(spread, _LEAST_VARIANCE)
+
+
+def _least_squares(system: Array64) -> Array64:
+    """Solution of an overdetermined system whose last column is the right-hand side."""
+    triangle = np.linalg.qr(system, mode="r")
+    size = system.shape[1] - 1
+    return np.asarray(scipy.linalg.solve_triangular(triangle[:size, :size], triangle[:size, size]))

@@ -57,7 +57,7 @@ class SampleSearch:
         return np.asarray(np.linalg.lstsq(expected.T, gradient[:, self.space.active], rcond=None)[0])
 
     def attempt(self, label: int, rng: np.random.Generator, end: float) -> Binary:
-        """Looks for one sample of a label from a random start; its frames in order as far as they could be read `[t, active]`."""
+        """Looks for a sample of a label from a random start; its first frames in order, as far as read `[t, active]`."""
         blurred = np.maximum(self._images[label], 0.0)
         blurred = blurred / (np.quantile(blurred, 0.95) + 1e-12) * np.exp(0.5 * rng.normal(size=len(blurred)))
         prior = np.clip(blurred, 0.03, 0.97)
@@ -87,7 +87,7 @@ class SampleSearch:
         mean = np.clip((2 * prior + np.sum(frames, axis=0)) / (2 + len(frames)) if frames else prior, 0.03, 0.97)
         for _ in range(_RETRIES if frames else 1):
             guess = Guess(mean=mean, variance=mean * (1 - mean) + 0.05, error=error, spread=spread, membrane=silent)
-            frame = self._newton.solve(guess, label, rng)
+            frame = self._newton.solve(guess, label)
             if frame is not None:
                 after = silent + self.simulator.weights[0][:, self.space.active] @ frame
                 exact, sine = self._confirm(after, error, label)

@@ -99,7 +99,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         model: The network.
         neuron: The spiking neuron.
         loss: Mean cross-entropy over the batch.
-        seed: Decides split, initial parameters and, with the node and round, each device's draws.
+        seed: Decides split and initial parameters. It is public: no draw of a device may follow from it.
     """
 
     dataset: str = "mnist5k"

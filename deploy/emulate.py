@@ -188,6 +188,7 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
                 meter=study.devices.meter,
                 energy_profile=study.devices.energy_profile,
                 threads=study.devices.threads,
+                seed=study.devices.seed,
                 board="emulated",
                 publish_truth=study.truth.publish,
             ),

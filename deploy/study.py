@@ -51,12 +51,15 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             so that a meter of the machine does not tell them apart: the default is `none` (modelled energy only).
         energy_profile: Board profile of the modelled energy.
         threads: Threads of each device's engine.
+        seed: Makes the devices' draws, and with them the run, repeatable; no other party is told. `None`: every run
+            draws anew.
     """
 
     engine: str = "torch"
     meter: str = "none"
     energy_profile: str = "horowitz-45nm"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    seed: Annotated[int, Meta(ge=0)] | None = None
 
 
 class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -108,6 +108,7 @@ def _live(
         model=model,
         clock=time.monotonic,
         new_uid=_uid_source(settings),
+        secret=secrets.randbits(128) if settings.seed is None else settings.seed,
     )
     link.subscribe(*device.subscriptions())
     link.start()
@@ -135,7 +136,7 @@ def _will(settings: ClientSettings, spool: Spool) -> bytes:
 def _uid_source(settings: ClientSettings) -> Callable[[str], str]:
     if settings.seed is None:
         return lambda _text: secrets.token_hex(16)
-    prefix = f"{settings.seed} {settings.run} {settings.node}"
+    prefix = f"{settings.seed} {settings.node}"
     return lambda text: hashlib.sha256(f"{prefix} {text}".encode()).hexdigest()[:32]
 
 

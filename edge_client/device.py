@@ -71,10 +71,11 @@ class Device:
         model: EnergyModel,
         clock: Callable[[], float],
         new_uid: Callable[[str], str],
+        secret: int,
     ) -> None:
         self.settings, self.spool, self.network = settings, spool, network
         self._prepare, self._account, self._energy_model = prepare, account, model
-        self._clock, self._new_uid = clock, new_uid
+        self._clock, self._new_uid, self._secret = clock, new_uid, secret
         self._recon_inbox, self._model_inbox = Assembler(), Assembler()
         self._workshop: objects.Workshop | None = None
         self._model = ("", bytearray())
@@ -168,7 +169,12 @@ class Device:
             return
         shard, engine = self._prepare(manifest.task)
         self._workshop = objects.Workshop(
-            node=self.settings.node, task=manifest.task, task_hash=found, shard=shard, engine=engine
+            node=self.settings.node,
+            secret=self._secret,
+            task=manifest.task,
+            task_hash=found,
+            shard=shard,
+            engine=engine,
         )
         self._account.rest()
         log.info("task %s: %d samples, engine %s", found[:12], len(shard.x), engine.name)
@@ -263,7 +269,13 @@ class Device:
         assert workshop is not None, "the machine asks for updates of a prepared task only"
         uid = self._new_uid(f"{workshop.task_hash} {journal.epoch} {action.round} {action.attempt}")
         receipt = training.make_receipt(
-            workshop.task, action.plan, len(workshop.shard.x), node=workshop.node, round_=action.round, uid=uid
+            workshop.task,
+            action.plan,
+            len(workshop.shard.x),
+            secret=workshop.secret,
+            node=workshop.node,
+            round_=action.round,
+            uid=uid,
         )
         made = training.local_update(
             workshop.engine,
@@ -334,7 +346,7 @@ class Device:
         if workshop is None or receipt.task_hash != workshop.task_hash:
             raise WireError(f"update {recon.update_uid} belongs to another task than the present one")
         truth = scoring.Truth(x=workshop.shard.x, y=workshop.shard.y, samples=receipt.samples)
-        rng = training.update_stream(workshop.task, "control", workshop.node, receipt.round, receipt.uid)
+        rng = training.update_stream(workshop.secret, "control", workshop.node, receipt.round, receipt.uid)
         scores = scoring.score(recon, views, truth, rng)
         items = []
         indices = scoring.named_samples(scores, len(receipt.samples))

@@ -17,9 +17,14 @@ from edge_client.training import LocalUpdate, Receipt, Shard, update_stream
 
 
 class Workshop(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A task made ready to be worked on by one device."""
+    """A task made ready to be worked on by one device.
+
+    Attributes:
+        secret: Seeds all draws of this device; known to nobody else.
+    """
 
     node: str
+    secret: int
     task: TaskSpec
     task_hash: str
     shard: Shard
@@ -50,7 +55,7 @@ def derived_uid(update_uid: str, purpose: str) -> str:
 def update_blob(workshop: Workshop, made: LocalUpdate, plan: RoundPlan, *, epoch: int, model_version: int) -> bytes:
     """The update as published; stochastic rounding draws from the update's own stream."""
     uid, round_ = made.receipt.uid, made.receipt.round
-    rng = update_stream(workshop.task, "codec", workshop.node, round_, uid)
+    rng = update_stream(workshop.secret, "codec", workshop.node, round_, uid)
     records, buffers = encode_tensors(plan.codec, made.tensors, rng)
     update = Update(
         uid=uid,

@@ -28,7 +28,9 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         board: What this device is, shown in the report.
         publish_truth: Lab mode: also publish the true samples that a score names.
         threads: CPU threads of the engine.
-        seed: Makes the names of updates, and with them all draws, repeatable; `None` draws names from the system.
+        seed: Makes the names of updates and all draws (batches, encoding, stochastic rounding) repeatable: for studies.
+            Whoever knows it can repeat a rate encoding and read the input off the spikes, so a device in the field
+            has none: `None` draws from the system.
         receipts_kept: Receipts that may wait for a score before the oldest is dropped.
     """
 

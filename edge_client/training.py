@@ -88,9 +88,13 @@ class LocalUpdate(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return len(self.receipt.samples)
 
 
-def update_stream(task: TaskSpec, purpose: str, node: str, round_: int, uid: str) -> np.random.Generator:
-    """The draws of one update for one purpose: the same for the same task seed, device, round and uid."""
-    return stream(task.seed, purpose, node, round_, uid)
+def update_stream(secret: int, purpose: str, node: str, round_: int, uid: str) -> np.random.Generator:
+    """The draws of one update for one purpose: the same for the same secret, device, round and uid.
+
+    The secret is the device's own. Everything else is public, so that draws from a public seed would let anyone
+    repeat the encoding of an update and read the input off it.
+    """
+    return stream(secret, purpose, node, round_, uid)
 
 
 def draw_batches(rng: np.random.Generator, samples: int, batch_size: int, steps: int) -> list[NDArray[np.int64]]:
@@ -117,7 +121,9 @@ def draw_batches(rng: np.random.Generator, samples: int, batch_size: int, steps:
     return batches[:steps]
 
 
-def make_receipt(task: TaskSpec, plan: RoundPlan, shard_size: int, *, node: str, round_: int, uid: str) -> Receipt:
+def make_receipt(
+    task: TaskSpec, plan: RoundPlan, shard_size: int, *, secret: int, node: str, round_: int, uid: str
+) -> Receipt:
     """Draws samples and encoding seeds of one update.
 
     Raises:
@@ -125,7 +131,7 @@ def make_receipt(task: TaskSpec, plan: RoundPlan, shard_size: int, *, node: str,
     """
     if shard_size < 1:
         raise ConfigurationError(f"shard of device {node!r} is empty: use fewer 'shards' or another partition")
-    rng = update_stream(task, "batches", node, round_, uid)
+    rng = update_stream(secret, "batches", node, round_, uid)
     batches = draw_batches(rng, shard_size, plan.batch_size, plan.local_steps)
     seeds = rng.integers(0, 2**63, size=plan.local_steps)
     return Receipt(

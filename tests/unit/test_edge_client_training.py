@@ -30,7 +30,7 @@ FEDSGD = RoundPlan(algorithm="fedsgd", batch_size=8)
 
 
 def receipt(plan: RoundPlan, uid: str = "a" * 32, **changes) -> training.Receipt:
-    return make_receipt(TASK, plan, len(SHARD.x), **({"node": "n", "round_": 3, "uid": uid} | changes))
+    return make_receipt(TASK, plan, len(SHARD.x), **({"secret": 1, "node": "n", "round_": 3, "uid": uid} | changes))
 
 
 def update(plan: RoundPlan, drawn: training.Receipt, **changes) -> training.LocalUpdate:
@@ -55,6 +55,13 @@ def test_batches_never_repeat_a_sample_within_an_epoch(samples, batch, steps, se
         assert epoch.max() < samples
 
 
+def test_draws_follow_from_the_devices_own_secret_alone():
+    mine, again, other = receipt(FEDAVG), receipt(FEDAVG), receipt(FEDAVG, secret=2)
+    assert mine == again
+    assert mine.draws != other.draws
+    assert not set(mine.encoding_seeds) & set(other.encoding_seeds)
+
+
 def test_a_small_shard_clips_the_batch_and_says_so():
     drawn = receipt(RoundPlan(local_steps=3, batch_size=64))
     assert len(drawn.samples) == 63
@@ -63,7 +70,7 @@ def test_a_small_shard_clips_the_batch_and_says_so():
 
 def test_an_empty_shard_is_refused():
     with pytest.raises(ConfigurationError, match="'n' is empty"):
-        make_receipt(TASK, FEDSGD, 0, node="n", round_=1, uid="a" * 32)
+        make_receipt(TASK, FEDSGD, 0, secret=1, node="n", round_=1, uid="a" * 32)
 
 
 def test_receipts_are_a_function_of_seed_node_round_and_uid():

@@ -11,13 +11,16 @@ from attack.threat import Observation
 
 Array64 = npt.NDArray[np.float64]
 
+CHUNK = 256
+"""Inputs simulated in one product."""
+
 
 class KnownNetwork:
-    """Computes ``delta(x, y) = dL/dI`` of the first layer at the weights that the update started from.
+    """Computes ``delta(x, y) = dL/dI`` of a fully connected first layer at the weights that the update started from.
 
     The cross-entropy's gradient by the logits is ``p - e_y``, so with ``J = dz/db`` of the first layer's bias
-    (K backward passes) every label's adjoint is ``(p - e_y) J``; the bias sees the sum over time, as direct coding
-    needs it.
+    (K backward passes) every label's adjoint is ``(p - e_y) J``. Each sample gets a bias row of its own, so one product
+    gives the adjoints of all; the bias sees their sum over time, as direct coding needs it.
 
     Args:
         observation: Architecture, neuron, encoding, weights and plan must be known; the encoding is direct.
@@ -25,19 +28,23 @@ class KnownNetwork:
 
     def __init__(self, observation: Observation) -> None:
         self._simulator = Simulator(observation, dtype=torch.float64)
-        self._bias = self._simulator.parameters[f"{observation.first_layer.name}.bias"]
+        self._name = f"{observation.first_layer.name}.bias"
+        self._bias = self._simulator.parameters[self._name].detach()
         self._share = 1 / observation.samples
+        self._one_hot = torch.eye(observation.classes, dtype=torch.float64)
 
     def __call__(self, images: Array64) -> Array64:
         """Adjoints `[N, classes, outputs]` of images `[N, inputs]` in [0, 1], scaled as in the mean over the batch."""
-        return np.stack([self._one(image) for image in images]) * self._share
+        parts = [self._chunk(images[start : start + CHUNK]) for start in range(0, len(images), CHUNK)]
+        return np.concatenate(parts) * self._share
 
-    def _one(self, image: Array64) -> Array64:
+    def _chunk(self, images: Array64) -> Array64:
         simulator = self._simulator
-        frames = simulator.frames(torch.as_tensor(image, dtype=torch.float64).view(1, *simulator.shape))
-        logits = simulator.network(simulator.parameters, frames)[0]
-        rows = [torch.autograd.grad(logit, self._bias, retain_graph=True)[0] for logit in logits]
-        jacobian = torch.stack(rows).numpy()
-        scores = torch.softmax(logits.detach(), dim=0).numpy()
-        out: Array64 = (scores - np.eye(len(scores))) @ jacobian
+        bias = self._bias.expand(len(images), -1).clone().requires_grad_(True)
+        frames = simulator.frames(torch.as_tensor(images, dtype=torch.float64).view(len(images), *simulator.shape))
+        logits = simulator.network({**simulator.parameters, self._name: bias}, frames)
+        totals = logits.sum(0)
+        jacobian = torch.stack([torch.autograd.grad(total, bias, retain_graph=True)[0] for total in totals], dim=1)
+        errors = torch.softmax(logits.detach(), dim=1)[:, None, :] - self._one_hot
+        out: Array64 = (errors @ jacobian).numpy()
         return out

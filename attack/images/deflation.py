@@ -23,7 +23,8 @@ class Deflation:
     """A first-layer gradient ``sum_b delta_b x_b^T`` from which known samples are subtracted one by one.
 
     A sample that really is in the batch lowers the rank by exactly one when ``delta(x, y) x^T`` is subtracted with the
-    right label y; any other leaves it or raises it. That is the certificate, and it tells the label.
+    right label y; any other leaves it or raises it (with two classes the labels' adjoints differ in length and sign
+    alone, so that both lie in the column space and only the rank tells). That is the certificate; it tells the label.
 
     Args:
         gradient: `[outputs, inputs]`, further columns (bias) allowed.
@@ -55,10 +56,12 @@ class Deflation:
         deltas = self._adjoints(inputs[None])[0]
         spanned = (deltas @ self._span) @ self._span.T
         strange = np.linalg.norm(deltas - spanned, axis=1) / (np.linalg.norm(deltas, axis=1) + 1e-300)
-        label = int(np.argmin(strange))
-        core = np.diag(values) - np.outer(spanned[label] @ left, right @ image)
-        if strange[label] > STRANGE or np.linalg.svd(core, compute_uv=False)[-1] > DROP * values[-1]:
-            return None
-        self.residual -= np.outer(spanned[label], image)
-        self.left -= 1
-        return label
+        for label in np.argsort(strange):
+            if strange[label] > STRANGE:
+                return None
+            core = np.diag(values) - np.outer(spanned[label] @ left, right @ image)
+            if np.linalg.svd(core, compute_uv=False)[-1] < DROP * values[-1]:
+                self.residual -= np.outer(spanned[label], image)
+                self.left -= 1
+                return int(label)
+        return None

@@ -12,6 +12,7 @@ from attack.methods.label import LabelRecovery
 from attack.methods.rank1 import RankOne
 from attack.methods.ratio import Ratio
 from attack.methods.row_space_enumeration import RowSpaceEnumeration
+from attack.methods.span_consistency import SpanConsistency
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -21,6 +22,7 @@ METHODS: dict[str, Method] = {
         RankOne(),
         RowSpaceEnumeration(),
         ImageLp(),
+        SpanConsistency(),
         FrameLP(),
         DeepLeakage(),
         FaintDeepLeakage(),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from attack.method import Finding
 from attack.methods.image_lp import ImageLp
+from attack.methods.span_consistency import SpanConsistency
 from contract.datasets import load
 from contract.metrics import psnr_matrix
 from tests.science.image_updates import observe, task_of
@@ -58,6 +59,20 @@ def image_lp(batch: int, **options: object) -> Callable[[int], Row]:
     return cell
 
 
+def spans(batch: int, *, dataset: str = "faces", **options: object) -> Callable[[int], Row]:
+    """A cell of the span attack on dense images."""
+
+    def cell(seed: int) -> Row:
+        x, y = draw(dataset, batch, seed)
+        task = task_of(dataset=dataset, seed=seed, **options)
+        observation, _ = observe(task, x, y, classes=2 if dataset == "faces" else 10, seed=seed)
+        wall, process = time.monotonic(), time.process_time()
+        finding = SpanConsistency().run(observation, 60.0, np.random.default_rng(seed))
+        return scored(finding, x, time.monotonic() - wall, time.process_time() - process)
+
+    return cell
+
+
 CELLS: dict[str, Callable[[int], Row]] = {
     "image_lp-16": image_lp(16),
     "image_lp-32": image_lp(32),
@@ -66,6 +81,10 @@ CELLS: dict[str, Callable[[int], Row]] = {
     "image_lp-16-int8": image_lp(16, codec="int8"),
     "image_lp-16-fp16": image_lp(16, codec="fp16"),
     "image_lp-16-fedavg4": image_lp(16, local_steps=4),
+    "spans-faces-4": spans(4),
+    "spans-faces-8": spans(8),
+    "spans-faces-8-fast_sigmoid": spans(8, surrogate="fast_sigmoid"),
+    "spans-faces-16": spans(16),
 }
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Mapping
 
 import msgspec
 import numpy as np
 
 from attack.certificate import certified
+from attack.clock import now_s
 from attack.method import MAX_IMAGES, Finding, Method
 from attack.threat import NotKnownError, Observation
 
@@ -21,7 +21,7 @@ _LEAST_SHARE = 0.05
 
 
 class Rung(msgspec.Struct, frozen=True, kw_only=True):
-    """One attack on the ladder: what it found and the wall time that it took."""
+    """One attack on the ladder: what it found and the processor time that it took."""
 
     attack: str
     finding: Finding
@@ -77,19 +77,20 @@ def climb(
     *,
     budget_s: float,
     exhaustive: bool = False,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = now_s,
 ) -> tuple[Rung, ...]:
     """Attacks an observation with each method in turn.
 
-    What is left of the budget is shared evenly by the methods that are still to come, so that what a cheap one does not
-    use goes to the dear ones. A method keeps to its share by itself; one that overran leaves less to the next.
+    What is left of the budget is shared evenly by the permitted methods that are still to come, so that what a cheap
+    one does not use goes to the dear ones. A method keeps to its share by itself; one that overran leaves less to
+    the next.
 
     Args:
         observation: The update.
         methods: In ladder order.
-        budget_s: Wall time for all of them.
+        budget_s: Processor seconds for all of them, see `attack.clock`.
         exhaustive: Go on after a certified exact reconstruction.
-        clock: Seconds, monotonic.
+        clock: Seconds.
 
     Returns:
         One rung per method, in order, whatever happened.
@@ -97,15 +98,25 @@ def climb(
     begin = clock()
     rungs: list[Rung] = []
     exact: str | None = None
-    for done, (name, method) in enumerate(methods.items()):
+    waiting = {name for name, method in methods.items() if _permitted(method, observation)}
+    for name, method in methods.items():
         started = clock()
-        share_s = (budget_s - (started - begin)) / (len(methods) - done)
+        share_s = (budget_s - (started - begin)) / max(1, len(waiting))
         if exact is not None and not exhaustive:
             finding = Finding(verdict="refused", reason=f"left out: the reconstruction of {exact!r} is certified exact")
-        elif share_s < _LEAST_SHARE * budget_s / len(methods):
+        elif name in waiting and share_s < _LEAST_SHARE * budget_s / len(methods):
             finding = Finding(verdict="failed", reason=f"not begun: the update's {budget_s:g} s were spent by then")
         else:
             finding = attempt(method, observation, share_s)
+        waiting.discard(name)
         exact = name if exact is None and finding.verdict == "exact" and finding.images is not None else exact
         rungs.append(Rung(attack=name, finding=finding, seconds=clock() - started))
     return tuple(rungs)
+
+
+def _permitted(method: Method, observation: Observation) -> bool:
+    """Whether a method gets a share of the budget; one that crashes here crashes again, and is heard, in `attempt`."""
+    try:
+        return refusal(method, observation) is None
+    except Exception:  # noqa: BLE001 - see above
+        return False

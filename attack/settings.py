@@ -21,7 +21,7 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         link: The broker.
         directory: Folder of the journal `attack.jsonl`: one line per attacked update.
         attacks: Names of the attacks to run; `None` runs the whole ladder.
-        budget_s: Seconds per update, shared by the ladder's attacks.
+        budget_s: Processor seconds per update, shared by the attacks of the ladder.
         threat: What the attacker knows.
         queue: Mirrored updates that may wait; beyond it the oldest of a training round is given up.
         seed: Of the attacks' random draws, with each update's uid.

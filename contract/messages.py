@@ -203,7 +203,7 @@ class AttackResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         attack: Name of the attack.
         verdict: `exact` (certified), `recovered` (uncertified), `partial`, `failed`, or `refused` by the threat model.
         reason: Why it failed or was refused; or what the certificate is.
-        seconds: Wall time of the attack.
+        seconds: Processor time of the attack.
         objective: Value of what the attack minimised; `None` for closed forms.
         labels: Labels found, one per image; empty when it has none.
         images: Index into `Reconstruction.tensors`, -1 when there is no image.

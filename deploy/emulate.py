@@ -23,7 +23,7 @@ import msgspec
 from attack.settings import AttackSettings
 from contract.configuration import decode_toml
 from contract.errors import ConfigurationError, EnvironmentFaultError
-from deploy import broker
+from deploy import broker, environment
 from deploy.study import Arm, Study, arms, to_toml
 from deploy.supervisor import Party, end
 from edge_client.settings import ClientSettings
@@ -57,6 +57,7 @@ def run_study(study: Study, out: Path, *, show: Show) -> dict[str, Any]:
     with _folder(study, out) as token:
         (out / "logs").mkdir(exist_ok=True)
         with broker.serve(study.broker, out / "logs") as running:
+            environment.record(running, out / "settings")
             waiting = [arm for arm in arms(study, out) if not _finished(arm)]
             runs = [_ArmRun(study, arm, running, f"{study.name}-{arm.label}-{token}") for arm in waiting]
             _run_arms(runs, show)
@@ -76,6 +77,7 @@ def write_results(out: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{out}: holds no ledger.sqlite, so no run; name the --out folder of one")
     twin = out / "twin"
     summary = summarise(out, twin if (twin / "ledger.sqlite").exists() else None)
+    summary |= environment.recorded(out / "settings")
     _write_atomically(out / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     write_report(out)
     return summary

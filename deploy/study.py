@@ -79,7 +79,7 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         attacks: Names of the attacks to run; `None` runs the whole ladder.
-        budget_s: Seconds per update, shared by the ladder's attacks.
+        budget_s: Processor seconds per update, shared by the attacks of the ladder.
         queue: Mirrored updates that may wait.
         threads: Threads of the attack process.
         threat: What the attacker knows.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from attack.clock import now_s
 
 
 class OutOfTimeError(Exception):
@@ -23,13 +24,13 @@ class Descent:
 
     Args:
         loss: Candidate to scalar.
-        deadline: Value of `time.perf_counter` at which evaluation ends.
+        deadline: Value of `attack.clock` at which evaluation ends.
         enough: Loss at which there is nothing left to gain.
     """
 
     def __init__(self, loss: Callable[[Tensor], Tensor], *, deadline: float, enough: float) -> None:
         self._loss = loss
-        self._begin = time.perf_counter()
+        self._begin = now_s()
         self.deadline = deadline
         self.enough = enough
         self.best: Tensor | None = None
@@ -45,7 +46,7 @@ class Descent:
     def time_spent(self) -> float:
         """Fraction of the time from the beginning to the deadline that has passed."""
         whole = self.deadline - self._begin
-        return (time.perf_counter() - self._begin) / whole if whole > 0 else 1.0
+        return (now_s() - self._begin) / whole if whole > 0 else 1.0
 
     def evaluate(self, x: Tensor) -> Tensor:
         """The loss at `x`, with its gradient in `x.grad`.
@@ -54,7 +55,7 @@ class Descent:
             OutOfTimeError: The deadline has passed (never before the first evaluation).
             DivergedError: The loss or its gradient is not finite.
         """
-        if self.best is not None and time.perf_counter() > self.deadline:
+        if self.best is not None and now_s() > self.deadline:
             raise OutOfTimeError
         loss = self._loss(x)
         value = float(loss.detach())

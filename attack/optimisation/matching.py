@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
+from attack.clock import now_s
 from attack.labels import recover_labels
 from attack.method import Finding
 from attack.optimisation.descent import Descent, DivergedError, OutOfTimeError
@@ -59,7 +58,7 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True):
 
     def run(self, observation: Observation, budget_s: float, rng: np.random.Generator) -> Finding:
         """Searches until the loss is small enough, or the restarts or the time are used up."""
-        deadline = time.perf_counter() + budget_s
+        deadline = now_s() + budget_s
         estimate = recover_labels(observation)
         if estimate is None:
             return Finding(verdict="failed", reason="the readout's gradient is zero or not finite: no labels to match")
@@ -69,7 +68,7 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True):
         best: Descent | None = None
         troubles: list[str] = []
         tried = 0
-        while tried < self.restarts and (tried == 0 or time.perf_counter() < deadline):
+        while tried < self.restarts and (tried == 0 or now_s() < deadline):
             tried += 1
             descent, trouble = search.restart(rng, deadline)
             troubles += [trouble] if trouble else []

@@ -30,7 +30,7 @@ class BoxProgram:
         self._is_column[form.pivots] = True
         self._columns = np.arange(self.rank, dtype=np.int32)
         self._fixed: list[int] = []
-        self._solver = highspy.Highs()
+        self._solver = highspy.Highs()  # type: ignore[no-untyped-call]
         for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
             self._solver.setOptionValue(option, value)
         self._solver.passModel(self._model())

@@ -25,7 +25,6 @@ from attack.frames.spectrum import Array64
 
 BINARY = 0.05
 """Largest distance from 0 and 1 at which a solution is rounded."""
-_ROUNDING = 1e-7
 _SHARPENINGS = 25
 _PUSH = 1.6
 _KEEP = 0.2
@@ -42,6 +41,7 @@ class Guess:
         error: Error at the logits `[classes]`, -1 at the label.
         spread: Standard deviation of the error's other entries.
         membrane: Membrane without this frame's spikes `[H1]`.
+        noise: Relative error of the gradient as this sample shows in it.
     """
 
     mean: Array64
@@ -49,6 +49,7 @@ class Guess:
     error: Array64
     spread: float
     membrane: Array64
+    noise: float = 1e-7
 
 
 class CausalNewton:
@@ -108,7 +109,7 @@ class CausalNewton:
             weight = 1 / (
                 np.abs(drive) * bend
                 + np.linalg.norm(self._above, axis=1) * np.abs(slope) * uncertainty * min(guess.spread, uncertainty)
-                + _ROUNDING * np.abs(drive).mean() * gain.max()
+                + guess.noise * np.abs(drive).mean() * gain.max()
             )
             jacobian = np.hstack([(drive * slope)[:, None] * self._effect, gain[:, None] * (self._above @ free)])
             equations = self._outside(np.hstack([jacobian, (jacobian @ at - drive * gain)[:, None]]), weight)

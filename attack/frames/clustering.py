@@ -30,7 +30,7 @@ def distances(frames: Binary, adjoints: Array64) -> Array64:
     apart = (1 - overlap) + 0.5 * (1 - agreement)
     apart = (apart + apart.T) / 2
     np.fill_diagonal(apart, 0.0)
-    return np.maximum(apart, 0.0)
+    return np.asarray(np.maximum(apart, 0.0))
 
 
 def clusters(apart: Array64, *, groups: int, size: int) -> list[ArrayInt]:

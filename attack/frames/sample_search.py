@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,8 +13,31 @@ from attack.frames.row_space import Binary, RowSpace
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
 
-_RETRIES = 4
+_RETRIES = 3
 _KNOWN_ERROR = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Walk:
+    """A sample as far as it is read.
+
+    Attributes:
+        label: Its supposed label.
+        prior: Spike probability of each active input before anything is read.
+        error: Error at the logits, -1 at the label.
+        spread: Standard deviation of its other entries.
+        frames: Frames read, in order.
+        membrane: First-layer membrane after the last of them; `None` before the first.
+        noise: Relative error of the gradient as this sample shows in it.
+    """
+
+    label: int
+    prior: Array64
+    error: Array64
+    spread: float
+    frames: tuple[Binary, ...] = ()
+    membrane: Array64 | None = None
+    noise: float = 1e-7
 
 
 class SampleSearch:
@@ -57,44 +82,55 @@ class SampleSearch:
         return np.asarray(np.linalg.lstsq(expected.T, gradient[:, self.space.active], rcond=None)[0])
 
     def attempt(self, label: int, rng: np.random.Generator, end: float) -> Binary:
-        """Looks for a sample of a label from a random start; its first frames in order, as far as read `[t, active]`."""
+        """Looks for a sample of a label from a random start; its frames in order, as far as read `[t, active]`."""
         blurred = np.maximum(self._images[label], 0.0)
         blurred = blurred / (np.quantile(blurred, 0.95) + 1e-12) * np.exp(0.5 * rng.normal(size=len(blurred)))
-        prior = np.clip(blurred, 0.03, 0.97)
-        frames: list[Binary] = []
-        membrane = np.zeros(len(self._above))
-        error, spread = self._error(label), float(self._spreads[rng.integers(len(self._spreads))])
-        while len(frames) < self.steps and time.monotonic() < end:
-            step = self._next(prior, frames, membrane, error, spread, label, rng)
-            if step is None:
-                break
-            frame, membrane, error = step
-            frames.append(frame)
-            spread = self._later
-        return np.array(frames, dtype=np.uint8).reshape(-1, len(prior))
+        error, spread = self._error(label), float(rng.choice(self._spreads))
+        walk: Walk | None = Walk(label=label, prior=np.clip(blurred, 0.03, 0.97), error=error, spread=spread)
+        frames: tuple[Binary, ...] = ()
+        while walk is not None and len(frames) < self.steps and time.monotonic() < end:
+            walk = self._next(walk, rng)
+            frames = frames if walk is None else walk.frames
+        return np.array(frames, dtype=np.uint8).reshape(-1, len(blurred))
 
-    def _next(
-        self,
-        prior: Array64,
-        frames: list[Binary],
-        membrane: Array64,
-        error: Array64,
-        spread: float,
-        label: int,
-        rng: np.random.Generator,
-    ) -> tuple[Binary, Array64, Array64] | None:
-        silent = self.simulator.step(membrane, self.simulator.biases[0]) if frames else self.simulator.biases[0]
-        mean = np.clip((2 * prior + np.sum(frames, axis=0)) / (2 + len(frames)) if frames else prior, 0.03, 0.97)
-        for _ in range(_RETRIES if frames else 1):
-            guess = Guess(mean=mean, variance=mean * (1 - mean) + 0.05, error=error, spread=spread, membrane=silent)
-            frame = self._newton.solve(guess, label)
-            if frame is not None:
-                after = silent + self.simulator.weights[0][:, self.space.active] @ frame
-                exact, sine = self._confirm(after, error, label)
-                if sine < self.meets:
-                    return frame, after, exact
-            mean = np.clip(prior * np.exp(0.3 * rng.normal(size=len(prior))), 0.03, 0.97)
+    def _next(self, walk: Walk, rng: np.random.Generator) -> Walk | None:
+        silent = self.simulator.biases[0]
+        if walk.membrane is not None:
+            silent = self.simulator.step(walk.membrane, silent)
+        for mean in self._guesses(walk, rng):
+            guess = Guess(
+                mean=mean,
+                variance=mean * (1 - mean) + 0.05,
+                error=walk.error,
+                spread=walk.spread,
+                membrane=silent,
+                noise=walk.noise,
+            )
+            frame = self._newton.solve(guess, walk.label)
+            if frame is None:
+                continue
+            membrane = silent + self.simulator.weights[0][:, self.space.active] @ frame
+            error, sine = self._confirm(membrane, walk.error, walk.label)
+            if sine < self.meets:
+                return replace(
+                    walk,
+                    frames=(*walk.frames, frame),
+                    membrane=membrane,
+                    error=error,
+                    spread=max(self._later, 3 * sine),
+                    noise=max(walk.noise, sine),
+                )
         return None
+
+    @staticmethod
+    def _guesses(walk: Walk, rng: np.random.Generator) -> Iterator[Array64]:
+        """Spike probabilities to start from: the class' image, drawn towards the frames that are known."""
+        if not walk.frames:
+            yield walk.prior
+            return
+        yield np.clip((2 * walk.prior + np.sum(walk.frames, axis=0)) / (2 + len(walk.frames)), 0.03, 0.97)
+        for _ in range(_RETRIES):
+            yield np.clip(walk.prior * np.exp(0.3 * rng.normal(size=len(walk.prior))), 0.03, 0.97)
 
     def _confirm(self, membrane: Array64, error: Array64, label: int) -> tuple[Array64, float]:
         """The error at the logits that fits best, and the sine of the angle that is left to the column space."""

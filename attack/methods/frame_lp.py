@@ -3,7 +3,7 @@ r"""Exact spike frames, order, samples and labels of rate- or event-coded update
 Every frame of a fully connected first layer is a vertex of ``{v ∈ rowspace(dW) : 0 ≤ v ≤ 1}``, ``dW = Σ_t δ_t x_tᵀ``.
 The causal chain ``δ_t − β δ_{t+1} = G_t ⊙ W_nextᵀ ε_t ∈ colspace(dW)`` says which frame follows which; with one
 hidden layer it even gives the frames, by Gauss-Newton (`attack.frames.causal_newton`). Where it does not, vertices are
-hunted by linear programming (`attack.frames.vertex_hunt`) and read off as samples by the chain (`attack.frames.ordering`).
+hunted by linear programming (`attack.frames.vertex_hunt`), and the chain orders them (`attack.frames.ordering`).
 A complete sample is subtracted by simulation: the rank must drop by exactly T (`attack.frames.deflation`), which
 certifies frames, order and label at once.
 """

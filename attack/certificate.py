@@ -63,7 +63,7 @@ def certify(observation: Observation, frames: Array32, labels: Sequence[int]) ->
     found = simulator.gradients(inputs, torch.as_tensor(list(labels), dtype=torch.long))
     squared = bound_squared = norm_squared = 0.0
     inside = True
-    for name, gradient in zip(simulator.network.names, found, strict=True):
+    for name, gradient in zip(simulator.names, found, strict=True):
         observed = observation.gradient[name]
         error = np.abs(gradient.numpy().astype(np.float64) - observed)
         bound = observation.error_bound(name)

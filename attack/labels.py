@@ -37,7 +37,9 @@ def _signal(observation: Observation) -> Array64:
 
 
 def readout_gain(observation: Observation) -> float | None:
-    """The factor `c` of the module's equation; `None` under a spiking readout, where it is not one number."""
+    """The factor `c` of the module's equation; `None` where it is not one number (a spiking readout) or not known."""
+    if observation.network is not None:
+        return None
     model = observation.model
     if model.family == "ann":
         return 1.0

@@ -41,19 +41,21 @@ class Simulator:
         self.dtype = dtype
         self.shape = observation.shape
         self.encoding = observation.encoding
-        timeless = observation.encoding.kind == "direct" or observation.model.family == "ann"
-        self.steps = 1 if timeless else observation.encoding.steps
+        own = observation.network
+        timeless = observation.model.family == "ann" if own is None else own.timeless
+        self.steps = 1 if timeless or observation.encoding.kind == "direct" else observation.encoding.steps
         """Frames of one input: 1 when one frame stands for all steps or the network has no time, otherwise T."""
-        self.network = _network(observation.task, observation.shape, observation.classes, dtype)
+        self.network = own or _network(observation.task, observation.shape, observation.classes, dtype)
+        bits = None if own is not None else observation.model.weight_bits
         self.parameters = {
-            name: _quantized(name, observation.parameters[name], observation.model.weight_bits)
-            .to(dtype)
-            .requires_grad_()
-            for name in self.network.names
+            name: _quantized(name, value, bits).to(dtype).requires_grad_()
+            for name, value in observation.parameters.items()
         }
+        self.names = tuple(name for name in self.network.names if name in observation.update)
+        """Parameters that the update has a gradient of, in the network's order."""
         steps = observation.plan.local_steps
-        self.target = [torch.as_tensor(observation.gradient[name] / steps, dtype=dtype) for name in self.network.names]
-        """The observed mean gradient per step, in the network's order of parameters."""
+        self.target = [torch.as_tensor(observation.gradient[name] / steps, dtype=dtype) for name in self.names]
+        """The observed mean gradient per step, in the order of `names`."""
 
     def gradients(self, frames: Tensor, labels: Tensor, *, create_graph: bool = False) -> Sequence[Tensor]:
         """Gradient of the mean cross-entropy over the batch.
@@ -64,10 +66,11 @@ class Simulator:
             create_graph: Keep the graph, to differentiate the gradients by `frames`.
 
         Returns:
-            One tensor per parameter, in the network's order.
+            One tensor per parameter, in the order of `names`.
         """
         loss = functional.cross_entropy(self.network(self.parameters, frames), labels)
-        return torch.autograd.grad(loss, list(self.parameters.values()), create_graph=create_graph)
+        wanted = [self.parameters[name] for name in self.names]
+        return torch.autograd.grad(loss, wanted, create_graph=create_graph, allow_unused=True, materialize_grads=True)
 
     def images(self, frames: Tensor) -> Tensor:
         """The image `[B, *shape]` in [0, 1] that frames stand for: their mean over time, without the encoder's gain."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -70,6 +70,29 @@ class LayerGradient(msgspec.Struct, frozen=True, kw_only=True):
         return self.weight.ndim == 2
 
 
+class OwnNetwork(Protocol):
+    """A network that no `TaskSpec` describes: it can be simulated, and nothing else is known of its inside.
+
+    Attributes:
+        names: Its parameters, in the order of its gradients.
+        reason: Why no `TaskSpec` describes it.
+        timeless: Whether it has no dynamics, so that one frame stands for all steps.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def reason(self) -> str: ...  # noqa: D102
+
+    @property
+    def timeless(self) -> bool: ...  # noqa: D102
+
+    def __call__(self, params: Mapping[str, Any], frames: Any) -> Any:
+        """Logits `[B, classes]` of frames `[T or 1, B, *shape]`."""
+        ...
+
+
 def _no_parameters() -> Mapping[str, Array32]:
     return {}
 
@@ -91,6 +114,8 @@ class Observation:
         _parameters: Global parameters before the update; empty when they are not at hand.
         _records: Codec and scale of each tensor.
         _labels: Labels given to the attacker, if any.
+        _network: Somebody's own network in place of the task's, of which only the encoding is read then. First layer
+            and readout are the first and the last `.weight` of `update`.
     """
 
     threat: ThreatModel
@@ -104,6 +129,7 @@ class Observation:
     _parameters: Mapping[str, Array32] = field(default_factory=_no_parameters)
     _records: Mapping[str, TensorRecord] = field(default_factory=dict)
     _labels: tuple[int, ...] | None = None
+    _network: OwnNetwork | None = None
 
     def _require(self, *knowledge: Knowledge) -> None:
         unknown = [name for name in knowledge if name not in self.known]
@@ -120,22 +146,35 @@ class Observation:
             known.discard("labels")
         return frozenset(known)
 
+    def _require_task(self) -> None:
+        if self._network is not None:
+            raise NotKnownError(f"needs the project's own kind of network: {self._network.reason}")
+
     @property
     def task(self) -> TaskSpec:
         """The whole task: architecture, neuron and encoding must be known."""
         self._require("architecture", "neuron", "encoding")
+        self._require_task()
         return self._task
+
+    @property
+    def network(self) -> OwnNetwork | None:
+        """The network itself where no task describes it, otherwise `None`."""
+        self._require("architecture", "neuron", "encoding")
+        return self._network
 
     @property
     def model(self) -> ModelSpec:
         """The network's layers."""
         self._require("architecture")
+        self._require_task()
         return self._task.model
 
     @property
     def neuron(self) -> NeuronSpec:
         """The spiking neuron."""
         self._require("neuron")
+        self._require_task()
         return self._task.neuron
 
     @property

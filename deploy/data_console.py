@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from contract.datasets import DATASETS, data_dir, dataset_info, load
+from contract.datasets import DATASETS, data_dir, dataset_info, load, on_disk
 from contract.datasets.cache import content_sha256, read
 from contract.errors import EnvironmentFaultError
 
@@ -17,7 +17,7 @@ def list_datasets(console: Console) -> None:
         table.add_column(title, justify="right" if title in {"samples", "classes"} else "left")
     for info in DATASETS.values():
         shape = "×".join(str(n) for n in info.shape)
-        held = "no" if read(info.name) is None else "yes"
+        held = "yes" if on_disk(info.name) else "no"
         table.add_row(info.name, str(info.samples), shape, str(info.classes), info.licence, info.source, held)
     console.print(table)
     console.print(f"folder: {data_dir()}", highlight=False, soft_wrap=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import msgspec
 import numpy as np
@@ -31,6 +33,7 @@ from server.ledger import Ledger
 from server.report import svg, write_report
 from server.report.data import ReportData
 from server.report.ledger_pictures import first_by_device
+from server.report.picture import picture
 from server.report.source import read_report_data
 from tests.unit.test_server_report_page import Page, drawn_only
 from tests.unit.test_server_report_trials import row as score_row
@@ -252,3 +255,12 @@ def test_pictures_are_chosen_without_looking_at_results() -> None:
     updates += [update("b", 4, "audit", 200.0)]
     chosen = [(rows[0].node, rows[0].round) for rows in first_by_device(updates, most=3)]
     assert chosen == [("a", 2), ("b", 4), ("a", 3)]
+
+
+def test_the_leakage_chart_stands_alone_as_a_picture(run: Path) -> None:
+    text = picture(run)
+    root = ElementTree.fromstring(text)  # noqa: S314 - our own drawing
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    used = set(re.findall(r"var\((--\w+)\)", text))
+    assert {"--ink", "--paper"} <= used
+    assert all(f"{name}:" in text for name in used), "a colour that the file does not bring"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import msgspec
 import numpy as np
@@ -30,10 +30,10 @@ from hardware.energy import unavailable
 from hardware.energy_model import EnergyModel
 from server import journal
 from server.ledger import Ledger
+from server.report import picture as chart
 from server.report import svg, write_report
 from server.report.data import ReportData
 from server.report.ledger_pictures import first_by_device
-from server.report.picture import picture
 from server.report.source import read_report_data
 from tests.unit.test_server_report_page import Page, drawn_only
 from tests.unit.test_server_report_trials import row as score_row
@@ -258,8 +258,8 @@ def test_pictures_are_chosen_without_looking_at_results() -> None:
 
 
 def test_the_leakage_chart_stands_alone_as_a_picture(run: Path) -> None:
-    text = picture(run)
-    root = ElementTree.fromstring(text)  # noqa: S314 - our own drawing
+    text = chart.picture(run)
+    root = ET.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     used = set(re.findall(r"var\((--\w+)\)", text))
     assert {"--ink", "--paper"} <= used

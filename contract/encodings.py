@@ -1,41 +1,135 @@
-"""How samples become a network's input over time. One function a kind, one literal dict."""
+"""How samples become a network's input over time, and what frames say of a sample.
+
+One function a kind, one literal dict. Samples are intensities in [0, 1] (float32), or *event masks* (uint64): bit k of
+a mask says that this input had an event in the k-th of `EVENT_BINS` equal spans of the recording.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from contract.task import EncodingSpec
+from contract.errors import ConfigurationError
+from contract.task import EVENT_BINS, EncodingSpec
 
 Samples = npt.NDArray[np.float32]
-Encoder = Callable[[EncodingSpec, Samples, np.random.Generator], Samples]
+Encoder = Callable[[EncodingSpec, npt.NDArray[Any], np.random.Generator], Samples]
 
 
-def _direct(spec: EncodingSpec, x: Samples, _rng: np.random.Generator) -> Samples:
+def _direct(spec: EncodingSpec, x: npt.NDArray[Any], _rng: np.random.Generator) -> Samples:
     """``gain x`` as an input current at each step: one frame that stands for all T."""
-    return (np.float32(spec.gain) * x)[np.newaxis]
+    frame: Samples = np.float32(spec.gain) * intensities(spec, x)
+    return frame[np.newaxis]
 
 
-def _rate(spec: EncodingSpec, x: Samples, rng: np.random.Generator) -> Samples:
+def _rate(spec: EncodingSpec, x: npt.NDArray[Any], rng: np.random.Generator) -> Samples:
     """Bernoulli spikes, independent over steps, with probability ``min(gain x, 1)``."""
     draws = rng.random((spec.steps, *x.shape), dtype=np.float32)
-    return (draws < np.float32(spec.gain) * x).astype(np.float32)
+    spikes: npt.NDArray[np.bool_] = draws < np.float32(spec.gain) * intensities(spec, x)
+    return spikes.astype(np.float32)
 
 
-ENCODINGS: dict[str, Encoder] = {"direct": _direct, "rate": _rate}
+def _latency(spec: EncodingSpec, x: npt.NDArray[Any], _rng: np.random.Generator) -> Samples:
+    """Time to first spike: with ``p = min(gain x, 1)`` one spike at step ``min(floor((1 - p) T), T - 1)``.
+
+    An input of 0 stays silent. The map is linear: each step stands for an equal share of the intensities.
+    """
+    p = np.minimum(np.float32(spec.gain) * intensities(spec, x), np.float32(1))
+    step = np.minimum(np.floor((1 - p) * np.float32(spec.steps)), spec.steps - 1)
+    step[p <= 0] = -1
+    steps = np.arange(spec.steps, dtype=np.float32).reshape(-1, *[1] * x.ndim)
+    spikes: npt.NDArray[np.bool_] = step == steps
+    return spikes.astype(np.float32)
 
 
-def encode(spec: EncodingSpec, x: Samples, rng: np.random.Generator) -> Samples:
+def _events(spec: EncodingSpec, x: npt.NDArray[Any], _rng: np.random.Generator) -> Samples:
+    """1 where the recording has an event within the step; step t holds the spans k with ``floor(k T / 64) = t``."""
+    if x.dtype != np.uint64:
+        raise ConfigurationError(
+            "encoding.kind = 'events': this data set holds images; take an event data set ('nmnist'), "
+            "or encode images by 'rate' or 'latency'"
+        )
+    return np.stack([(x & window) != 0 for window in _windows(spec.steps)]).astype(np.float32)
+
+
+ENCODINGS: dict[str, Encoder] = {"direct": _direct, "rate": _rate, "latency": _latency, "events": _events}
+
+
+def encode(spec: EncodingSpec, x: npt.NDArray[Any], rng: np.random.Generator) -> Samples:
     """Frames of a batch.
 
     Args:
         spec: The encoding.
-        x: `[B, *shape]` in [0, 1].
-        rng: Draws the spikes; not used by `direct`.
+        x: `[B, *shape]`: intensities in [0, 1], or event masks.
+        rng: Draws the spikes of `rate`; the other kinds are deterministic.
 
     Returns:
         `[T, B, *shape]`; for `direct` `[1, B, *shape]`, a single frame that stands for all steps.
+
+    Raises:
+        ConfigurationError: `events` of samples that are images.
     """
-    return ENCODINGS[spec.kind](spec, np.asarray(x, dtype=np.float32), rng)
+    return ENCODINGS[spec.kind](spec, _samples(x), rng)
+
+
+def intensities(spec: EncodingSpec, x: npt.NDArray[Any]) -> Samples:
+    """Samples as images in [0, 1]: what a reconstruction is held against, and what the other encodings take.
+
+    Args:
+        spec: Gives the number of steps.
+        x: `[B, *shape]`: intensities, which pass as they are, or event masks.
+
+    Returns:
+        `[B, *shape]`; of event masks the share of the T steps with an event.
+    """
+    x = _samples(x)
+    if x.dtype != np.uint64:
+        return x
+    counts = np.zeros(x.shape, dtype=np.float32)
+    for window in _windows(min(spec.steps, EVENT_BINS)):
+        counts += (x & window) != 0
+    return counts / np.float32(min(spec.steps, EVENT_BINS))
+
+
+def frame_weights(spec: EncodingSpec, frames: int) -> Samples:
+    """What a spike at each step says of the intensity: ``w`` of the estimate ``clip(sum_t w[t] f[t] / gain, 0, 1)``.
+
+    ``1 / T`` for spike counts; for `latency` the middle of the intensities that step t stands for,
+    ``1 - (t + 1/2) / T``.
+
+    Args:
+        spec: The encoding.
+        frames: Number of frames T; 1 for `direct`.
+    """
+    if spec.kind == "latency":
+        middles = 1 - (np.arange(frames) + 0.5) / frames
+        return middles.astype(np.float32)
+    return np.full(frames, 1 / frames, dtype=np.float32)
+
+
+def decode(spec: EncodingSpec, frames: npt.NDArray[Any]) -> Samples:
+    """The intensities that frames stand for.
+
+    Args:
+        spec: The encoding.
+        frames: `[T, B, *shape]` (`direct`: `[1, B, *shape]`).
+
+    Returns:
+        `[B, *shape]` in [0, 1].
+    """
+    weighed = np.tensordot(frame_weights(spec, len(frames)), np.asarray(frames, dtype=np.float32), axes=1)
+    return np.asarray(np.clip(weighed / np.float32(spec.gain), 0, 1), dtype=np.float32)
+
+
+def _samples(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    x = np.asarray(x)
+    return x if x.dtype == np.uint64 else np.asarray(x, dtype=np.float32)
+
+
+def _windows(steps: int) -> Iterator[np.uint64]:
+    """Per step the bits of the spans that it holds."""
+    for step in range(steps):
+        yield np.uint64(sum(1 << k for k in range(EVENT_BINS) if k * steps // EVENT_BINS == step))

@@ -14,6 +14,9 @@ CodecName = Literal["fp32", "fp16", "int8"]
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
 
+EVENT_BINS = 64
+"""Equal spans of time that an event recording is kept in."""
+
 
 class PartitionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the training samples are dealt to the devices.
@@ -33,14 +36,23 @@ class EncodingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How a sample in [0, 1] becomes the network's input over time.
 
     Attributes:
-        kind: `direct` (the same current at each step) or `rate` (Bernoulli spikes, p = gain·x clipped to 1).
-        steps: Number of time steps T.
-        gain: Factor on the intensity before it is encoded.
+        kind: `direct` (the same current at each step), `rate` (Bernoulli spikes, p = gain·x clipped to 1), `latency`
+            (one spike, the earlier the brighter) or `events` (frames of a recording; event data sets only).
+        steps: Number of time steps T; at most 64 for `events`.
+        gain: Factor on the intensity before it is encoded; 1 for `events`.
     """
 
-    kind: Literal["direct", "rate"] = "direct"
+    kind: Literal["direct", "rate", "latency", "events"] = "direct"
     steps: Annotated[int, Meta(ge=1, le=1000)] = 10
     gain: Annotated[float, Meta(gt=0)] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind == "events" and self.gain != 1.0:
+            raise ValueError(f"gain = {self.gain} with kind 'events': events have no intensity; leave it out")
+        if self.kind == "events" and self.steps > EVENT_BINS:
+            raise ValueError(
+                f"steps = {self.steps} with kind 'events': recordings have {EVENT_BINS} time bins; lower it"
+            )
 
 
 class NeuronSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -185,7 +185,9 @@ def arms(study: Study, out: Path) -> list[Arm]:
     if study.twin is not None:
         model = msgspec.structs.replace(study.task.model, family="ann", activation=study.twin.activation)
         schedule = tuple(_twin_entry(entry, study.twin) for entry in study.schedule)
-        task = msgspec.structs.replace(study.task, model=model)
+        # A network without time sees whole intensities, not one step of their spikes.
+        encoding = msgspec.structs.replace(study.task.encoding, kind="direct")
+        task = msgspec.structs.replace(study.task, model=model, encoding=encoding)
         found.append(Arm(label="twin", task=task, schedule=schedule, directory=out / "twin"))
     return found
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from contract import topics
 from contract.codecs import decode_tensors
+from contract.encodings import intensities
 from contract.errors import WireError
 from contract.frames import Assembler, split
 from contract.messages import Ack, Model, NodeState, Reconstruction, ServerState, TaskManifest, decode, encode, unpack
@@ -345,13 +346,14 @@ class Device:
         receipt = msgspec.msgpack.decode(kept.note, type=training.Receipt)
         if workshop is None or receipt.task_hash != workshop.task_hash:
             raise WireError(f"update {recon.update_uid} belongs to another task than the present one")
-        truth = scoring.Truth(x=workshop.shard.x, y=workshop.shard.y, samples=receipt.samples)
+        encoding, shard = workshop.task.encoding, workshop.shard
+        truth = scoring.Truth(x=intensities(encoding, shard.x), y=shard.y, samples=receipt.samples)
         rng = training.update_stream(workshop.secret, "control", workshop.node, receipt.round, receipt.uid)
         scores = scoring.score(recon, views, truth, rng)
         items = []
         indices = scoring.named_samples(scores, len(receipt.samples))
         if self.settings.publish_truth and indices:
-            items.append(objects.truth_item(receipt, workshop.node, workshop.shard, indices))
+            items.append(objects.truth_item(receipt, workshop.node, shard, indices, encoding))
         # The score comes last: while it is missing the server mirrors again, so that a crash in between heals.
         items.append(objects.score_item(receipt, workshop.node, scores))
         self.handle(events.Made(items=tuple(items)))

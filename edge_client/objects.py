@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 
 from contract.codecs import encode_tensors
+from contract.encodings import intensities
 from contract.messages import AttackScore, EnergyReport, PhaseEnergy, Score, Truth, Update, pack
-from contract.task import RoundPlan, TaskSpec
+from contract.task import EncodingSpec, RoundPlan, TaskSpec
 from edge_client.energy import UpdateWindows
 from edge_client.engine import Engine
 from edge_client.spool import SpoolItem
@@ -104,10 +105,13 @@ def score_item(receipt: Receipt, node: str, scores: tuple[AttackScore, ...]) -> 
     return SpoolItem(uid=message.uid, kind="score", round=receipt.round, blob=pack(message))
 
 
-def truth_item(receipt: Receipt, node: str, shard: Shard, indices: tuple[int, ...]) -> SpoolItem:
-    """True samples, by their index within the update (lab mode)."""
+def truth_item(
+    receipt: Receipt, node: str, shard: Shard, indices: tuple[int, ...], encoding: EncodingSpec
+) -> SpoolItem:
+    """True samples as images, by their index within the update (lab mode)."""
     positions = [receipt.samples[i] for i in indices]
-    records, buffers = encode_tensors("fp32", {"truth": shard.x[positions]}, np.random.default_rng(0))
+    images = intensities(encoding, shard.x[positions])
+    records, buffers = encode_tensors("fp32", {"truth": images}, np.random.default_rng(0))
     message = Truth(
         uid=derived_uid(receipt.uid, "truth"),
         update_uid=receipt.uid,

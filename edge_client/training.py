@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.datasets.cache import Samples
 from contract.encodings import encode
 from contract.errors import ConfigurationError
 from contract.messages import Operations
@@ -27,12 +28,12 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The samples that one device owns.
 
     Attributes:
-        x: Samples in [0, 1], `[N, *shape]`.
+        x: Samples `[N, *shape]`: intensities in [0, 1], or event masks.
         y: Labels `[N]`.
         classes: Number of classes of the data set.
     """
 
-    x: NDArray[np.float32]
+    x: Samples
     y: NDArray[np.int64]
     classes: int
 

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contract.datasets.cache import content_sha256, data_dir, read, write
+from contract.datasets.archives import ARCHIVES, present
+from contract.datasets.cache import Arrays, Samples, content_sha256, data_dir, read, write
 from contract.datasets.partition import held_out_split, partition
 from contract.datasets.sources import DECODERS
 from contract.errors import ConfigurationError, EnvironmentFaultError
@@ -24,6 +25,7 @@ __all__ = [
     "dataset_info",
     "held_out_split",
     "load",
+    "on_disk",
     "partition",
 ]
 
@@ -39,7 +41,7 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
         samples: Number of samples.
         licence: Terms of use.
         source: Where it comes from.
-        package: Distribution that brings it.
+        package: Distribution that brings it; empty for a set of `contract.datasets.archives`.
         extra: Extra of this project that installs the package.
         sha256: Of the decoded content, see `contract.datasets.cache.content_sha256`.
     """
@@ -51,8 +53,8 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     licence: str
     source: str
-    package: str
-    extra: str
+    package: str = ""
+    extra: str = ""
     sha256: str
 
 
@@ -61,12 +63,12 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         info: What it is.
-        x: `[N, *shape]` in [0, 1], read-only.
+        x: `[N, *shape]`, read-only: intensities in [0, 1], or event masks (`contract.encodings`).
         y: `[N]`, from 0 to `classes - 1`, read-only.
     """
 
     info: DatasetInfo
-    x: npt.NDArray[np.float32]
+    x: Samples
     y: npt.NDArray[np.int64]
 
 
@@ -107,6 +109,26 @@ DATASETS: dict[str, DatasetInfo] = {
         extra="lab",
         sha256="2f37808008ba0abcf1128fda64eeefe10e424c8ff4c01740defe6eeb03d0b806",
     ),
+    "mnist": DatasetInfo(
+        name="mnist",
+        title="MNIST, all 70,000 handwritten digits",
+        shape=(1, 28, 28),
+        classes=10,
+        samples=70000,
+        licence="CC BY-SA 3.0",
+        source="LeCun, Cortes, Burges: The MNIST database; the four official archives",
+        sha256="a150285aeed237cb7baeb6005fee791b488e397695a55807d2de5a19eb816d43",
+    ),
+    "nmnist": DatasetInfo(
+        name="nmnist",
+        title="N-MNIST, 1,100 event recordings: the first 1,000 to train and the first 100 to test",
+        shape=(2, 34, 34),
+        classes=10,
+        samples=1100,
+        licence="CC BY-SA 4.0",
+        source="Orchard et al. 2015, arXiv 1507.07629; doi 10.17632/468j46mzdv",
+        sha256="3bc1a03d3aafec6baafb001215a3da9c58bc9f0535e8e2b954d3721e278247c7",
+    ),
 }
 
 
@@ -141,15 +163,26 @@ def load(name: str) -> Dataset:
     found = content_sha256(x, y)
     if found != info.sha256:
         raise EnvironmentFaultError(
-            f"data set {name!r}: {info.package} gives content with SHA-256 {found}, known is {info.sha256}; "
-            f"install the version that this project was tested with: pip install --upgrade 'spikeleak[{info.extra}]'"
+            f"data set {name!r}: {info.package or data_dir()} gives content with SHA-256 {found}, known is "
+            f"{info.sha256}; {_remedy(info)}"
         )
     write(name, x, y)
     x.flags.writeable = y.flags.writeable = False
     return Dataset(info=info, x=x, y=y)
 
 
-def _decode(info: DatasetInfo) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def on_disk(name: str) -> bool:
+    """Whether a data set can be loaded from the data folder alone: decoded, or as its official archives."""
+    return read(name) is not None or present(name)
+
+
+def _remedy(info: DatasetInfo) -> str:
+    if info.name in ARCHIVES:
+        return "fetch it again: " + ", ".join(archive.url for archive in ARCHIVES[info.name])
+    return f"install the version that this project was tested with: pip install --upgrade 'spikeleak[{info.extra}]'"
+
+
+def _decode(info: DatasetInfo) -> Arrays:
     try:
         return DECODERS[info.name]()
     except ImportError as error:

@@ -14,6 +14,10 @@ import numpy.typing as npt
 
 log = logging.getLogger(__name__)
 
+Samples = npt.NDArray[np.float32] | npt.NDArray[np.uint64]
+"""Intensities in [0, 1], or event masks (`contract.encodings`)."""
+Arrays = tuple[Samples, npt.NDArray[np.int64]]
+
 
 def data_dir() -> Path:
     """Where decoded data sets lie: `$SPIKELEAK_DATA`, else `spikeleak` in the user's cache directory."""
@@ -24,15 +28,15 @@ def data_dir() -> Path:
     return (Path(base) if base else Path("~/.cache").expanduser()) / "spikeleak"
 
 
-def content_sha256(x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> str:
-    """SHA-256 over both shapes, then the samples as little-endian float32 and the labels as little-endian int64."""
+def content_sha256(x: Samples, y: npt.NDArray[np.int64]) -> str:
+    """SHA-256 over both shapes, then the samples (little-endian float32 or uint64) and the labels (int64)."""
     digest = hashlib.sha256(f"{x.shape}{y.shape}".encode())
-    digest.update(np.ascontiguousarray(x, dtype="<f4").data)
+    digest.update(np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("<")).data)
     digest.update(np.ascontiguousarray(y, dtype="<i8").data)
     return digest.hexdigest()
 
 
-def read(name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | None:
+def read(name: str) -> Arrays | None:
     """The cached arrays, mapped read-only; `None` when there is no readable copy."""
     x_path, y_path = _paths(name)
     try:
@@ -43,13 +47,13 @@ def read(name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]] | N
     except (OSError, ValueError, EOFError) as error:
         log.warning("cached data set %s in %s cannot be read (%s): decoding it again", name, data_dir(), error)
         return None
-    if x.dtype != np.float32 or y.dtype != np.int64:
+    if x.dtype not in {np.dtype(np.float32), np.dtype(np.uint64)} or y.dtype != np.int64:
         return None
     y.flags.writeable = False
     return x, y
 
 
-def write(name: str, x: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> bool:
+def write(name: str, x: Samples, y: npt.NDArray[np.int64]) -> bool:
     """Caches the arrays; a reader sees an old or a new file, never half of one.
 
     Returns:
@@ -70,7 +74,7 @@ def _paths(name: str) -> tuple[Path, Path]:
     return data_dir() / f"{name}.x.npy", data_dir() / f"{name}.y.npy"
 
 
-def _replace(path: Path, array: npt.NDArray[np.float32] | npt.NDArray[np.int64]) -> None:
+def _replace(path: Path, array: Samples | npt.NDArray[np.int64]) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,4 +1,4 @@
-"""Where the samples come from: one function a set, importing its library only when called."""
+"""Where the samples come from: one function a set, importing its library or reading its archives only when called."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+from contract.datasets.archives import mnist, nmnist
+from contract.datasets.cache import Arrays
 
 
 def _mnist5k() -> Arrays:
@@ -36,4 +37,10 @@ def _as_images(values: npt.NDArray[np.float64], shape: tuple[int, ...], largest:
     return np.ascontiguousarray(scaled.reshape(-1, *shape), dtype=np.float32)
 
 
-DECODERS: dict[str, Callable[[], Arrays]] = {"mnist5k": _mnist5k, "faces": _faces, "digits": _digits}
+DECODERS: dict[str, Callable[[], Arrays]] = {
+    "mnist5k": _mnist5k,
+    "faces": _faces,
+    "digits": _digits,
+    "mnist": mnist,
+    "nmnist": nmnist,
+}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
+import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -12,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.datasets import DATASETS, cache, data_dir, dataset_info, held_out_split, load, partition
+from contract.datasets.archives import ARCHIVES, event_mask, present
 from contract.datasets.sources import DECODERS
+from contract.encodings import intensities
 from contract.errors import ConfigurationError, EnvironmentFaultError
-from contract.task import PartitionSpec, TaskSpec
+from contract.task import EncodingSpec, PartitionSpec, TaskSpec
 
 
 @pytest.fixture
@@ -27,20 +31,113 @@ def without_library(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
 
 
+@pytest.fixture
+def official(tmp_path, monkeypatch):
+    """A data folder of the test's own with links to the archives in `SPIKELEAK_DATA`."""
+    given = data_dir()
+
+    def link(name):
+        if not present(name):
+            pytest.skip(f"SPIKELEAK_DATA holds no archives of {name!r}")
+        (tmp_path / "official").mkdir()
+        (tmp_path / "official" / name).symlink_to(given / name)
+        monkeypatch.setenv("SPIKELEAK_DATA", str(tmp_path / "official"))
+
+    return link
+
+
 def test_families_agree():
-    assert set(DATASETS) == set(DECODERS) == {"mnist5k", "faces", "digits"}
+    assert set(DATASETS) == set(DECODERS) == {"mnist5k", "faces", "digits", "mnist", "nmnist"}
     assert all(info.name == name for name, info in DATASETS.items())
+    assert {name for name, info in DATASETS.items() if not info.package} == set(ARCHIVES)
 
 
 @pytest.mark.parametrize("name", sorted(DATASETS))
-def test_content_is_as_announced(name):
+def test_content_is_as_announced(name, official):
+    if name in ARCHIVES:
+        official(name)
     info, data = dataset_info(name), load(name)
     assert data.x.shape == (info.samples, *info.shape)
-    assert data.x.dtype == np.float32
-    assert (data.x.min(), data.x.max()) == (0.0, 1.0)
+    if name != "nmnist":
+        assert data.x.dtype == np.float32
+        assert (data.x.min(), data.x.max()) == (0.0, 1.0)
     assert data.y.dtype == np.int64
     assert set(data.y.tolist()) == set(range(info.classes))
     assert not data.x.flags.writeable
+
+
+def test_recordings_are_of_mnist_digits_in_mnist_order(official):
+    official("nmnist")
+    data = load("nmnist")
+    assert data.x.dtype == np.uint64
+    assert data.y[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert data.y[1000:1005].tolist() == [7, 2, 1, 0, 4]
+    image = intensities(EncodingSpec(kind="events", steps=16), data.x[:1])
+    assert 0.02 < image.mean() < 0.1
+
+
+def test_official_archives_give_the_small_archive_s_recordings(empty_cache, monkeypatch):
+    folder = empty_cache / "nmnist"
+    folder.mkdir(parents=True)
+    blobs = {("Train", 3, 1): event(1, 2, 0, 0) + event(1, 2, 0, 63), ("Test", 4, 2): event(33, 0, 1, 7)}
+    for split in ("Train", "Test"):
+        with zipfile.ZipFile(folder / f"{split}.zip", "w") as archive:
+            for (where, digit, index), blob in blobs.items():
+                if where == split:
+                    archive.writestr(f"{split}/{digit}/{index:05d}.bin", blob)
+            archive.writestr(f"{split}/9/01001.bin", event(0, 0, 0, 0))
+            archive.writestr("README.txt", b"not a recording")
+    x, y = DECODERS["nmnist"]()
+    assert y.tolist() == [3, 4]
+    assert (int(x[0, 0, 2, 1]), int(x[1, 1, 0, 33])) == (1 | 1 << 63, 1)
+    assert np.count_nonzero(x) == 2
+
+
+def event(x, y, on, time_us):
+    return bytes([x, y]) + (on << 23 | time_us).to_bytes(3, "big")
+
+
+@pytest.mark.parametrize(("blob", "match"), [
+    (b"", "0 bytes"), (bytes(7), "7 bytes"), (event(34, 0, 0, 0), r"\(34, 0\)"), (event(0, 240, 0, 0), r"\(0, 240\)"),
+])  # fmt: skip
+def test_broken_recordings_are_refused(blob, match):
+    with pytest.raises(ValueError, match=match):
+        event_mask(blob)
+
+
+@pytest.mark.parametrize("name", sorted(ARCHIVES))
+def test_absent_archives_name_their_official_source(empty_cache, name):
+    with pytest.raises(ConfigurationError) as error:
+        load(name)
+    for archive in ARCHIVES[name]:
+        assert archive.url in str(error.value)
+        assert archive.md5 in str(error.value)
+    assert str(empty_cache) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "blob", [b"", b"no gzip", gzip.compress(b"not idx"), gzip.compress(b"\0\0\x08\x01\0\0\0\x09a")]
+)
+def test_damaged_archives_are_named(empty_cache, blob):
+    (empty_cache / "mnist").mkdir(parents=True)
+    for archive in ARCHIVES["mnist"]:
+        (empty_cache / archive.path).write_bytes(blob)
+    with pytest.raises(EnvironmentFaultError, match=r"train-images.*damaged.*md5 must be f68b3c"):
+        load("mnist")
+
+
+def test_damaged_recordings_are_named(empty_cache):
+    (empty_cache / "nmnist").mkdir(parents=True)
+    (empty_cache / "nmnist" / "nmnist_small.zip").write_bytes(b"no zip")
+    with pytest.raises(EnvironmentFaultError, match=r"nmnist_small\.zip is damaged"):
+        load("nmnist")
+
+
+def test_other_content_of_an_archive_names_its_source(empty_cache, monkeypatch):
+    x, y = DECODERS["digits"]()
+    monkeypatch.setitem(DECODERS, "mnist", lambda: (x, y))
+    with pytest.raises(EnvironmentFaultError, match="fetch it again: https://ossci"):
+        load("mnist")
 
 
 def test_faces_are_class_one():
@@ -110,7 +207,7 @@ def test_data_dir_follows_the_environment(monkeypatch, tmp_path):
 
 def test_unknown_name_gets_the_nearest():
     with pytest.raises(ConfigurationError, match="did you mean 'mnist5k'"):
-        dataset_info("mnist")
+        dataset_info("mnist5")
 
 
 labels = st.lists(st.integers(0, 5), min_size=12, max_size=200).map(lambda y: np.array([*y, 0, 0], dtype=np.int64))

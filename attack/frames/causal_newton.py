@@ -129,7 +129,7 @@ class CausalNewton:
     def _prior(self, mean: Array64, variance: Array64, free: int, spread: float) -> tuple[Array64, Array64]:
         """The prior as equations in the unknowns, brought to triangular form: `[k, k]` and right-hand side `[k]`."""
         rows = self.space.basis.T / np.sqrt(variance)[:, None]
-        triangle = np.linalg.qr(np.hstack([rows, (mean / np.sqrt(variance))[:, None]]), mode="r")
+        triangle = _triangle(np.hstack([rows, (mean / np.sqrt(variance))[:, None]]))
         rank = self.space.rank
         whole = np.zeros((rank + free, rank + free))
         whole[:rank, :rank] = triangle[:rank, :rank]
@@ -164,6 +164,11 @@ def _sharpen(mean: Array64, variance: Array64, vector: Array64) -> tuple[Array64
 
 def _least_squares(system: Array64) -> Array64:
     """Solution of an overdetermined system whose last column is the right-hand side."""
-    triangle = np.linalg.qr(system, mode="r")
+    triangle = _triangle(system)
     size = system.shape[1] - 1
     return np.asarray(scipy.linalg.solve_triangular(triangle[:size, :size], triangle[:size, size]))
+
+
+def _triangle(matrix: Array64) -> Array64:
+    """The triangular factor of a QR decomposition."""
+    return np.asarray(np.linalg.qr(matrix, mode="r"), dtype=np.float64)

@@ -133,6 +133,8 @@ class Completion:
 
     def _hunt(self, space: RowSpace, state: Recovery, budget_s: float) -> None:
         """More loose frames: all of them for a small rank, else what a hunt finds in the given time."""
+        if not space.selective:
+            return
         if space.rank <= _ENUMERABLE:
             state.loose = _union(state.loose, enumerate_frames(space))
             return

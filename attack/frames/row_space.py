@@ -18,6 +18,7 @@ from attack.frames.spectrum import Array64, Spectrum, spectrum
 
 ArrayInt = npt.NDArray[np.intp]
 Binary = npt.NDArray[np.uint8]
+_SPARE = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +51,14 @@ class RowSpace:
     def rank(self) -> int:
         """Dimension r of the row space."""
         return len(self.basis)
+
+    @property
+    def selective(self) -> bool:
+        """Whether lying in the row space says anything of a binary vector: enough groups beyond the free coordinates.
+
+        A sample of few pixels over many steps has more frames than distinct columns; then every vector is a member.
+        """
+        return len(self.representative) >= self.rank + _SPARE
 
     @cached_property
     def sizes(self) -> Array64:

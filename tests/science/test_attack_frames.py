@@ -1,0 +1,110 @@
+"""Frames, order, samples and labels out of true gradients of rate-coded batches, and nothing out of false ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from attack.methods.frame_lp import FrameLP
+from attack.methods.row_space_enumeration import RowSpaceEnumeration
+from contract.models.layout import initial_parameters
+from tests.frame_updates import rate_task, rate_update
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(observation, method=None, budget_s=60.0, seed=0):
+    method = method or FrameLP()
+    assert method.applies(observation) is None
+    return method.run(observation, budget_s, np.random.default_rng(seed))
+
+
+def uncertified(finding):
+    return finding.verdict == "failed" or (finding.verdict == "partial" and " 0 certified" in finding.reason)
+
+
+def samples(finding):
+    frames = finding.frames.reshape(*finding.frames.shape[:2], -1).astype(np.uint8)
+    return {frame.tobytes(): label for frame, label in zip(frames, finding.labels, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("batch", "steps", "options"),
+    [
+        (1, 8, {}),
+        (1, 64, {}),
+        (2, 4, {}),
+        (8, 8, {}),
+        (2, 8, {"hidden": 512}),
+        (2, 8, {"weight_bits": 8}),
+        (2, 8, {"surrogate": "fast_sigmoid"}),
+        (2, 8, {"readout": "spike"}),
+    ],
+)
+def test_every_sample_is_exact_in_order_and_certified(batch, steps, options):
+    observation, truth, y = rate_update(rate_task(steps, **options), batch, seed=0)
+    finding = run(observation)
+    assert finding.verdict == "exact", finding.reason
+    assert samples(finding) == {sample.tobytes(): int(label) for sample, label in zip(truth, y, strict=True)}
+    rates = sorted(truth.mean(axis=1).astype(np.float32).tolist())
+    np.testing.assert_allclose(sorted(finding.images.reshape(batch, -1).tolist()), rates, atol=1e-6)
+
+
+def test_after_training():
+    observation, truth, y = rate_update(rate_task(8), 3, seed=1, updates=20)
+    finding = run(observation)
+    assert finding.verdict == "exact", finding.reason
+    assert samples(finding) == {sample.tobytes(): int(label) for sample, label in zip(truth, y, strict=True)}
+
+
+def test_enumeration_needs_no_weights():
+    observation, truth, _ = rate_update(rate_task(8), 1, seed=2)
+    finding = run(observation, RowSpaceEnumeration())
+    assert finding.verdict == "recovered"
+    found = finding.frames.reshape(8, -1).astype(np.uint8)
+    assert {frame.tobytes() for frame in found} == {frame.tobytes() for frame in truth[0]}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_is_not_recovered(seed):
+    observation, _, _ = rate_update(rate_task(8), 1, seed=seed)
+    rng = np.random.default_rng(seed)
+    noise = {name: rng.normal(size=value.shape).astype(np.float32) for name, value in observation.update.items()}
+    finding = run(replace(observation, update=noise), budget_s=1.0)
+    assert finding.verdict == "failed", finding.reason
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_binary_rows_of_no_network_get_no_certificate(seed):
+    observation, truth, _ = rate_update(rate_task(8), 2, seed=seed)
+    rng = np.random.default_rng(seed)
+    rows = truth.reshape(16, -1).astype(np.float64)
+    weight = observation.first_layer.name + ".weight"
+    made_up = (rng.normal(size=(256, 16)) @ rows).astype(np.float32)
+    finding = run(replace(observation, update={**observation.update, weight: made_up}), budget_s=1.5)
+    assert uncertified(finding), finding.reason
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_wrong_model_gives_no_certificate(seed):
+    task = rate_task(8)
+    observation, _, _ = rate_update(task, 2, seed=seed)
+    other = initial_parameters(rate_task(8, seed=99 + seed), observation.shape, observation.classes)
+    finding = run(replace(observation, _parameters=other), budget_s=1.5)
+    assert uncertified(finding), finding.reason
+
+
+def test_what_cannot_be_attacked_says_why():
+    observation, _, _ = rate_update(rate_task(8), 1, seed=0)
+    full = replace(observation, samples=32)
+    assert "row space is full" in (FrameLP().applies(full) or "")
+    assert "enumeration takes at most" in (RowSpaceEnumeration().applies(full) or "")

@@ -22,10 +22,11 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PictureRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One true sample and all reconstructions of it."""
+    """One true sample and all attacks that ran on its update; those that give labels only stand in `notes`."""
 
     title: str
     detail: str
+    notes: tuple[str, ...]
     truth: Panel
     candidates: tuple[Panel, ...]
 
@@ -47,12 +48,14 @@ def _picture_row(picture: Picture, order: tuple[str, ...]) -> PictureRow:
     def place(candidate: Candidate) -> int:
         return order.index(candidate.score.attack) if candidate.score.attack in order else len(order)
 
+    ran = sorted((c for c in picture.candidates if c.score.verdict != "refused"), key=place)
     label = "" if picture.label is None else f"label {picture.label}"
     return PictureRow(
         title=picture.node,
         detail=f"round {picture.round}, update {picture.update[:8]}",
         truth=Panel(title="truth", uri=data_uri(picture.truth), figure=label, verdict=""),
-        candidates=tuple(map(_panel, sorted(picture.candidates, key=place))),
+        notes=tuple(f"{c.score.attack}: {_figure(c.score)}" for c in ran if _labels_only(c.score)),
+        candidates=tuple(_panel(c) for c in ran if not _labels_only(c.score)),
     )
 
 
@@ -73,11 +76,13 @@ def _figure(score: AttackScore) -> str:
     return MISSING if score.labels_right is None else _labels(score.labels_right)
 
 
+def _labels_only(score: AttackScore) -> bool:
+    return score.psnr_db is None and score.labels_right is not None and score.verdict != "failed"
+
+
 def _labels(right: int) -> str:
     return {0: "no label right", 1: "label right"}.get(right, f"{right} labels right")
 
 
 def _no_image(score: AttackScore) -> str:
-    if score.psnr_db is not None:
-        return "image not kept"
-    return "labels only" if score.labels_right is not None and score.verdict != "failed" else "no image"
+    return "no image" if score.psnr_db is None else "image not kept"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attack.method import Method
+from attack.methods.conv_codebook import ConvCodebook
 from attack.methods.cosine import CosineMatching
 from attack.methods.dlg import DeepLeakage
 from attack.methods.dlg_faint import FaintDeepLeakage
@@ -21,6 +22,7 @@ METHODS: dict[str, Method] = {
         Ratio(),
         RankOne(),
         RowSpaceEnumeration(),
+        ConvCodebook(),
         ImageLp(),
         SpanConsistency(),
         FrameLP(),

@@ -14,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from attack.method import Finding
+from attack.methods.conv_codebook import ConvCodebook
 from attack.methods.image_lp import ImageLp
 from attack.methods.span_consistency import SpanConsistency
 from contract.datasets import load
 from contract.metrics import psnr_matrix
+from contract.models.layout import initial_parameters
 from tests.science.image_updates import observe, task_of
 
 Row = dict[str, float]
@@ -73,6 +75,23 @@ def spans(batch: int, *, dataset: str = "faces", **options: object) -> Callable[
     return cell
 
 
+def conv(steps: int, readout: str, stride: int = 1) -> Callable[[int], Row]:
+    """A cell of the codebook attack on MNIST: 12 channels, first layer's gain three times the default."""
+
+    def cell(seed: int) -> Row:
+        x, y = draw("mnist5k", 1, seed)
+        options = {"kind": "conv", "channels": (12,), "hidden": (), "stride": stride, "readout": readout}
+        task = task_of(steps=steps, seed=seed, **options)
+        parameters = initial_parameters(task, x.shape[1:], 10)
+        parameters = {**parameters, "layers.0.weight": 3 * parameters["layers.0.weight"]}
+        observation, _ = observe(task, x, y, parameters=parameters, seed=seed)
+        wall, process = time.monotonic(), time.process_time()
+        finding = ConvCodebook().run(observation, 60.0, np.random.default_rng(seed))
+        return scored(finding, x, time.monotonic() - wall, time.process_time() - process)
+
+    return cell
+
+
 CELLS: dict[str, Callable[[int], Row]] = {
     "image_lp-16": image_lp(16),
     "image_lp-32": image_lp(32),
@@ -85,6 +104,8 @@ CELLS: dict[str, Callable[[int], Row]] = {
     "spans-faces-8": spans(8),
     "spans-faces-8-fast_sigmoid": spans(8, surrogate="fast_sigmoid"),
     "spans-faces-16": spans(16),
+    **{f"conv-{readout}-T{steps}": conv(steps, readout) for readout in ("membrane", "spike") for steps in (5, 10, 25)},
+    "conv-membrane-T10-stride2": conv(10, "membrane", 2),
 }
 
 

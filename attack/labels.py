@@ -71,10 +71,13 @@ def recover_labels(observation: Observation) -> LabelEstimate | None:
     """Labels given by the threat model, otherwise recovered from the gradient.
 
     Returns:
-        One label per sample of the update; `None` when the readout's gradient is zero or not finite.
+        One label per sample of the update; `None` when the readout's gradient is zero or not finite, or no readout is
+        known.
     """
     if observation.labels is not None:
         return LabelEstimate(labels=observation.labels, certain=True, reason="given by the threat model")
+    if observation.network is not None and not observation.network.tells_labels:
+        return None
     signal = _signal(observation)
     if not np.isfinite(signal).all() or not signal.any():
         return None

@@ -20,11 +20,12 @@ class ModuleNetwork:
 
     Args:
         module: Maps frames `[T, B, *shape]` to logits `[B, classes]`; keeps no state between calls.
-        names: Its parameters that the update has a gradient of, as the module names them.
+        names: The module's name of each parameter that the update has a gradient of, by the update's name.
         steps: T.
         first: Name of the fully connected layer that sees the input, `None` when there is none.
         reason: Why no `TaskSpec` describes it.
         timeless: Whether it has no dynamics, so that one frame stands for all.
+        tells_labels: Whether the last weight of the update belongs to the layer that gives the logits.
         offset: The module sees ``offset + scale x`` for a frame x of the attacks.
         scale: See `offset`.
     """
@@ -33,16 +34,18 @@ class ModuleNetwork:
         self,
         module: nn.Module,
         *,
-        names: tuple[str, ...],
+        names: Mapping[str, str],
         steps: int,
         first: str | None,
         reason: str,
         timeless: bool = False,
+        tells_labels: bool = True,
         offset: float = 0.0,
         scale: float = 1.0,
     ) -> None:
-        self.module, self.names, self.steps = module, names, steps
-        self.reason, self.timeless = reason, timeless
+        self.module, self.names, self.steps = module, tuple(names), steps
+        self.reason, self.timeless, self.tells_labels = reason, timeless, tells_labels
+        self._own = dict(names)
         self._first = first
         self._offset, self._scale = offset, scale
 
@@ -56,12 +59,12 @@ class ModuleNetwork:
         Raises:
             NotKnownError: A bias per sample for a module whose first layer is not an `nn.Linear`.
         """
-        used = {name: params[name].float() for name in self.names if name in params}
+        used = {own: params[name].float() for name, own in self._own.items()}
         bias = params.get(f"{self._first}.bias")
         rows = None
         if bias is not None and bias.ndim == 2:
             rows = bias.float()
-            used.pop(f"{self._first}.bias", None)
+            used.pop(self._own.get(f"{self._first}.bias", ""), None)
         seen = self._offset + self._scale * frames.float().expand(self.steps, *frames.shape[1:])
         with self._bias_rows(rows):
             logits: Tensor = functional_call(self.module, used, (seen,))

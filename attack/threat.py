@@ -77,6 +77,7 @@ class OwnNetwork(Protocol):
         names: Its parameters, in the order of its gradients.
         reason: Why no `TaskSpec` describes it.
         timeless: Whether it has no dynamics, so that one frame stands for all steps.
+        tells_labels: Whether the last weight of the update belongs to the layer that gives the logits.
     """
 
     @property
@@ -87,6 +88,9 @@ class OwnNetwork(Protocol):
 
     @property
     def timeless(self) -> bool: ...  # noqa: D102
+
+    @property
+    def tells_labels(self) -> bool: ...  # noqa: D102
 
     def __call__(self, params: Mapping[str, Any], frames: Any) -> Any:
         """Logits `[B, classes]` of frames `[T or 1, B, *shape]`."""

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contract.errors import SpikeleakError
+from deploy.audit.command import audit
 
 INTERRUPTED = 130
 
@@ -171,6 +172,9 @@ def attack(config: Config) -> None:
     from attack.settings import AttackSettings  # noqa: PLC0415
 
     _party(run_attack, config, AttackSettings)
+
+
+app.command()(audit)
 
 
 @app.command()

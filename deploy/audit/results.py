@@ -1,0 +1,208 @@
+"""What the ladder found, chosen without any truth, and the files that hold it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from attack.certificate import certify, obstacle
+from attack.labels import recover_labels
+from attack.ladder import Rung
+from attack.method import Finding
+from attack.methods import METHODS
+from attack.threat import Array32, Observation
+from contract.messages import Verdict
+from deploy.audit.expression import Expression
+from deploy.audit.request import AuditRequest
+from deploy.audit.scoring import Score, score
+from deploy.audit.subject import Subject
+
+RANK: dict[Verdict, int] = {"exact": 0, "recovered": 1, "partial": 2, "failed": 3, "refused": 4}
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The ladder's answer.
+
+    Attributes:
+        verdict: The best of all attacks that gave candidates; otherwise that of the best without.
+        chosen: Attack whose candidates stand in `recon`; `None` when none has any.
+        images: `[samples, *shape]`; NaN where there is no candidate. `None` like `chosen`.
+        frames: `[samples, T, *shape]` of the chosen attack, if it recovered spikes.
+        residuals: Relative gradient residual of each attack's candidates, simulated forward, where that can be done.
+    """
+
+    verdict: Verdict
+    chosen: str | None
+    images: Array32 | None
+    frames: Array32 | None
+    residuals: dict[str, float]
+
+
+def outcome(subject: Subject, rungs: Sequence[Rung], encoding: str) -> Outcome:
+    """Chooses by verdict, then by simulated residual, then by the ladder's order."""
+    observation = subject.observation
+    residuals = {r.attack: value for r in rungs if (value := _residual(observation, r.finding)) is not None}
+    usable = {"exact", "recovered", "partial"}
+    with_images = [r for r in rungs if r.finding.images is not None and r.finding.verdict in usable]
+    order = sorted(with_images, key=lambda r: (RANK[r.finding.verdict], residuals.get(r.attack, np.inf)))
+    if not order:
+        verdict: Verdict = min((r.finding.verdict for r in rungs if r.attack != "label"), key=RANK.__getitem__)
+        verdict = "failed" if verdict in {"exact", "recovered", "partial"} else verdict
+        return Outcome(verdict=verdict, chosen=None, images=None, frames=None, residuals=residuals)
+    best = order[0]
+    images, frames = pictures(best.finding, encoding)
+    samples = observation.samples
+    return Outcome(
+        verdict=best.finding.verdict,
+        chosen=best.attack,
+        images=_filled(images, samples),
+        frames=None if frames is None else _filled(frames, samples),
+        residuals=residuals,
+    )
+
+
+def pictures(finding: Finding, encoding: str) -> tuple[Array32, Array32 | None]:
+    """Images and frames of a finding, the images read from the frames as the encoding wants it."""
+    assert finding.images is not None
+    frames = finding.frames
+    if encoding == "latency" and frames is not None:
+        return intensity_from_latency(frames), frames
+    return finding.images, frames
+
+
+def intensity_from_latency(frames: Array32) -> Array32:
+    """``1 − t/(T−1)`` of each pixel's first spike at step t, 0 without a spike; frames are `[N, T, *shape]`."""
+    steps = frames.shape[1]
+    first = frames.argmax(axis=1)
+    images = 1 - first / max(steps - 1, 1)
+    found: Array32 = np.where(frames.any(axis=1), images, 0).astype(np.float32)
+    return found
+
+
+def _filled(rows: Array32, samples: int) -> Array32:
+    whole = np.full((samples, *rows.shape[1:]), np.nan, dtype=np.float32)
+    whole[: min(samples, len(rows))] = rows[:samples]
+    return whole
+
+
+def _residual(observation: Observation, finding: Finding) -> float | None:
+    if finding.images is None or obstacle(observation, finding) is not None:
+        return None
+    labels = finding.labels
+    if len(labels) != observation.samples:
+        estimate = recover_labels(observation)
+        if estimate is None or observation.samples > 1:
+            return None
+        labels = estimate.labels
+    frames = finding.images[None] * np.float32(observation.encoding.gain)
+    if finding.frames is not None and observation.encoding.kind != "direct":
+        frames = np.moveaxis(finding.frames, 1, 0)
+    return certify(observation, frames, labels).residual
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """All of one audit, as report and files show it."""
+
+    request: AuditRequest
+    subject: Subject
+    rungs: tuple[Rung, ...]
+    outcome: Outcome
+    truth: dict[str, Any] | None
+    scores: dict[str, Score]
+    seconds: float
+
+
+def scores(rungs: Sequence[Rung], truth: Mapping[str, Any] | None, encoding: str) -> dict[str, Score]:
+    """The score of each attack that has candidates."""
+    found: dict[str, Score] = {}
+    for rung in rungs if truth is not None else ():
+        if rung.finding.images is not None and truth is not None:
+            images, frames = pictures(rung.finding, encoding)
+            found[rung.attack] = score(images, frames, rung.finding.labels, truth)
+    return found
+
+
+def document(audit: Audit) -> dict[str, Any]:
+    """`audit.json`."""
+    subject, request = audit.subject, audit.request
+    expression = subject.expression
+    expressed = isinstance(expression, Expression)
+    observation = subject.observation
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in msgspec.structs.asdict(request).items()}
+    return {
+        "spikeleak": _version(),
+        "verdict": audit.outcome.verdict,
+        "chosen": audit.outcome.chosen,
+        "seconds": audit.seconds,
+        "options": options,
+        "module": {
+            "first_layer": subject.first,
+            "readout": subject.readout,
+            "classes": observation.classes,
+            "expressed": expressed,
+            "reason": "" if expressed else expression,
+            "gradient_error": expression.error if isinstance(expression, Expression) else None,
+            "network": msgspec.to_builtins(expression.task.model) if isinstance(expression, Expression) else None,
+            "neuron": _neuron(expression),
+            "notes": list(subject.notes),
+        },
+        "update": {
+            "samples": observation.samples,
+            "algorithm": observation.plan.algorithm,
+            "parameters": {name: list(t.shape) for name, t in observation.update.items()},
+        },
+        "attacks": [_entry(audit, rung) for rung in audit.rungs],
+    }
+
+
+def _neuron(expression: Expression | str) -> Any:
+    if not isinstance(expression, Expression) or expression.task.model.family != "snn":
+        return None
+    return msgspec.to_builtins(expression.task.neuron)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("spikeleak")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _entry(audit: Audit, rung: Rung) -> dict[str, Any]:
+    finding = rung.finding
+    found = audit.scores.get(rung.attack)
+    return {
+        "attack": rung.attack,
+        "verdict": finding.verdict,
+        "reason": finding.reason,
+        "certificate": finding.reason if finding.verdict == "exact" else None,
+        "gradient_residual": audit.outcome.residuals.get(rung.attack),
+        "seconds": rung.seconds,
+        "labels": list(finding.labels),
+        "objective": finding.objective,
+        "candidates": 0 if finding.images is None else len(finding.images),
+        "frames": finding.frames is not None,
+        "citation": METHODS[rung.attack].citation.key,
+        "score": None if found is None else msgspec.to_builtins(found),
+    }
+
+
+def write(audit: Audit) -> None:
+    """Writes `audit.json` and `recon.npz` into the request's folder, which exists."""
+    out = audit.request.out
+    (out / "audit.json").write_text(json.dumps(document(audit), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    arrays: dict[str, Any] = {}
+    if audit.outcome.images is not None:
+        arrays["recon"] = audit.outcome.images
+    if audit.outcome.frames is not None:
+        arrays["frames"] = audit.outcome.frames
+    for rung in audit.rungs:
+        if rung.finding.images is not None:
+            arrays[f"recon_{rung.attack}"] = pictures(rung.finding, audit.request.encoding)[0]
+    np.savez_compressed(out / "recon.npz", **arrays)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 Surrogate = Literal["atan", "fast_sigmoid", "ste", "triangular", "sigmoid", "spike_rate_escape"]
-CodecName = Literal["fp32", "fp16", "int8"]
+CodecName = Literal["fp32", "fp16", "int8", "int4", "ternary", "sign", "topk"]
 
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(gt=0, lt=1)]

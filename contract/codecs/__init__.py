@@ -9,7 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.codecs.floats import Fp16, Fp32
+from contract.codecs.int4 import Int4
 from contract.codecs.int8 import Int8
+from contract.codecs.sign import Sign
+from contract.codecs.ternary import Ternary
+from contract.codecs.topk import TopK
 from contract.errors import ConfigurationError, WireError
 from contract.messages import TensorRecord
 
@@ -53,7 +57,7 @@ class Codec(Protocol):
         ...
 
 
-CODECS: dict[str, Codec] = {"fp32": Fp32(), "fp16": Fp16(), "int8": Int8()}
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (Fp32(), Fp16(), Int8(), Int4(), Ternary(), Sign(), TopK())}
 
 
 def find_codec(name: str) -> Codec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from contract.errors import WireError
 
@@ -20,6 +21,28 @@ def check_size(data: memoryview, shape: tuple[int, ...], itemsize: int) -> None:
     expected = math.prod(shape) * itemsize
     if data.nbytes != expected:
         raise WireError(f"{data.nbytes} bytes for shape {shape}: {expected} are needed at {itemsize} bytes a value")
+
+
+def check_length(data: memoryview, shape: tuple[int, ...], expected: int) -> None:
+    """Holds the number of bytes against what a packed shape needs.
+
+    Raises:
+        WireError: They differ.
+    """
+    if data.nbytes != expected:
+        raise WireError(f"{data.nbytes} bytes for shape {shape}: {expected} are needed")
+
+
+def largest_magnitude(x: npt.NDArray[np.float32], codec: str) -> float:
+    """``max|x|``, 0 of nothing.
+
+    Raises:
+        WireError: A value that is not finite.
+    """
+    largest = max(float(x.max(initial=0.0)), -float(x.min(initial=0.0)))
+    if not math.isfinite(largest):
+        raise WireError(f"{np.count_nonzero(~np.isfinite(x))} values are not finite: {codec} has no code for them")
+    return largest
 
 
 def check_unit_scale(scale: float) -> None:

@@ -8,6 +8,7 @@ smaller problem of the same kind.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,23 +27,19 @@ _ROUNDS = 3
 EXACT = 2e-3
 """Sine below which spaces meet at known weights: rounding gives about 1e-6, 1e-3 for the faintest samples of a trained
 network; a wrong frame gives 1e-2."""
-DRIFTED = 0.05
-"""The same for samples of later local steps, whose weights have moved a little."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sample:
-    """One recovered sample.
+    """One certified sample: taking its simulated gradient away lowers the rank by exactly its number of frames.
 
     Attributes:
         frames: In order `[T, n]`.
         label: Its label.
-        certified: Whether taking its simulated gradient away lowers the rank by exactly its number of frames.
     """
 
     frames: Binary
     label: int
-    certified: bool
 
 
 @dataclass(kw_only=True, eq=False)
@@ -50,7 +47,7 @@ class Recovery:
     """What was recovered.
 
     Attributes:
-        samples: Whole samples.
+        samples: Certified samples.
         loose: Frames that belong to none of them `[N, n]`.
         rank: Numerical rank of the gradient.
         left: Rank that is not explained.
@@ -73,14 +70,17 @@ class Completion:
         steps: Frames per sample T.
         batch: Samples per mean gradient B.
         rng: Source of randomness.
-        drifted: Whether the gradient is a sum over several local steps, so that later samples saw other weights.
+        scales: Factor with which each local step's mean gradient enters; one entry for a single gradient.
+        successor: The network after a local step on these B samples; asked for between the steps. When a step's
+            samples are all known, the next step's weights are, and its samples become as exact as the first's.
     """
 
     simulator: Simulator
     steps: int
     batch: int
     rng: np.random.Generator
-    drifted: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    successor: Callable[[Sequence[Sample]], Simulator] | None = None
 
     def recover(self, gradient: Array64, *, samples: int, budget_s: float, slice_s: float = 2.0) -> Recovery:
         """Recovers the samples behind a gradient of rate- or event-coded frames.
@@ -113,13 +113,9 @@ class Completion:
             state.left = rest.left
         return state
 
-    @property
-    def _meets(self) -> float:
-        return DRIFTED if self.drifted else EXACT
-
     def _search(self, space: RowSpace, gradient: Array64, state: Recovery, end: float) -> list[Binary]:
         """The first whole sample that causal Gauss-Newton finds, with one attempt for each label."""
-        search = SampleSearch(self.simulator, space, gradient, steps=self.steps, meets=self._meets)
+        search = SampleSearch(self.simulator, space, gradient, steps=self.steps, meets=EXACT)
         if not search.possible:
             return []
         for label in search.labels():
@@ -139,8 +135,7 @@ class Completion:
             state.loose = _union(state.loose, enumerate_frames(space))
             return
         hunt = VertexHunt(space=space, rng=self.rng, steps=self.steps)
-        known = [state.loose, *(one.frames for one in state.samples if not one.certified)]
-        hunt.add(np.concatenate(known)[:, space.active])
+        hunt.add(state.loose[:, space.active])
         hunt.run(budget_s)
         taken = {frame.tobytes() for sample in state.samples for frame in sample.frames}
         found = space.widen(hunt.frames)
@@ -148,7 +143,7 @@ class Completion:
 
     def _read_chains(self, space: RowSpace, state: Recovery) -> list[Binary]:
         """Samples all of whose frames are loose."""
-        test = ChainTest(simulator=self.simulator, complement=space.complement, meets=self._meets)
+        test = ChainTest(simulator=self.simulator, complement=space.complement, meets=EXACT)
         whole: list[Binary] = []
         used: set[int] = set()
         for chain in chains(test, state.loose, self.steps):
@@ -158,13 +153,16 @@ class Completion:
         return whole
 
     def _take(self, frames: Binary, rest: Deflation, state: Recovery) -> None:
-        """Takes a sample out, if it is certified or cannot be."""
+        """Takes a sample out if it is certified, and goes on to the next local step when it was the last of one."""
         label, adjoints = self._explain(frames, rest.whole)
-        certified = rest.certifies(frames, adjoints / self.batch)
-        if not certified and not self.drifted:
+        step = min(len(state.samples) // self.batch, len(self.scales) - 1)
+        adjoints = adjoints * (self.scales[step] / self.batch)
+        if not rest.certifies(frames, adjoints):
             return
-        rest.take(frames, adjoints / self.batch if certified else None)
-        state.samples.append(Sample(frames=frames, label=label, certified=certified))
+        rest.take(frames, adjoints)
+        state.samples.append(Sample(frames=frames, label=label))
+        if self.successor is not None and len(state.samples) == self.batch * (step + 1) < self.batch * len(self.scales):
+            self.simulator = self.successor(state.samples[-self.batch :])
         taken = {frame.tobytes() for frame in frames}
         state.loose = state.loose[[frame.tobytes() not in taken for frame in state.loose]]
 

@@ -6,7 +6,7 @@ reduction; Cline and Funderlic 1979, "The rank of a difference of matrices and a
 wrong frame, order or label breaks it, so it certifies all three at once.
 
 The column space of what is left is that of vectors y with ``X_b C^-1 y = 0``: it needs the frames alone, so it is as
-exact as they are, whether or not their adjoints can be simulated.
+exact as they are. The row space needs the adjoints too and is as exact as their simulation.
 """
 
 from __future__ import annotations
@@ -54,18 +54,15 @@ class Deflation:
         product = self._coordinates(distinct) @ self._inverse @ inside
         return bool(outside < INSIDE and np.abs(product - np.eye(len(distinct))).max() < IDENTITY)
 
-    def take(self, frames: Binary, adjoints: Array64 | None = None) -> None:
-        """Takes a sample's frames out of the column space and, where its adjoints are known, out of the row space."""
-        nothing = np.zeros((len(self.whole.complement), len(frames)))
-        distinct, summed = _distinct(frames, nothing if adjoints is None else adjoints)
+    def take(self, frames: Binary, adjoints: Array64) -> None:
+        """Takes a sample out; arguments as of `certifies`."""
+        distinct, summed = _distinct(frames, adjoints)
         dual = self._coordinates(distinct) @ self._inverse
         self._dual = np.vstack([self._dual, dual])
         self.left = self.whole.rank - len(self._dual)
-        if adjoints is not None:
-            inside = self.whole.columns.T @ summed
-            # Of all corrections of D that make the rank fall exactly, the one within its own span.
-            null = self._inverse @ inside @ np.linalg.inv(dual @ inside)
-            self._null = np.hstack([self._null, null])
+        inside = self.whole.columns.T @ summed
+        # Of all corrections of D that make the rank fall exactly, the one within its own span.
+        self._null = np.hstack([self._null, self._inverse @ inside @ np.linalg.inv(dual @ inside)])
         self.space = self._shrunk()
 
     def _coordinates(self, frames: Binary) -> Array64:

@@ -6,25 +6,31 @@ hidden layer it even gives the frames, by Gauss-Newton (`attack.frames.causal_ne
 hunted by linear programming (`attack.frames.vertex_hunt`), and the chain orders them (`attack.frames.ordering`).
 A complete sample is subtracted by simulation: the rank must drop by exactly T (`attack.frames.deflation`), which
 certifies frames, order and label at once.
+
+A weight difference after K local steps holds the frames of all of them. Those of the first step obey the chain at the
+known weights; once its samples are complete, the step is repeated and the second step's weights are known too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from attack.citations import CITATIONS
-from attack.frames.completion import Completion, Recovery
+from attack.frames.completion import Completion, Recovery, Sample
 from attack.frames.simulation import Simulator, simulator
 from attack.frames.spectrum import Array64
 from attack.method import MAX_IMAGES, Citation, Finding
 from attack.methods.row_space_enumeration import arrange, binary_input
 from attack.threat import Knowledge, Observation
-from contract.messages import Verdict
+from contract.models.network import Network
 from contract.models.quantization import fake_quantize
+from contract.task import RoundPlan
 
 
 class FrameLP(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,33 +58,71 @@ class FrameLP(msgspec.Struct, frozen=True, kw_only=True):
             steps=observation.encoding.steps,
             batch=plan.batch_size,
             rng=rng,
-            drifted=plan.local_steps > 1,
+            scales=step_scales(plan),
+            successor=LocalSteps(observation) if plan.local_steps > 1 else None,
         )
         gradient = observation.gradient[f"{observation.first_layer.name}.weight"]
         recovery = completion.recover(gradient, samples=observation.samples, budget_s=budget_s)
         return finding(recovery, observation)
 
 
+def step_scales(plan: RoundPlan) -> tuple[float, ...]:
+    """How often each local step's gradient enters the weight difference: ``Σ_{j ≥ k} μ^(j-k)`` with momentum μ."""
+    return tuple(sum(plan.momentum**j for j in range(plan.local_steps - k)) for k in range(plan.local_steps))
+
+
 def known_network(observation: Observation) -> Simulator:
     """The network at the observation's parameters, with the weights as the forward pass saw them."""
+    return _effective(
+        {name: torch.from_numpy(np.array(value)) for name, value in observation.parameters.items()}, observation
+    )
+
+
+def _effective(parameters: Mapping[str, Tensor], observation: Observation) -> Simulator:
     bits = observation.model.weight_bits
-    effective: Mapping[str, Array64] = {
-        name: (fake_quantize(torch.from_numpy(value), bits) if name.endswith("weight") else torch.from_numpy(value))
-        .numpy()
-        .astype(np.float64)
-        for name, value in observation.parameters.items()
+    wide: Mapping[str, Array64] = {
+        name: (fake_quantize(value, bits) if name.endswith("weight") else value).detach().numpy().astype(np.float64)
+        for name, value in parameters.items()
     }
-    return simulator(effective, observation.neuron, observation.model.readout)
+    return simulator(wide, observation.neuron, observation.model.readout)
+
+
+class LocalSteps:
+    """Plain local SGD as the device runs it, on samples that were recovered.
+
+    Args:
+        observation: The update of several local steps.
+    """
+
+    def __init__(self, observation: Observation) -> None:
+        self.observation = observation
+        self._network = Network(observation.task, observation.shape, observation.classes)
+        self._parameters = {name: torch.from_numpy(np.array(v)) for name, v in observation.parameters.items()}
+        self._velocity = {name: torch.zeros_like(v) for name, v in self._parameters.items()}
+
+    def __call__(self, samples: Sequence[Sample]) -> Simulator:
+        """The network after one more step, on these samples as its batch."""
+        frames = np.array([sample.frames for sample in samples], dtype=np.float32).swapaxes(0, 1)
+        inputs = torch.from_numpy(frames.reshape(*frames.shape[:2], *self.observation.shape))
+        labels = torch.tensor([sample.label for sample in samples])
+        tensors = {name: value.clone().requires_grad_() for name, value in self._parameters.items()}
+        loss = functional.cross_entropy(self._network(tensors, inputs), labels)
+        plan = self.observation.plan
+        for (name, value), gradient in zip(
+            tensors.items(), torch.autograd.grad(loss, list(tensors.values())), strict=True
+        ):
+            self._velocity[name] = plan.momentum * self._velocity[name] + gradient
+            self._parameters[name] = value.detach() - plan.learning_rate * self._velocity[name]
+        return _effective(self._parameters, self.observation)
 
 
 def finding(recovery: Recovery, observation: Observation) -> Finding:
     """What a recovery says, in the ladder's terms."""
     if not recovery.samples and not len(recovery.loose):
         return Finding(verdict="failed", reason=f"no binary vector found in a row space of rank {recovery.rank}")
-    certified = sum(sample.certified for sample in recovery.samples)
     reason = (
-        f"{len(recovery.samples)} of {observation.samples} samples complete, {certified} certified by a rank drop of "
-        f"T each; {recovery.left} of rank {recovery.rank} left, {len(recovery.loose)} loose frames"
+        f"{len(recovery.samples)} of {observation.samples} samples certified by a rank drop of T each; "
+        f"{recovery.left} of rank {recovery.rank} left, {len(recovery.loose)} loose frames"
     )
     if not recovery.samples:
         adjoints = observation.first_layer.weight @ np.linalg.pinv(recovery.loose.astype(np.float64))
@@ -89,12 +133,5 @@ def finding(recovery: Recovery, observation: Observation) -> Finding:
     frames = frames.reshape(-1, observation.encoding.steps, *observation.shape)
     images = np.clip(frames.mean(axis=1) / observation.encoding.gain, 0.0, 1.0).astype(np.float32)
     labels = tuple(sample.label for sample in kept)
-    return Finding(
-        verdict=_verdict(recovery, certified, observation), reason=reason, images=images, labels=labels, frames=frames
-    )
-
-
-def _verdict(recovery: Recovery, certified: int, observation: Observation) -> Verdict:
-    if recovery.left > 0 or len(recovery.samples) < observation.samples:
-        return "partial"
-    return "exact" if certified == observation.samples else "recovered"
+    done = recovery.left == 0 and len(recovery.samples) == observation.samples
+    return Finding(verdict="exact" if done else "partial", reason=reason, images=images, labels=labels, frames=frames)

@@ -51,9 +51,7 @@ class RowSpaceEnumeration(msgspec.Struct, frozen=True, kw_only=True):
         space = row_space(layer.weight, most=observation.samples * steps)
         if not space.selective:
             count = len(space.representative)
-            return Finding(
-                verdict="failed", reason=f"rank {space.rank} of {count} distinct columns: any frame would do"
-            )
+            return Finding(verdict="failed", reason=f"rank {space.rank} of {count} columns: any frame would do")
         found = enumerate_frames(space)
         if not len(found):
             return Finding(verdict="failed", reason=f"no binary vector in the row space of rank {space.rank}")

@@ -11,6 +11,8 @@ Array64 = npt.NDArray[np.float64]
 
 FLOOR = 1e-7
 """Singular values below this fraction of the largest are float32 rounding."""
+ABOVE = 5.0
+"""A direction counts when its singular value is this many times the first that can only be noise."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,26 +46,18 @@ class RowSpace:
 
 
 def numerical_rank(values: Array64, limit: int, floor: float = FLOOR) -> int:
-    """Rank of a noisy matrix: where consecutive singular values fall by the largest factor.
+    """Rank of a noisy matrix of at most `limit` directions: how many stand out from those beyond the limit.
 
     Args:
         values: Singular values, falling.
         limit: Most directions that there can be (samples, or samples times steps).
-        floor: Values below this fraction of the largest count as noise whatever the gap.
+        floor: Values below this fraction of the largest count as noise in any case.
 
     Returns:
         A rank of at most `limit`; 0 for a zero matrix.
     """
-    if values[0] <= 0:
-        return 0
-    relative = values / values[0]
-    significant = int((relative > floor).sum())
-    if significant >= len(values):
-        return min(limit, len(values))
-    longest = min(limit, significant)
-    tail = np.maximum(relative, 1e-17)
-    falls = tail[:longest] / tail[1 : longest + 1]
-    return int(np.argmax(falls)) + 1
+    noise = ABOVE * values[limit] if limit < len(values) else 0.0
+    return int((values[:limit] > max(noise, floor * values[0])).sum()) if values[0] > 0 else 0
 
 
 def row_space(gradient: Array64, limit: int, rank: int | None = None) -> RowSpace:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from attack.method import Finding
 from attack.methods.conv_codebook import ConvCodebook
 from attack.methods.image_lp import ImageLp
+from attack.methods.quantized_alternation import QuantizedAlternation
 from attack.methods.span_consistency import SpanConsistency
 from contract.datasets import load
 from contract.metrics import psnr_matrix
@@ -92,6 +93,25 @@ def conv(steps: int, readout: str, stride: int = 1) -> Callable[[int], Row]:
     return cell
 
 
+def alternation(surrogate: str, steps: int) -> Callable[[int], Row]:
+    """A cell of the alternation on int8 rate updates: share of exact frames."""
+
+    def cell(seed: int) -> Row:
+        x, y = draw("mnist5k", 1, seed)
+        task = task_of(encoding="rate", surrogate=surrogate, steps=steps, seed=seed)
+        observation, frames = observe(task, x, y, codec="int8", seed=seed)
+        wall, process = time.monotonic(), time.process_time()
+        finding = QuantizedAlternation().run(observation, 20.0, np.random.default_rng(seed))
+        equal = finding.frames is not None and (finding.frames[0] == frames[:, 0]).reshape(steps, -1).all(1)
+        return {
+            "frames": float(np.mean(equal)),
+            "wall_s": time.monotonic() - wall,
+            "process_s": time.process_time() - process,
+        }
+
+    return cell
+
+
 CELLS: dict[str, Callable[[int], Row]] = {
     "image_lp-16": image_lp(16),
     "image_lp-32": image_lp(32),
@@ -105,6 +125,7 @@ CELLS: dict[str, Callable[[int], Row]] = {
     "spans-faces-8-fast_sigmoid": spans(8, surrogate="fast_sigmoid"),
     "spans-faces-16": spans(16),
     **{f"conv-{readout}-T{steps}": conv(steps, readout) for readout in ("membrane", "spike") for steps in (5, 10, 25)},
+    **{f"int8-{name}-T{steps}": alternation(name, steps) for name in ("atan", "fast_sigmoid") for steps in (8, 12)},
     "conv-membrane-T10-stride2": conv(10, "membrane", 2),
 }
 

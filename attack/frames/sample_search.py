@@ -13,7 +13,7 @@ from attack.frames.row_space import Binary, RowSpace
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
 
-_RETRIES = 3
+_RETRIES = 2
 _KNOWN_ERROR = 1e-4
 
 
@@ -124,13 +124,16 @@ class SampleSearch:
 
     @staticmethod
     def _guesses(walk: Walk, rng: np.random.Generator) -> Iterator[Array64]:
-        """Spike probabilities to start from: the class' image, drawn towards the frames that are known."""
+        """Spike probabilities to start from: the class' image drawn to the known frames, or these alone."""
         if not walk.frames:
             yield walk.prior
             return
         yield np.clip((2 * walk.prior + np.sum(walk.frames, axis=0)) / (2 + len(walk.frames)), 0.03, 0.97)
+        alike = 0.12 + 0.7 * np.mean(walk.frames, axis=0)
+        yield alike
         for _ in range(_RETRIES):
-            yield np.clip(walk.prior * np.exp(0.3 * rng.normal(size=len(walk.prior))), 0.03, 0.97)
+            start = walk.prior if rng.random() < 0.5 else alike
+            yield np.clip(start * np.exp(0.3 * rng.normal(size=len(start))), 0.03, 0.97)
 
     def _confirm(self, membrane: Array64, error: Array64, label: int) -> tuple[Array64, float]:
         """The error at the logits that fits best, and the sine of the angle that is left to the column space."""

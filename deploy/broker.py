@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import importlib.util
 import logging
+import os
 import shutil
 import signal
 import socket
@@ -25,10 +26,14 @@ from msgspec import Meta
 
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.link import Link, LinkSettings
-from deploy.supervisor import end_with_parent
+from deploy.supervisor import end_with_parent, module_environment
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 _START_TIMEOUT_S = 20.0
+_RESTARTS = 10
+_RESTART_DELAY_S = 1.0
 
 
 class BrokerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,10 +52,15 @@ class BrokerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Broker(msgspec.Struct, frozen=True, kw_only=True):
-    """A broker that answers."""
+    """A broker that answers.
+
+    Attributes:
+        tend: To be called now and then: a broker of our own that died is started again.
+    """
 
     name: str
     link: LinkSettings
+    tend: Callable[[], None] = lambda: None
 
 
 def _mosquitto(port: int, directory: Path) -> list[str]:
@@ -59,8 +69,10 @@ def _mosquitto(port: int, directory: Path) -> list[str]:
     if program is None:
         raise ConfigurationError("broker.kind = 'mosquitto': not on PATH; install mosquitto or use kind = 'amqtt'")
     settings = directory / "mosquitto.conf"
+    # Started by root, mosquitto would become another user, and Linux then forgets that it is to end with its parent.
+    user = "user root\n" if os.geteuid() == 0 else ""
     settings.write_text(
-        f"listener {port} {LOOPBACK}\nallow_anonymous true\npersistence false\n"
+        f"{user}listener {port} {LOOPBACK}\nallow_anonymous true\npersistence false\n"
         "max_queued_messages 100000\nmax_inflight_messages 0\nlog_dest stderr\nlog_type error\nlog_type warning\n",
         encoding="utf-8",
     )
@@ -159,35 +171,77 @@ def serve(section: BrokerSection, directory: Path) -> Iterator[Broker]:
     kind = choose(section.kind)
     port = section.port or free_port()
     require_free(port)
-    command = _COMMANDS[kind](port, directory)
-    log_path = directory / f"{kind}.log"
-    with log_path.open("ab") as log_file:
-        process = subprocess.Popen(
-            command,
-            stdout=log_file,
-            stderr=log_file,
-            start_new_session=True,
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - no threads run yet where this is called
-        )
+    process = _Process(kind, _COMMANDS[kind](port, directory), directory / f"{kind}.log")
+    process.start()
     try:
         link = LinkSettings(port=port, protocol="3.1.1" if kind == "amqtt" else "auto")
-        _wait_until_it_answers(process, link, kind, log_path)
-        yield Broker(name=kind, link=link)
+        _wait_until_it_answers(process, link)
+        yield Broker(name=kind, link=link, tend=process.tend)
     finally:
-        process.terminate()
+        process.end()
+
+
+class _Process:
+    """A broker of our own. All that it forgets in a crash the parties publish again when they are connected again."""
+
+    def __init__(self, kind: str, command: list[str], log_path: Path) -> None:
+        self.kind, self._command, self._log_path = kind, command, log_path
+        self._restarts = 0
+        self._started_s = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._started_s = time.monotonic()
+        with self._log_path.open("ab") as log_file:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                env=module_environment(),
+                start_new_session=True,
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - calls one function of libc
+            )
+
+    def ended(self) -> str:
+        """How it ended, in words; empty while it runs."""
+        if self._process is None or self._process.poll() is None:
+            return ""
+        tail = self._log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        return f"status {self._process.returncode}: {''.join(tail) or 'no output'} (log: {self._log_path})"
+
+    def tend(self) -> None:
+        """Starts it again if it died.
+
+        Raises:
+            EnvironmentFaultError: It died too often.
+        """
+        ended = self.ended()
+        if not ended or time.monotonic() - self._started_s < _RESTART_DELAY_S:
+            return
+        if self._restarts >= _RESTARTS:
+            raise EnvironmentFaultError(f"{self.kind} died {self._restarts + 1} times, the last time with {ended}")
+        self._restarts += 1
+        log.warning("%s died with %s; starting it again (%d)", self.kind, ended, self._restarts)
+        self.start()
+
+    def end(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
         try:
-            process.wait(5)
+            self._process.wait(5)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], link: LinkSettings, kind: str, log_path: Path) -> None:
+def _wait_until_it_answers(process: _Process, link: LinkSettings) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
-        if process.poll() is not None:
-            tail = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            raise EnvironmentFaultError(f"{kind} ended at once with status {process.returncode}: {' '.join(tail)}")
+        ended = process.ended()
+        if ended:
+            raise EnvironmentFaultError(f"{process.kind} ended at once with {ended}")
         with contextlib.suppress(OSError), socket.create_connection((link.host, link.port), 0.2):
             break
         time.sleep(0.05)

@@ -73,14 +73,14 @@ def run(
 
 def _run(study: Any, out: Path) -> None:
     from deploy.emulate import run_study  # noqa: PLC0415
+    from deploy.interrupts import Interrupts  # noqa: PLC0415
     from deploy.progress_display import display  # noqa: PLC0415
 
     started_s = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     out_console.print(f"{study.name}: {study.clients} devices → {out}", highlight=False)
     try:
-        with display(out_console) as shown:
-            summary = run_study(study, out, show=shown.show)
+        with Interrupts() as interrupts, display(out_console) as shown:
+            summary = run_study(study, out, show=shown.show, interrupts=interrupts)
     except KeyboardInterrupt:
         out_console.print(f"interrupted; run again with --out {out} to go on where it stopped", highlight=False)
         raise typer.Exit(INTERRUPTED) from None

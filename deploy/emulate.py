@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +23,10 @@ import msgspec
 
 from attack.settings import AttackSettings
 from contract.configuration import decode_toml
+from contract.datasets import held_out_split, load, partition
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from deploy import broker, environment
+from deploy.interrupts import Interrupts
 from deploy.study import Arm, Study, arms, to_toml
 from deploy.supervisor import Party, end
 from edge_client.settings import ClientSettings
@@ -39,29 +42,62 @@ _PARTY_RESTARTS = 3
 Show = Callable[[str, Progress], None]
 
 
-def run_study(study: Study, out: Path, *, show: Show) -> dict[str, Any]:
+def run_study(study: Study, out: Path, *, show: Show, interrupts: Interrupts | None = None) -> dict[str, Any]:
     """Runs a study to its end, or resumes it in `out`.
 
     Args:
         study: What to run.
         out: Output folder; a folder that holds the same study is resumed.
         show: Called with the arm's label and its progress about twice a second.
+        interrupts: Looked at between steps; `None` lets the run go on to its end.
 
     Returns:
         The content of `summary.json`.
 
     Raises:
-        ConfigurationError: The folder holds another study, or a party refused its settings.
+        ConfigurationError: The folder holds another study, the data set does not suffice, or a party refused its
+            settings.
         EnvironmentFaultError: The folder cannot be written or is in use, no broker, or a party crashes again and again.
+        KeyboardInterrupt: `interrupts` asked for the end.
     """
-    with _folder(study, out) as token:
+    interrupts = interrupts or Interrupts()
+    _check_data(study)
+    with _faults_of(out), _folder(study, out) as token:
         (out / "logs").mkdir(exist_ok=True)
         with broker.serve(study.broker, out / "logs") as running:
             environment.record(running, out / "settings")
             waiting = [arm for arm in arms(study, out) if not _finished(arm)]
             runs = [_ArmRun(study, arm, running, f"{study.name}-{arm.label}-{token}") for arm in waiting]
-            _run_arms(runs, show)
+            _run_arms(runs, running, show, interrupts)
         return write_results(out)
+
+
+def _check_data(study: Study) -> None:
+    """Loads the data set and deals it once, before every device does; also fills the cache for them.
+
+    Raises:
+        ConfigurationError: It is not to be had here, or is too small for so many devices.
+    """
+    train, _ = held_out_split(study.task, y := load(study.task.dataset).y)
+    partition(study.task, y[train], study.clients)
+
+
+@contextlib.contextmanager
+def _faults_of(out: Path) -> Iterator[None]:
+    """Faults of disk and ledger as one message.
+
+    Raises:
+        EnvironmentFaultError: In place of an OSError or an error of SQLite.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or out
+        raise EnvironmentFaultError(
+            f"{where}: {error.strerror or error}; once that is mended, run again with --out {out} to go on"
+        ) from error
+    except sqlite3.Error as error:
+        raise EnvironmentFaultError(f"ledger in {out}: {error}") from error
 
 
 def write_results(out: Path) -> dict[str, Any]:
@@ -69,7 +105,13 @@ def write_results(out: Path) -> dict[str, Any]:
 
     Raises:
         ConfigurationError: The folder holds no run.
+        EnvironmentFaultError: Its ledger cannot be read, or the folder not written.
     """
+    with _faults_of(out):
+        return _write_results(out)
+
+
+def _write_results(out: Path) -> dict[str, Any]:
     from server.report import write_report  # noqa: PLC0415 - matplotlib takes half a second
     from server.summary import summarise  # noqa: PLC0415
 
@@ -243,14 +285,17 @@ class _ArmRun:
             raise EnvironmentFaultError(f"the server left before the run was finished (log: {self._server.log_path})")
 
 
-def _run_arms(runs: list[_ArmRun], show: Show) -> None:
+def _run_arms(runs: list[_ArmRun], running: broker.Broker, show: Show, interrupts: Interrupts) -> None:
     """Runs all arms side by side: training is short and attacks are long, so that they share the cores well."""
     everyone = [party for run in runs for party in run.parties]
     try:
         for party in everyone:
+            interrupts.check()
             party.start()
         alive, next_look_s = list(runs), 0.0
         while alive:
+            interrupts.check()
+            running.tend()
             alive = [run for run in alive if not run.tick()]
             if time.monotonic() >= next_look_s or not alive:
                 next_look_s = time.monotonic() + _PROGRESS_EVERY_S
@@ -262,4 +307,4 @@ def _run_arms(runs: list[_ArmRun], show: Show) -> None:
         for run in runs:
             run.require_finished()
     finally:
-        end(everyone)
+        end(everyone, hurry=lambda: interrupts.hurry)

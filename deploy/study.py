@@ -28,6 +28,8 @@ from hardware.meter import open_meter
 from server.settings import AdmissionSettings, ScheduleEntry
 
 STUDIES = Path(__file__).parent / "studies"
+LONGEST_NAME = 48
+"""Of a study: its runs' names add the arm and a token, and a name on the wire has at most 63 characters."""
 
 
 class TwinSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,8 +162,8 @@ def check_study(study: Study, *, origin: str) -> Study:
     Raises:
         ConfigurationError: As `load_study`.
     """
-    if not valid_name(study.name):
-        raise ConfigurationError(f"{origin}: name = {study.name!r}: 1 to 63 letters, digits, '_', '.', '-'")
+    if not valid_name(study.name) or len(study.name) > LONGEST_NAME:
+        raise ConfigurationError(f"{origin}: name = {study.name!r}: 1 to {LONGEST_NAME} letters, digits, '_', '.', '-'")
     _check(origin, "task.dataset", lambda: dataset_info(study.task.dataset))
     _check(origin, "devices.engine", lambda: check_engine(study.devices.engine))
     _check(origin, "devices.meter", lambda: open_meter(study.devices.meter).close())

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from contract.errors import ConfigurationError, EnvironmentFaultError
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _RESTART_DELAY_S = 1.0
 _STOP_TIMEOUT_S = 8.0
+_POLL_S = 0.05
 _PR_SET_PDEATHSIG = 1
 
 
@@ -31,6 +32,20 @@ def end_with_parent() -> None:
     """Asks Linux to send SIGTERM to this process when its parent dies, so that a killed run leaves no orphans."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def module_environment() -> dict[str, str]:
+    """Environment in which `python -m` of a child finds this program, and nothing of the user's working directory.
+
+    Without `PYTHONSAFEPATH` a folder `server/` in the directory where a run is started would stand before ours.
+    """
+    root = Path(__file__).resolve().parent.parent
+    named = [os.environ.get("PYTHONPATH", "")]
+    if root.name not in {"site-packages", "dist-packages"}:  # an unpacked source tree is on no path by itself
+        named.append(str(root))
+    found = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join(filter(None, named))
+    return {**found, "PYTHONPATH": path} if path else found
 
 
 class Party:
@@ -57,7 +72,7 @@ class Party:
 
     def start(self) -> None:
         """Starts the process."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {**module_environment(), "OMP_NUM_THREADS": "1"}
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log_file:
             self._process = subprocess.Popen(
@@ -111,23 +126,31 @@ class Party:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
-    def wait(self, timeout_s: float) -> None:
-        """Waits for its end; kills it after `timeout_s`."""
+    def kill(self) -> None:
+        """Ends the process by force if it still runs, and waits for it."""
         if self._process is None:
             return
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            log.warning("%s did not end within %.0f s: killed", self.name, timeout_s)
+        if self._process.poll() is None:
+            log.warning("%s did not end when asked: killed", self.name)
             self._process.kill()
-            self._process.wait()
+        self._process.wait()
 
 
-def end(parties: Iterable[Party], *, grace_s: float = _STOP_TIMEOUT_S) -> None:
-    """Ends all parties: asks, waits, kills."""
+def end(
+    parties: Iterable[Party], *, grace_s: float = _STOP_TIMEOUT_S, hurry: Callable[[], bool] = lambda: False
+) -> None:
+    """Ends all parties: asks, waits, kills.
+
+    Args:
+        parties: The processes.
+        grace_s: How long they may take together.
+        hurry: Looked at while waiting; `True` kills at once.
+    """
     listed = list(parties)
     for party in listed:
         party.terminate()
     deadline = time.monotonic() + grace_s
+    while any(party.pid is not None for party in listed) and time.monotonic() < deadline and not hurry():
+        time.sleep(_POLL_S)
     for party in listed:
-        party.wait(max(0.1, deadline - time.monotonic()))
+        party.kill()

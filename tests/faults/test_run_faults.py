@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from deploy.broker import free_port
+from deploy.supervisor import module_environment
 from server.ledger import Ledger
 from server.progress import Progress, read_progress
 from tests.conftest import ROOT, brokers, spikeleak
@@ -140,6 +141,72 @@ def test_an_interrupted_run_resumes_where_it_stopped(study_file: StudyFile, tmp_
     assert (updates["lost"], updates["duplicated"]) == (0, 0)
 
 
+@pytest.mark.parametrize("broker", brokers())
+def test_a_killed_broker_is_started_again_and_nothing_is_lost(
+    study_file: StudyFile, tmp_path: Path, broker: str
+) -> None:
+    out = tmp_path / "out"
+    study = study_file(rounds=20, broker=broker, attack='attacks = ["ratio"]')
+    with running(study, out) as process:
+        wait_for(process, out, lambda p: p.round >= 3)
+        (victim,) = parties(process, "mosquitto.conf" if broker == "mosquitto" else "deploy.broker")
+        victim.kill()
+        output, _ = process.communicate(timeout=150)
+    assert process.returncode == 0, output
+    assert "starting it again" in output
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["rounds"], summary["starts"]) == (21, 1)
+    assert (summary["updates"]["lost"], summary["updates"]["duplicated"]) == (0, 0)
+    assert summary["leakage"]["unscored"] == 0
+
+
+@pytest.mark.parametrize("broker", brokers())
+def test_a_killed_run_leaves_no_process_behind(study_file: StudyFile, tmp_path: Path, broker: str) -> None:
+    out = tmp_path / "out"
+    study = study_file(rounds=20, broker=broker, attack='attacks = ["ratio"]')
+    with running(study, out) as process:
+        wait_for(process, out, lambda p: p.round >= 2)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 6
+        process.kill()
+        _, alive = psutil.wait_procs(children, timeout=20)
+    assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_folders_where_a_run_is_started_do_not_stand_before_the_program(tmp_path: Path) -> None:
+    folder = tmp_path / "my work ü"
+    (folder / "edge_client").mkdir(parents=True)
+    (folder / "edge_client" / "__init__.py").write_text("raise SystemExit('not this one')")
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_client", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=module_environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "usage: spikeleak-client" in done.stdout
+
+
+def test_more_devices_than_samples_are_refused_before_anything_starts(study_file: StudyFile, tmp_path: Path) -> None:
+    study = study_file()
+    study.write_text(study.read_text().replace("clients = 3", "clients = 2000", 1))
+    message = one_message(spikeleak("run", str(study), "--out", str(tmp_path / "out")), 2)
+    assert "2000 devices" in message
+    assert "'digits'" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_ledger_is_one_clear_message(study_file: StudyFile, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "ledger.sqlite").write_bytes(b"no ledger at all" * 1000)
+    message = one_message(spikeleak("report", str(out)), 1)
+    assert "ledger.sqlite" in message
+    assert "not a database" in message
+
+
 def one_message(done: subprocess.CompletedProcess[str], status: int) -> str:
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -159,6 +226,7 @@ def one_message(done: subprocess.CompletedProcess[str], status: int) -> str:
         ('name = "x"\nclients = 2\n[[schedule]]\nclients = 3\n', ["schedule[0].clients = 3", "clients = 2"]),
         ('name = "x"\n', ["study.toml", "schedule"]),
         ('name = "a/b"\n[[schedule]]\n', ["name = 'a/b'", "letters"]),
+        (f'name = "{"x" * 60}"\n[[schedule]]\n', ["study.toml: name", "1 to 48"]),
         ('name = "x"\n[[schedule]]\nalgorithm = "fedsgd"\nlocal_steps = 3\n', ["local_steps = 3", "fedsgd"]),
         ('name = "x"\n[attack]\nattacks = ["ratoi"]\n[[schedule]]\n', ["attack.attacks", "'ratoi'", "ratio"]),
         ('name = "x"\n[devices]\nengine = "tensorflow"\n[[schedule]]\n', ["devices.engine", "'tensorflow'", "torch"]),

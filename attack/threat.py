@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ from contract.messages import TensorRecord
 from contract.task import EncodingSpec, ModelSpec, NeuronSpec, RoundPlan, TaskSpec
 
 Vantage = Literal["server", "broker", "client"]
-Knowledge = Literal["architecture", "neuron", "encoding", "weights", "plan", "labels", "codec"]
+Knowledge = Literal["architecture", "neuron", "encoding", "weights", "plan", "labels", "codec", "candidates"]
 
 Array32 = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
@@ -39,6 +39,7 @@ class ThreatModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         plan: Algorithm, local steps, batch size, learning rate and momentum.
         labels: The labels of the samples, in no promised order.
         codec: The codec of each tensor and its scale.
+        candidates: Samples of the attacker's own, which it suspects to be in the batch.
     """
 
     vantage: Vantage = "server"
@@ -49,12 +50,12 @@ class ThreatModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     plan: bool = True
     labels: bool = False
     codec: bool = True
+    candidates: bool = False
 
     @property
     def knowledge(self) -> frozenset[Knowledge]:
         """The names of all that is known."""
-        names: tuple[Knowledge, ...] = ("architecture", "neuron", "encoding", "weights", "plan", "labels", "codec")
-        return frozenset(name for name in names if getattr(self, name))
+        return frozenset(name for name in get_args(Knowledge) if getattr(self, name))
 
 
 class LayerGradient(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +119,7 @@ class Observation:
         _parameters: Global parameters before the update; empty when they are not at hand.
         _records: Codec and scale of each tensor.
         _labels: Labels given to the attacker, if any.
+        _candidates: Samples `[N, *shape]` that the attacker owns, if any; never taken from a device.
         _network: Somebody's own network in place of the task's, of which only the encoding is read then. First layer
             and readout are the first and the last `.weight` of `update`.
     """
@@ -133,6 +135,7 @@ class Observation:
     _parameters: Mapping[str, Array32] = field(default_factory=_no_parameters)
     _records: Mapping[str, TensorRecord] = field(default_factory=dict)
     _labels: tuple[int, ...] | None = None
+    _candidates: Array32 | None = None
     _network: OwnNetwork | None = None
 
     def _require(self, *knowledge: Knowledge) -> None:
@@ -148,6 +151,8 @@ class Observation:
             known.discard("weights")
         if self._labels is None:
             known.discard("labels")
+        if self._candidates is None:
+            known.discard("candidates")
         return frozenset(known)
 
     def _require_task(self) -> None:
@@ -209,6 +214,13 @@ class Observation:
     def labels(self) -> tuple[int, ...] | None:
         """The samples' labels when the threat model grants them, otherwise `None`."""
         return self._labels if "labels" in self.known else None
+
+    @property
+    def candidates(self) -> Array32:
+        """Samples `[N, *shape]` in [0, 1] that the attacker owns and asks about."""
+        self._require("candidates")
+        assert self._candidates is not None
+        return self._candidates
 
     @cached_property
     def gradient(self) -> Mapping[str, Array64]:

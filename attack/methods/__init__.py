@@ -7,22 +7,30 @@ from attack.methods.conv_codebook import ConvCodebook
 from attack.methods.cosine import CosineMatching
 from attack.methods.dlg import DeepLeakage
 from attack.methods.dlg_faint import FaintDeepLeakage
+from attack.methods.footprint import Footprint
 from attack.methods.frame_lp import FrameLP
 from attack.methods.image_lp import ImageLp
 from attack.methods.label import LabelRecovery
+from attack.methods.latency import Latency
+from attack.methods.quantized_alternation import QuantizedAlternation
 from attack.methods.rank1 import RankOne
 from attack.methods.ratio import Ratio
 from attack.methods.row_space_enumeration import RowSpaceEnumeration
+from attack.methods.row_space_membership import RowSpaceMembership
 from attack.methods.span_consistency import SpanConsistency
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         LabelRecovery(),
+        Footprint(),
         Ratio(),
         RankOne(),
+        RowSpaceMembership(),
+        Latency(),
         RowSpaceEnumeration(),
         ConvCodebook(),
+        QuantizedAlternation(),
         ImageLp(),
         SpanConsistency(),
         FrameLP(),

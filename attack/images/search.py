@@ -15,7 +15,7 @@ from attack.images.row_space import RowSpace, row_space
 
 Array64 = npt.NDArray[np.float64]
 
-GRID_TOLERANCE = 0.2
+GRID_TOLERANCE = 0.1
 PATIENCE = 4
 """Misses in a row, beyond the images that the hunt has found, after which those are subtracted."""
 

@@ -26,6 +26,8 @@ class ModuleNetwork:
         reason: Why no `TaskSpec` describes it.
         timeless: Whether it has no dynamics, so that one frame stands for all.
         tells_labels: Whether the last weight of the update belongs to the layer that gives the logits.
+        coupled: Whether the samples of a batch act on each other (batch norm), so that none can be simulated alone.
+        once: Why its gradient cannot be differentiated again; empty when it can.
         offset: The module sees ``offset + scale x`` for a frame x of the attacks.
         scale: See `offset`.
     """
@@ -40,11 +42,14 @@ class ModuleNetwork:
         reason: str,
         timeless: bool = False,
         tells_labels: bool = True,
+        coupled: bool = False,
+        once: str = "",
         offset: float = 0.0,
         scale: float = 1.0,
     ) -> None:
         self.module, self.names, self.steps = module, tuple(names), steps
         self.reason, self.timeless, self.tells_labels = reason, timeless, tells_labels
+        self.once, self._coupled = once, coupled
         self._own = dict(names)
         self._first = first
         self._offset, self._scale = offset, scale
@@ -57,7 +62,8 @@ class ModuleNetwork:
             frames: `[T or 1, B, *shape]`.
 
         Raises:
-            NotKnownError: A bias per sample for a module whose first layer is not an `nn.Linear`.
+            NotKnownError: A bias per sample for a module whose first layer is not an `nn.Linear`, or whose samples act
+                on each other.
         """
         used = {own: params[name].float() for name, own in self._own.items()}
         bias = params.get(f"{self._first}.bias")
@@ -75,6 +81,8 @@ class ModuleNetwork:
         if rows is None:
             yield
             return
+        if self._coupled:
+            raise NotKnownError("samples of a batch act on each other, as by batch norm: none can be simulated alone")
         layer = self.module.get_submodule(self._first or "")
         if not isinstance(layer, nn.Linear):
             raise NotKnownError(f"the first layer is a {type(layer).__name__}: its bias cannot differ between samples")

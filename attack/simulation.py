@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attack.threat import Array32, Observation
+from attack.threat import Array32, NotKnownError, Observation
+from contract.encodings import frame_weights
 from contract.models.network import Network
 from contract.models.quantization import fake_quantize
 from contract.task import TaskSpec
@@ -45,6 +46,7 @@ class Simulator:
         timeless = observation.model.family == "ann" if own is None else own.timeless
         self.steps = 1 if timeless or observation.encoding.kind == "direct" else observation.encoding.steps
         """Frames of one input: 1 when one frame stands for all steps or the network has no time, otherwise T."""
+        self._once = "" if own is None else own.once
         self.network = own or _network(observation.task, observation.shape, observation.classes, dtype)
         bits = None if own is not None else observation.model.weight_bits
         self.parameters = {
@@ -67,14 +69,20 @@ class Simulator:
 
         Returns:
             One tensor per parameter, in the order of `names`.
+
+        Raises:
+            NotKnownError: `create_graph` with a network whose gradient cannot be differentiated again.
         """
+        if create_graph and self._once:
+            raise NotKnownError(f"the network's gradient cannot be differentiated again: {self._once}")
         loss = functional.cross_entropy(self.network(self.parameters, frames), labels)
         wanted = [self.parameters[name] for name in self.names]
         return torch.autograd.grad(loss, wanted, create_graph=create_graph, allow_unused=True, materialize_grads=True)
 
     def images(self, frames: Tensor) -> Tensor:
-        """The image `[B, *shape]` in [0, 1] that frames stand for: their mean over time, without the encoder's gain."""
-        return (frames.mean(dim=0) / self.encoding.gain).clamp(0.0, 1.0)
+        """The image `[B, *shape]` in [0, 1] that frames stand for (`contract.encodings.decode`), also relaxed ones."""
+        weights = torch.as_tensor(frame_weights(self.encoding, len(frames)), dtype=frames.dtype)
+        return (torch.tensordot(weights, frames, dims=1) / self.encoding.gain).clamp(0.0, 1.0)
 
     def frames(self, images: Tensor) -> Tensor:
         """Direct coding's frames `[1, B, *shape]` of images."""

@@ -79,6 +79,7 @@ class OwnNetwork(Protocol):
         reason: Why no `TaskSpec` describes it.
         timeless: Whether it has no dynamics, so that one frame stands for all steps.
         tells_labels: Whether the last weight of the update belongs to the layer that gives the logits.
+        once: Why its gradient cannot be differentiated again; empty when it can.
     """
 
     @property
@@ -92,6 +93,9 @@ class OwnNetwork(Protocol):
 
     @property
     def tells_labels(self) -> bool: ...  # noqa: D102
+
+    @property
+    def once(self) -> str: ...  # noqa: D102
 
     def __call__(self, params: Mapping[str, Any], frames: Any) -> Any:
         """Logits `[B, classes]` of frames `[T or 1, B, *shape]`."""

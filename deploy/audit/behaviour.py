@@ -137,3 +137,33 @@ def gradients(
     loss = cross_entropy(logits, labels)
     found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return logits.detach(), dict(zip(leaves, found, strict=True))
+
+
+def once(module: nn.Module, request: AuditRequest) -> str:
+    """Why the gradient cannot be differentiated by the input, as gradient matching must; empty when it can.
+
+    A surrogate written as `torch.autograd.Function` whose backward leaves the graph is the usual cause.
+    """
+    shape = (request.steps, request.batch_size, *request.input_shape)
+    frames = torch.rand(shape, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    try:
+        loss = cross_entropy(module(frames), torch.zeros(request.batch_size, dtype=torch.long))
+        first = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True)
+        torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), frames)
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[0]
+    return ""
+
+
+def coupled(module: nn.Module, request: AuditRequest) -> bool:
+    """Whether one sample's logits depend on the others in its batch, as with batch norm in training."""
+    generator = torch.Generator().manual_seed(3)
+    frames = torch.rand((request.steps, 2, *request.input_shape), generator=generator)
+    other = frames.clone()
+    other[:, 1] = 1 - other[:, 1]
+    try:
+        with torch.no_grad():
+            return difference(module(frames)[0], module(other)[0]) > SAME
+    except (RuntimeError, ValueError):
+        return False  # a module made for one batch size

@@ -24,7 +24,7 @@ def audit(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Samples per local step.")] = 1,
     label: Annotated[str | None, typer.Option(metavar="3,5", help="Labels, if the attacker knows them.")] = None,
-    codec: Annotated[str | None, typer.Option(metavar="fp32|fp16|int8", help="What the update went through.")] = None,
+    codec: Annotated[str | None, typer.Option(metavar="fp32|fp16|int8|…", help="What the update went through.")] = None,
     local_steps: Annotated[int, typer.Option(help="Local SGD steps, with --weights-after.")] = 1,
     lr: Annotated[float | None, typer.Option(help="Their learning rate.")] = None,
     truth: Annotated[Path | None, typer.Option(metavar="X.npz", help="Array x [N, *shape], to score by.")] = None,

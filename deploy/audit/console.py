@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +17,7 @@ from deploy.audit.subject import Subject
 def show(request: AuditRequest) -> None:
     """Audits and prints module, attacks and where the files are."""
     console = Console()
+    logging.getLogger("attack.ladder").setLevel(logging.CRITICAL)  # a crash is a line of the table, with its reason
 
     def announce(subject: Subject) -> None:
         for line in _module_lines(subject):

@@ -7,7 +7,7 @@ parameters and at larger ones that make every layer spike. Nothing is believed f
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import torch
@@ -25,6 +25,13 @@ _GAINS = (1.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Factors on the weights. A spike that rounding flips may spoil one trial in a long run: one may fail."""
 _LEAST = 2
 """Trials that must have driven every hidden layer, so that agreement says something of the neurons."""
+
+
+class _Difference(NamedTuple):
+    """Why a proposal does not stand, and how far it is off."""
+
+    error: float
+    reason: str
 
 
 class Expression(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +64,7 @@ def express(
     if reason:
         return reason
     names = _names(traced)
-    closest = "no proposal could be built"
+    closest = _Difference(float("inf"), "its neurons or its use of time fit no such network")
     for model, neuron in _proposals(traced, behaviour):
         task = TaskSpec(dataset="own", encoding=encoding, model=model, neuron=neuron)
         try:
@@ -69,8 +76,8 @@ def express(
         found = _tried(module, network, names, batch)
         if isinstance(found, Expression):
             return found
-        closest = found
-    return closest
+        closest = min(closest, found)
+    return closest.reason
 
 
 def _obstacle(module: nn.Module, traced: Trace) -> str | None:
@@ -127,12 +134,15 @@ def neurons_reason(traced: Trace) -> str | None:
     return None
 
 
-def _tried(module: nn.Module, network: Network, names: Mapping[str, str], batch: int) -> Expression | str:
+def _tried(module: nn.Module, network: Network, names: Mapping[str, str], batch: int) -> Expression | _Difference:
     generator = torch.Generator().manual_seed(1)
     own = {name: p.detach() for name, p in module.named_parameters()}
     for name, spec in ((f"{layer.name}.weight", layer.weight_shape) for layer in network.layers):
         if tuple(own[names[name]].shape) != spec:
-            return f"{names[name]!r} has shape {list(own[names[name]].shape)}, such a network would have {list(spec)}"
+            found = list(own[names[name]].shape)
+            return _Difference(
+                1.0, f"{names[name]!r} has shape {found}, without pooling or the like it had {list(spec)}"
+            )
     factor: float | None = None
     errors: list[float] = []
     informative = 0
@@ -145,17 +155,15 @@ def _tried(module: nn.Module, network: Network, names: Mapping[str, str], batch:
         trial = _Trial(module, network, names, own=scaled, frames=frames, labels=labels)
         factor = trial.factor() if factor is None else factor
         if factor is None:
-            return "its logits are not a positive multiple of such a network's"
+            return _Difference(1.0, "its logits are not a positive multiple of such a network's")
         informative += trial.driven
         errors.append(trial.error(factor))
     agreed = sorted(errors)[: len(_GAINS) - 1]
     if agreed[-1] > AGREES:
-        return (
-            f"gradients of the module and of the network that its layers suggest differ by {agreed[-1]:.1e} "
-            f"(relative, limit {AGREES:.0e})"
-        )
+        reason = "its readout, neurons or pooling are others: gradients differ from the closest network's by"
+        return _Difference(agreed[-1], f"{reason} {agreed[-1]:.1e} (relative, limit {AGREES:.0e})")
     if informative < _LEAST:
-        return "its hidden neurons stayed silent in all trials: what they compute cannot be compared"
+        return _Difference(0.0, "its hidden neurons stayed silent in all trials: what they compute cannot be compared")
     return Expression(task=network.task, names=names, factor=factor or 1.0, error=agreed[-1])
 
 

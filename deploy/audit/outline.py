@@ -1,12 +1,12 @@
 """First layer and readout of a module that no network of the project expresses, found by what their gradients do.
 
-At one random sample in direct coding a fully connected first layer's gradient is ``dW = db xᵀ``, whatever lies above: a
-parameter of which that holds sees the input. A readout's bias gradient has the signs of ``softmax(z) − y``.
+With two random samples in direct coding a fully connected first layer's gradient is ``dW = δ_1 x_1ᵀ + δ_2 x_2ᵀ`` and
+``db = δ_1 + δ_2``, whatever lies above: a parameter of which that holds sees the input. With one label for both, a
+readout's bias gradient has the signs of ``softmax(z) − y``. (Two, because batch norm refuses a single one.)
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import msgspec
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deploy.audit.behaviour import difference, gradients
 from deploy.audit.tracing import Trace
 
-_RANK_ONE = 1e-4
+_SPANNED = 1e-4
 _GAINS = (1.0, 3.0, 10.0)
 
 
@@ -47,7 +47,7 @@ def outline(
     steps: int,
     classes: int,
 ) -> Outline:
-    """Looks at the gradients of single random samples, also at larger weights so that neurons spike."""
+    """Looks at the gradients of pairs of random samples, also at larger weights so that neurons spike."""
     trials = [
         _trial(module, shape=shape, steps=steps, classes=classes, gain=gain, seed=seed)
         for seed, gain in enumerate(_GAINS)
@@ -82,28 +82,29 @@ def _trial(
     module: nn.Module, *, shape: tuple[int, ...], steps: int, classes: int, gain: float, seed: int
 ) -> _Sample | None:
     generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(shape, generator=generator)
-    label = torch.randint(0, classes, (1,), generator=generator)
+    x = torch.rand((2, *shape), generator=generator)
+    label = torch.randint(0, classes, (1,), generator=generator).expand(2)
     own = {n: p.detach() * (gain if p.ndim > 1 else 1.0) for n, p in module.named_parameters()}
     try:
-        logits, found = gradients(module, own, x.expand(steps, 1, *shape), label)
+        logits, found = gradients(module, own, x.expand(steps, *x.shape), label)
     except (RuntimeError, ValueError):
-        return None  # batch norm, for one, refuses single samples
-    error = torch.softmax(logits[0], 0) - torch.nn.functional.one_hot(label[0], classes)
-    return _Sample(x=x.flatten(), error=error, gradients=found)
+        return None  # a module made for one batch size
+    error = (torch.softmax(logits, 1) - torch.nn.functional.one_hot(label, classes)).sum(0)
+    return _Sample(x=x.flatten(1), error=error, gradients=found)
 
 
 def _sees_input(name: str, trials: list[_Sample | None]) -> bool:
     seen = [t for t in trials if t is not None and bool(t.gradients[name].any())]
-    inputs = math.prod(seen[0].x.shape) if seen else 0
+    inputs = seen[0].x.shape[1] if seen else 0
     if not seen or seen[0].gradients[name].ndim != 2 or seen[0].gradients[name].shape[1] != inputs:
         return False
-    return all(_residual(t.gradients[name], t.x) < _RANK_ONE for t in seen)
+    return all(difference(_adjoints(t.gradients[name], t.x) @ t.x, t.gradients[name]) < _SPANNED for t in seen)
 
 
-def _residual(weight: Tensor, x: Tensor) -> float:
-    delta = weight @ x / (x @ x)
-    return difference(torch.outer(delta, x), weight)
+def _adjoints(weight: Tensor, x: Tensor) -> Tensor:
+    """``δ`` `[outputs, 2]` by least squares."""
+    found: Tensor = weight @ torch.linalg.pinv(x)
+    return found
 
 
 def _is_bias(name: str, first: str, trials: list[_Sample | None]) -> bool:
@@ -111,7 +112,7 @@ def _is_bias(name: str, first: str, trials: list[_Sample | None]) -> bool:
     outputs = seen[0].gradients[first].shape[0] if seen else 0
     return bool(seen) and all(
         t.gradients[name].shape == (outputs,)
-        and difference(torch.outer(t.gradients[name], t.x), t.gradients[first]) < _RANK_ONE
+        and difference(t.gradients[name], _adjoints(t.gradients[first], t.x).sum(1)) < _SPANNED
         for t in seen
     )
 

@@ -45,9 +45,9 @@ def audit(request: AuditRequest, *, announce: Callable[[Subject], None] = lambda
         request=request,
         subject=found,
         rungs=rungs,
-        outcome=outcome(found, rungs, request.encoding),
+        outcome=outcome(found, rungs),
         truth=truth,
-        scores=scores(rungs, truth, request.encoding),
+        scores=scores(rungs, truth),
         seconds=time.perf_counter() - started_s,
     )
     try:

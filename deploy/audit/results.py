@@ -44,19 +44,20 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     residuals: dict[str, float]
 
 
-def outcome(subject: Subject, rungs: Sequence[Rung], encoding: str) -> Outcome:
-    """Chooses by verdict, then by simulated residual, then by the ladder's order."""
+def outcome(subject: Subject, rungs: Sequence[Rung]) -> Outcome:
+    """Chooses by verdict, simulated residual, samples left without a candidate, frames found, the ladder's order."""
     observation = subject.observation
     residuals = {r.attack: value for r in rungs if (value := _residual(observation, r.finding)) is not None}
     usable = {"exact", "recovered", "partial"}
     with_images = [r for r in rungs if r.finding.images is not None and r.finding.verdict in usable]
-    order = sorted(with_images, key=lambda r: (RANK[r.finding.verdict], residuals.get(r.attack, np.inf)))
+    order = sorted(with_images, key=lambda r: _merit(r.finding, residuals.get(r.attack), observation.samples))
     if not order:
         verdict: Verdict = min((r.finding.verdict for r in rungs if r.attack != "label"), key=RANK.__getitem__)
         verdict = "failed" if verdict in {"exact", "recovered", "partial"} else verdict
         return Outcome(verdict=verdict, chosen=None, images=None, frames=None, residuals=residuals)
     best = order[0]
-    images, frames = pictures(best.finding, encoding)
+    images, frames = best.finding.images, best.finding.frames
+    assert images is not None
     samples = observation.samples
     return Outcome(
         verdict=best.finding.verdict,
@@ -67,22 +68,10 @@ def outcome(subject: Subject, rungs: Sequence[Rung], encoding: str) -> Outcome:
     )
 
 
-def pictures(finding: Finding, encoding: str) -> tuple[Array32, Array32 | None]:
-    """Images and frames of a finding, the images read from the frames as the encoding wants it."""
+def _merit(finding: Finding, residual: float | None, samples: int) -> tuple[float, ...]:
     assert finding.images is not None
-    frames = finding.frames
-    if encoding == "latency" and frames is not None:
-        return intensity_from_latency(frames), frames
-    return finding.images, frames
-
-
-def intensity_from_latency(frames: Array32) -> Array32:
-    """``1 − t/(T−1)`` of each pixel's first spike at step t, 0 without a spike; frames are `[N, T, *shape]`."""
-    steps = frames.shape[1]
-    first = frames.argmax(axis=1)
-    images = 1 - first / max(steps - 1, 1)
-    found: Array32 = np.where(frames.any(axis=1), images, 0).astype(np.float32)
-    return found
+    missing = max(samples - len(finding.images), 0)
+    return RANK[finding.verdict], np.inf if residual is None else residual, missing, finding.frames is None
 
 
 def _filled(rows: Array32, samples: int) -> Array32:
@@ -118,13 +107,13 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def scores(rungs: Sequence[Rung], truth: Mapping[str, Any] | None, encoding: str) -> dict[str, Score]:
+def scores(rungs: Sequence[Rung], truth: Mapping[str, Any] | None) -> dict[str, Score]:
     """The score of each attack that has candidates."""
     found: dict[str, Score] = {}
     for rung in rungs if truth is not None else ():
-        if rung.finding.images is not None and truth is not None:
-            images, frames = pictures(rung.finding, encoding)
-            found[rung.attack] = score(images, frames, rung.finding.labels, truth)
+        finding = rung.finding
+        if finding.images is not None and truth is not None:
+            found[rung.attack] = score(finding.images, finding.frames, finding.labels, truth)
     return found
 
 
@@ -204,5 +193,5 @@ def write(audit: Audit) -> None:
         arrays["frames"] = audit.outcome.frames
     for rung in audit.rungs:
         if rung.finding.images is not None:
-            arrays[f"recon_{rung.attack}"] = pictures(rung.finding, audit.request.encoding)[0]
+            arrays[f"recon_{rung.attack}"] = rung.finding.images
     np.savez_compressed(out / "recon.npz", **arrays)

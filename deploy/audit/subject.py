@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from attack.module_network import ModuleNetwork
 from attack.threat import Array32, Observation, OwnNetwork, ThreatModel
+from contract.codecs import find_codec
 from contract.messages import TensorRecord
-from contract.task import EncodingSpec, RoundPlan, TaskSpec
-from deploy.audit.behaviour import Behaviour, observe
+from contract.task import EVENT_BINS, EncodingSpec, RoundPlan, TaskSpec
+from deploy.audit.behaviour import Behaviour, coupled, observe, once
 from deploy.audit.expression import Expression, express, neurons_reason
 from deploy.audit.files import load_module, matched, read_tensors
 from deploy.audit.outline import Outline, outline
@@ -119,15 +120,17 @@ def _update(module: nn.Module, before: Mapping[str, Tensor], request: AuditReque
 
 
 def _encoding(request: AuditRequest, behaviour: Behaviour) -> tuple[EncodingSpec, tuple[str, ...]]:
-    """The encoding in the attacks' terms: one current for all steps, or binary frames."""
+    """The encoding in the attacks' terms; a module without dynamics sees one frame."""
+    kind: Any = request.encoding
+    if kind == "events" and request.steps > EVENT_BINS:
+        kind = "rate"  # binary frames all the same; the project's own recordings are not that long
     direct = EncodingSpec(kind="direct", steps=request.steps)
-    binary = EncodingSpec(kind="rate", steps=request.steps)
     if behaviour.time == "dynamics":
-        return (direct if request.encoding == "direct" else binary), ()
+        return EncodingSpec(kind=kind, steps=request.steps), ()
     said = f"the module ignores T: its logits depend on the {behaviour.time} frame alone, as an artificial network's do"
     if behaviour.time == "mean":
         return direct, (said,)
-    return (direct if request.encoding == "direct" else EncodingSpec(kind="rate", steps=1)), (said,)
+    return (direct if kind == "direct" else EncodingSpec(kind=kind, steps=1)), (said,)
 
 
 class _Builder(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +184,8 @@ class _Builder(msgspec.Struct, frozen=True, kw_only=True):
             reason=reason,
             timeless=self.behaviour.time != "dynamics",
             tells_labels=seen.readout is not None,
+            once=once(self.module, self.request),
+            coupled=coupled(self.module, self.request),
             offset=low,
             scale=high - low,
         )
@@ -257,9 +262,8 @@ class _Builder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _record(name: str, tensor: Array32, codec: str) -> TensorRecord:
-    """A record as the codec writes it; int8's step follows from the largest value, which it maps to 127."""
-    largest = float(np.abs(tensor).max(initial=0.0))
-    scale = largest / 127 if codec == "int8" and largest else 1.0
+    """A record as the codec writes it; the largest values lie on its grid, so packing once more gives its step."""
+    _, scale = find_codec(codec).encode(tensor, np.random.default_rng(SEED))
     return TensorRecord(name=name, shape=tensor.shape, codec=codec, nbytes=tensor.nbytes, scale=scale)
 
 

@@ -46,7 +46,8 @@ class ModelStore:
             return None
         model, views = unpack(bytes(whole.blob), Model)
         self._models[model.version] = decode_tensors(model.tensors, views)
-        self._latest = [v for v in self._latest if v != model.version][-self.kept + 1 :] + [model.version]
+        self._latest = [v for v in self._latest if v != model.version][-self.kept + 1 :]
+        self._latest.append(model.version)
         for version in set(self._models) - {*self._latest, *needed}:
             del self._models[version]
         return model.version

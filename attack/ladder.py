@@ -50,7 +50,9 @@ def checked(finding: Finding, shape: tuple[int, ...]) -> Finding:
     broken = int((~np.isfinite(images)).sum())
     if broken:
         return Finding(verdict="failed", reason=f"{broken} of {images.size} pixels are not finite: {finding.reason}")
-    frames = None if finding.frames is None else finding.frames[:MAX_IMAGES]
+    frames = None if finding.frames is None else np.asarray(finding.frames)[:MAX_IMAGES]
+    if frames is not None and (frames.shape[2:] != shape or not np.isin(frames, (0, 1)).all()):
+        return Finding(verdict="failed", reason=f"frames of shape {frames.shape} are no spikes of {shape}")
     labels = finding.labels[:MAX_IMAGES] if len(finding.labels) == len(images) else finding.labels
     return msgspec.structs.replace(finding, images=np.clip(images[:MAX_IMAGES], 0.0, 1.0), labels=labels, frames=frames)
 

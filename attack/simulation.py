@@ -82,7 +82,8 @@ class Simulator:
     def images(self, frames: Tensor) -> Tensor:
         """The image `[B, *shape]` in [0, 1] that frames stand for (`contract.encodings.decode`), also relaxed ones."""
         weights = torch.as_tensor(frame_weights(self.encoding, len(frames)), dtype=frames.dtype)
-        return (torch.tensordot(weights, frames, dims=1) / self.encoding.gain).clamp(0.0, 1.0)
+        image: Tensor = torch.tensordot(weights, frames, dims=1) / self.encoding.gain
+        return image.clamp(0.0, 1.0)
 
     def frames(self, images: Tensor) -> Tensor:
         """Direct coding's frames `[1, B, *shape]` of images."""

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from attack.ladder import Rung, climb
 from attack.method import Finding, Method
 from attack.threat import Array32, Observation, ThreatModel
 from contract.codecs import decode_tensors
+from contract.codecs.bits import encode_frames
 from contract.datasets import dataset_info
 from contract.errors import SpikeleakError
 from contract.messages import AttackResult, Reconstruction, TensorRecord, Update, pack
@@ -172,15 +174,20 @@ def answer(update: Update, rungs: Sequence[Rung], uid: str) -> Answer:
     """
     results: list[AttackResult] = []
     records: list[TensorRecord] = []
-    buffers: list[Array32] = []
+    buffers: list[Array32 | npt.NDArray[np.uint8]] = []
     for rung in rungs:
         finding = rung.finding
-        index = -1
+        index = at = -1
         if finding.images is not None:
             index = len(buffers)
             images = np.ascontiguousarray(finding.images, dtype="<f4")
             buffers.append(images)
             records.append(TensorRecord(name=rung.attack, shape=images.shape, codec="fp32", nbytes=images.nbytes))
+        if finding.frames is not None:
+            at = len(buffers)
+            record, packed = encode_frames(f"{rung.attack}.frames", finding.frames)
+            buffers.append(packed)
+            records.append(record)
         results.append(
             AttackResult(
                 attack=rung.attack,
@@ -190,6 +197,7 @@ def answer(update: Update, rungs: Sequence[Rung], uid: str) -> Answer:
                 objective=finding.objective,
                 labels=finding.labels,
                 images=index,
+                frames=at,
             )
         )
     message = Reconstruction(

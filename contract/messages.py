@@ -207,6 +207,7 @@ class AttackResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         objective: Value of what the attack minimised; `None` for closed forms.
         labels: Labels found, one per image; empty when it has none.
         images: Index into `Reconstruction.tensors`, -1 when there is no image.
+        frames: Index into `Reconstruction.tensors` of spike frames `[N, T, *shape]` (codec `bits`), -1 without.
     """
 
     attack: str
@@ -216,6 +217,7 @@ class AttackResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     objective: float | None = None
     labels: tuple[int, ...] = ()
     images: int = -1
+    frames: int = -1
 
 
 class Reconstruction(Message, frozen=True, kw_only=True):
@@ -240,6 +242,17 @@ class AttackScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         wrong_sample_db: Negative control: the same reconstructions against as many other samples of the device.
         mean_image_db: Negative control: the mean of the device's samples against the true samples.
         labels_right: Labels that agree with the truth (as multisets), `None` when the attack names none.
+        matched_psnr_db: Mean PSNR over all true samples, each with the reconstruction that the best assignment gives
+            it; a sample without one counts as a black image.
+        unmatched: True samples without a reconstruction.
+        identified: Share of the true samples whose reconstruction is nearer to them than to any other sample of the
+            device.
+        frames_exact: Share of the true frames that are found, order aside; frames without a spike are left out.
+        frames_placed: Share of the same frames that are found at their step of their sample.
+        spike_precision: Share of the claimed spikes that are true, each sample held against its match.
+        spike_recall: Share of the true spikes that are claimed.
+        rate_psnr_db: As `matched_psnr_db`, of the images that the found frames stand for.
+        rate_bound_db: The same of the true frames: no attack on the frames can do better.
     """
 
     attack: str
@@ -254,6 +267,15 @@ class AttackScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     wrong_sample_db: float | None = None
     mean_image_db: float | None = None
     labels_right: int | None = None
+    matched_psnr_db: float | None = None
+    unmatched: int | None = None
+    identified: float | None = None
+    frames_exact: float | None = None
+    frames_placed: float | None = None
+    spike_precision: float | None = None
+    spike_recall: float | None = None
+    rate_psnr_db: float | None = None
+    rate_bound_db: float | None = None
 
 
 class Score(Message, frozen=True, kw_only=True):

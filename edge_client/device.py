@@ -347,7 +347,14 @@ class Device:
         if workshop is None or receipt.task_hash != workshop.task_hash:
             raise WireError(f"update {recon.update_uid} belongs to another task than the present one")
         encoding, shard = workshop.task.encoding, workshop.shard
-        truth = scoring.Truth(x=intensities(encoding, shard.x), y=shard.y, samples=receipt.samples)
+        spiking = encoding.kind != "direct" and any(result.frames >= 0 for result in recon.results)
+        truth = scoring.Truth(
+            x=intensities(encoding, shard.x),
+            y=shard.y,
+            samples=receipt.samples,
+            encoding=encoding,
+            frames=training.true_frames(receipt, shard, encoding) if spiking else None,
+        )
         rng = training.update_stream(workshop.secret, "control", workshop.node, receipt.round, receipt.uid)
         scores = scoring.score(recon, views, truth, rng)
         items = []

@@ -9,11 +9,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.assignment import best_assignment
 from contract.codecs import decode_tensors
+from contract.codecs.bits import decode_frames
 from contract.errors import WireError
 from contract.messages import AttackResult, AttackScore, Reconstruction
 from contract.metrics import psnr_matrix, ssim
+from contract.task import EncodingSpec
+from edge_client.spike_scoring import matched_mean_db, spike_scores
 
+BLOCK = 256
+"""Samples of the shard that are compared at once."""
+ROUNDING = 1e-9
+"""Squared distance within which two samples are as near."""
 SMALLEST_IMAGE = 7
 """Side of SSIM's window: smaller samples have none."""
 
@@ -25,11 +33,16 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         x: The shard's samples in [0, 1], `[N, *shape]`.
         y: Their labels `[N]`.
         samples: Positions in the shard of the samples of the update, in order, with repetition.
+        encoding: How the samples became frames.
+        frames: The frames `[M, T, *shape]` of zeros and ones, one sample for each of `samples`; `None` where there are
+            none or nobody asks.
     """
 
     x: NDArray[np.float32]
     y: NDArray[np.int64]
     samples: tuple[int, ...]
+    encoding: EncodingSpec = EncodingSpec()
+    frames: NDArray[np.uint8] | None = None
 
 
 class _Reference(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -39,6 +52,8 @@ class _Reference(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """`[M, *shape]`: each true sample once."""
     index: NDArray[np.int64]
     """Index within the update of each."""
+    position: NDArray[np.int64]
+    """Position in the shard of each."""
     wrong: NDArray[np.float32] | None
     """As many other samples of the shard, where it has so many."""
     mean_image_db: float
@@ -61,7 +76,7 @@ def score(
         with the reason, and has no figure.
     """
     reference = _reference(truth, rng)
-    return tuple(_score_one(result, reconstruction, views, reference) for result in reconstruction.results)
+    return tuple(_score_one(result, reconstruction, views, reference, truth) for result in reconstruction.results)
 
 
 def _reference(truth: Truth, rng: np.random.Generator) -> _Reference:
@@ -74,6 +89,7 @@ def _reference(truth: Truth, rng: np.random.Generator) -> _Reference:
     return _Reference(
         true=true,
         index=first.astype(np.int64),
+        position=unique,
         wrong=wrong,
         mean_image_db=float(_pairs(mean, true).max()),
         labels=Counter(int(truth.y[i]) for i in truth.samples),
@@ -87,7 +103,11 @@ def _pairs(images: NDArray[np.float32], samples: NDArray[np.float32]) -> NDArray
 
 
 def _score_one(
-    result: AttackResult, reconstruction: Reconstruction, views: Sequence[memoryview], reference: _Reference
+    result: AttackResult,
+    reconstruction: Reconstruction,
+    views: Sequence[memoryview],
+    reference: _Reference,
+    truth: Truth,
 ) -> AttackScore:
     base = AttackScore(
         attack=result.attack,
@@ -97,14 +117,23 @@ def _score_one(
         objective=result.objective,
         labels_right=(Counter(result.labels) & reference.labels).total() if result.labels else None,
     )
-    if result.images < 0:
-        return base
     try:
-        images = _images(result, reconstruction, views, reference.true.shape[1:])
+        images = None if result.images < 0 else _images(result, reconstruction, views, reference.true.shape[1:])
+        frames = None if result.frames < 0 else _frames(result, reconstruction, views, truth)
     except WireError as error:
         return msgspec.structs.replace(base, verdict="failed", reason=str(error))
+    if frames is not None:
+        assert truth.frames is not None
+        images_true = np.clip(truth.x[list(truth.samples)], 0.0, 1.0)
+        figures = spike_scores(frames, truth.frames, images_true, truth.encoding)
+        base = msgspec.structs.replace(base, **msgspec.structs.asdict(figures))
+    return base if images is None else _with_images(base, images, reference, truth)
+
+
+def _with_images(base: AttackScore, images: NDArray[np.float32], reference: _Reference, truth: Truth) -> AttackScore:
     matrix = _pairs(images, reference.true)
     candidate, sample = np.unravel_index(int(matrix.argmax()), matrix.shape)
+    pairs = best_assignment(matrix)
     return msgspec.structs.replace(
         base,
         psnr_db=float(matrix[candidate, sample]),
@@ -113,7 +142,27 @@ def _score_one(
         candidate=int(candidate),
         wrong_sample_db=None if reference.wrong is None else float(_pairs(images, reference.wrong).max()),
         mean_image_db=reference.mean_image_db,
+        matched_psnr_db=matched_mean_db(matrix, pairs, reference.true),
+        unmatched=len(reference.true) - len(pairs),
+        identified=_identified(images, pairs, reference, truth.x),
     )
+
+
+def _identified(
+    images: NDArray[np.float32], pairs: Sequence[tuple[int, int]], reference: _Reference, shard: NDArray[np.float32]
+) -> float:
+    """Share of the true samples whose reconstruction has no nearer neighbour in the shard."""
+    owners = reference.position[[sample for _, sample in pairs]]
+    flat = np.clip(images[[candidate for candidate, _ in pairs]], 0.0, 1.0).astype(np.float64).reshape(len(pairs), -1)
+    nearest = np.full(len(pairs), np.inf)
+    own = np.empty(len(pairs))
+    for start in range(0, len(shard), BLOCK):
+        block = np.clip(shard[start : start + BLOCK], 0.0, 1.0).astype(np.float64).reshape(-1, flat.shape[1])
+        squares = (block**2).sum(axis=1) - 2 * flat @ block.T
+        nearest = np.minimum(nearest, squares.min(axis=1))
+        here = np.flatnonzero((owners >= start) & (owners < start + len(block)))
+        own[here] = squares[here, owners[here] - start]
+    return int((own <= nearest + ROUNDING).sum()) / len(reference.true)
 
 
 def _images(
@@ -133,6 +182,25 @@ def _images(
     if not np.isfinite(images).all():
         raise WireError(f"reconstruction has {int((~np.isfinite(images)).sum())} values that are not finite")
     return images
+
+
+def _frames(
+    result: AttackResult, reconstruction: Reconstruction, views: Sequence[memoryview], truth: Truth
+) -> NDArray[np.uint8]:
+    """The frames of a result, `[N, T, *shape]`.
+
+    Raises:
+        WireError: There are none, or not such ones.
+    """
+    if result.frames >= len(reconstruction.tensors):
+        raise WireError(f"frames = {result.frames}: the reconstruction has {len(reconstruction.tensors)} tensors")
+    if truth.frames is None:
+        raise WireError("frames: this update was not made from spikes")
+    record = reconstruction.tensors[result.frames]
+    if record.shape[1:] != truth.frames.shape[1:] or not record.shape[0]:
+        expected = ", ".join(map(str, truth.frames.shape[1:]))
+        raise WireError(f"frames of shape {list(record.shape)}: expected [N, {expected}]")
+    return decode_frames(record, views[result.frames])
 
 
 def _ssim(image: NDArray[np.float32], sample: NDArray[np.float32]) -> float | None:

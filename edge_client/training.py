@@ -150,6 +150,12 @@ def encoded_steps(receipt: Receipt, shard: Shard, spec: EncodingSpec) -> Iterato
         yield encode(spec, shard.x[list(draw)], np.random.default_rng(seed))
 
 
+def true_frames(receipt: Receipt, shard: Shard, spec: EncodingSpec) -> NDArray[np.uint8]:
+    """The spike frames that the update was made from, `[M, T, *shape]`, one sample for each draw."""
+    steps = [np.moveaxis(frames, 1, 0).astype(np.uint8) for frames in encoded_steps(receipt, shard, spec)]
+    return np.concatenate(steps)
+
+
 def local_update(
     engine: Engine,
     params: Mapping[str, NDArray[np.float32]],

@@ -5,7 +5,7 @@ A column that may be NULL is NULL when the value is not known: never 0.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (            -- schema, run, settings (JSON), task_hash, rounds, outcome
@@ -100,6 +100,9 @@ CREATE TABLE IF NOT EXISTS scores (          -- the same, held against the truth
     verdict TEXT NOT NULL, reason TEXT NOT NULL, seconds REAL NOT NULL, objective REAL,
     psnr_db REAL, ssim REAL, sample INTEGER NOT NULL, candidate INTEGER NOT NULL,
     wrong_sample_db REAL, mean_image_db REAL, labels_right INTEGER,
+    matched_psnr_db REAL, unmatched INTEGER, identified REAL,          -- mean over all true samples, best assignment
+    frames_exact REAL, frames_placed REAL, spike_precision REAL, spike_recall REAL,
+    rate_psnr_db REAL, rate_bound_db REAL,
     PRIMARY KEY (update_uid, attack)
 ) WITHOUT ROWID;
 

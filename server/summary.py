@@ -201,6 +201,9 @@ def _attack(rows: Sequence[ScoreRow]) -> dict[str, Any]:
         "ci95": [found.low_db, found.high_db],
         "labels_right": found.labels_right,
         "labels_of": found.labels_of if found.labels_right is not None else None,
+        "identified": found.identified,
+        "frames_exact": found.frames_exact,
+        "frames_placed": found.frames_placed,
         "median_s": found.seconds,
     }
 

@@ -28,6 +28,7 @@ from attack.frames.spectrum import Array64
 from attack.method import MAX_IMAGES, Citation, Finding
 from attack.methods.row_space_enumeration import arrange, binary_input
 from attack.threat import Knowledge, Observation
+from contract.encodings import decode
 from contract.models.network import Network
 from contract.models.quantization import fake_quantize
 from contract.task import RoundPlan
@@ -131,7 +132,7 @@ def finding(recovery: Recovery, observation: Observation) -> Finding:
     kept = recovery.samples[:MAX_IMAGES]
     frames = np.array([sample.frames for sample in kept], dtype=np.float32)
     frames = frames.reshape(-1, observation.encoding.steps, *observation.shape)
-    images = np.clip(frames.mean(axis=1) / observation.encoding.gain, 0.0, 1.0).astype(np.float32)
+    images = decode(observation.encoding, np.moveaxis(frames, 1, 0))
     labels = tuple(sample.label for sample in kept)
     done = recovery.left == 0 and len(recovery.samples) == observation.samples
     return Finding(verdict="exact" if done else "partial", reason=reason, images=images, labels=labels, frames=frames)

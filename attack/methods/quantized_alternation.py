@@ -17,18 +17,18 @@ The derivation is this project's own; stochastic rounding as in QSGD (Alistarh e
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 import numpy as np
 
 from attack.citations import CITATIONS
+from attack.clock import now_s
 from attack.images.alternation import MAX_STEPS, Alternation, Frames
 from attack.labels import recover_labels
 from attack.method import Citation, Finding
 from attack.methods.frame_lp import known_network
 from attack.methods.ratio import fully_connected_first, ratio
 from attack.threat import Knowledge, Observation
+from contract.encodings import decode
 
 
 class QuantizedAlternation(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +55,7 @@ class QuantizedAlternation(msgspec.Struct, frozen=True, kw_only=True):
 
     def run(self, observation: Observation, budget_s: float, rng: np.random.Generator) -> Finding:
         """Alternates until the update is explained up to its rounding; `recovered` when it is."""
-        deadline = time.monotonic() + budget_s
+        deadline = now_s() + budget_s
         layer = observation.first_layer
         labels = recover_labels(observation)
         if labels is None or not layer.weight.any():
@@ -74,7 +74,7 @@ def _finding(found: Frames, observation: Observation, label: int) -> Finding:
         verdict="recovered" if found.within else "partial",
         reason=f"simulated gradient against the update: {found.error_steps:.3f} quantiser steps in root mean square, "
         + criterion,
-        images=np.clip(frames.mean(axis=1) / observation.encoding.gain, 0.0, 1.0).astype(np.float32),
+        images=decode(observation.encoding, np.moveaxis(frames, 1, 0)),
         labels=(label,),
         frames=frames,
         objective=found.error_steps,

@@ -19,6 +19,7 @@ from attack.frames.spectrum import Array64
 from attack.method import MAX_IMAGES, Citation, Finding
 from attack.methods.ratio import fully_connected_first
 from attack.threat import Array32, Knowledge, Observation
+from contract.encodings import decode
 
 MAX_FRAMES = 18
 """Largest batch size × steps: 2^18 candidates take about a second."""
@@ -74,9 +75,9 @@ def arrange(found: Binary, adjoints: Array64, observation: Observation) -> tuple
     groups = clusters(distances(found, adjoints), groups=observation.samples, size=steps)[:MAX_IMAGES]
     strength = np.linalg.norm(adjoints, axis=0)
     ordered = [found[group[np.argsort(-strength[group])]].astype(np.float32) for group in groups]
-    # A frame that is missing was empty or a repetition: the mean over the steps counts it as empty.
-    images = np.array([one.sum(axis=0) / max(steps, len(one)) for one in ordered])
-    images = np.clip(images / observation.encoding.gain, 0.0, 1.0).astype(np.float32)
+    # A frame that is missing was empty or a repetition: it counts as empty, at the end.
+    filled = [np.concatenate([one, np.zeros((max(steps - len(one), 0), one.shape[1]), one.dtype)]) for one in ordered]
+    images = np.array([decode(observation.encoding, one) for one in filled])
     whole = all(len(one) == steps for one in ordered)
     frames = np.array(ordered).reshape(len(ordered), steps, *observation.shape) if whole else None
     return images.reshape(-1, *observation.shape), frames

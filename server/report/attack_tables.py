@@ -28,6 +28,8 @@ class AttackRow(msgspec.Struct, frozen=True, kw_only=True):
     interval: str
     best: str
     labels: str
+    identified: str
+    frames: str
     seconds: str
     strip: Markup | str
     worst: bool
@@ -82,6 +84,8 @@ def _attack_row(rows: list[ScoreRow], *, images: bool, worst: bool) -> AttackRow
         interval=_interval(figures, images=images),
         best=_trial_db(figures, figures.max_db, images=images),
         labels=MISSING if figures.labels_right is None else f"{figures.labels_right}/{figures.labels_of}",
+        identified=percent(figures.identified),
+        frames=_frames(figures),
         seconds=duration(figures.seconds),
         strip=strip(rows) if images and figures.trials else "",
         worst=worst,
@@ -92,6 +96,24 @@ def _trial_db(figures: Spread, value: float | None, *, images: bool) -> str:
     if not figures.trials:
         return MISSING
     return decibel(value) if value is not None else "no image" if images else "labels only"
+
+
+def percent(share: float | None) -> str:
+    """A share in whole percent; 100 and 0 only where they are exact."""
+    if share is None:
+        return MISSING
+    rounded = round(100 * share)
+    return f"{rounded if 0 < share < 1 and 0 < rounded < 100 else 100 * share:.4g} %"
+
+
+def _frames(figures: Spread) -> str:
+    """Frames found, and those of them in place where they are fewer."""
+    if figures.frames_exact is None:
+        return MISSING
+    found = percent(figures.frames_exact)
+    return (
+        found if figures.frames_placed == figures.frames_exact else f"{found}, {percent(figures.frames_placed)} placed"
+    )
 
 
 def _interval(figures: Spread, *, images: bool) -> str:

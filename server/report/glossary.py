@@ -21,6 +21,11 @@ GLOSSARY: dict[str, str] = {
         "capped at 200. 20 dB is an average error of a tenth of the range, 40 dB of a hundredth; "
         "above 100 dB only rounding is left."
     ),
+    "identified": "The reconstruction has no nearer neighbour among the device's samples than the true one.",
+    "spike frame": (
+        "What the network saw at one step. A frame is found when every one of its spikes is, and placed when it is "
+        "found at its own step of its own sample. Frames without a spike are left out: nothing tells them."
+    ),
     "exact": "The attacker certified the reconstruction without the truth: it reproduces the update itself.",
     "recovered": "The attack met its own criterion, without such a certificate.",
     "partial": "The attack gave an estimate and no more.",

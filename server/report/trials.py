@@ -30,6 +30,9 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
         max_db: Best trial: what counts in a worst case.
         labels_right: Labels found right over all trials; `None` when it names none.
         labels_of: Labels there were to find.
+        frames_exact, frames_placed: Mean share of the true frames found, and found in place, over all trials of an
+            attack that gives frames; a trial without counts as 0 found. `None` when it gives none.
+        identified: Mean share of the samples that are identified, likewise; `None` for an attack without images.
         seconds: Median wall time of the trials that took any.
     """
 
@@ -43,6 +46,9 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     max_db: float | None
     labels_right: int | None
     labels_of: int
+    frames_exact: float | None
+    frames_placed: float | None
+    identified: float | None
     seconds: float | None
 
 
@@ -119,8 +125,18 @@ def spread(rows: Sequence[ScoreRow], *, seed: int = 0) -> Spread:
         max_db=finite(max(figures, default=None)),
         labels_right=sum(named) if named else None,
         labels_of=sum(r.samples for r in ran if r.score.labels_right is not None),
+        frames_exact=mean_share([row.score.frames_exact for row in ran]),
+        frames_placed=mean_share([row.score.frames_placed for row in ran]),
+        identified=mean_share([row.score.identified for row in ran]),
         seconds=median([r.score.seconds for r in ran if r.score.seconds > 0]),
     )
+
+
+def mean_share(shares: Sequence[float | None]) -> float | None:
+    """Mean over all trials; one without a figure found nothing. `None` when no trial has a figure."""
+    if all(share is None for share in shares):
+        return None
+    return sum(share or 0.0 for share in shares) / len(shares)
 
 
 def finite(value: float | None) -> float | None:

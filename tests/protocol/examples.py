@@ -79,7 +79,7 @@ EXAMPLES: tuple[tuple[Message, list], ...] = (
         Reconstruction(
             **_PLACE,
             results=(
-                AttackResult(attack="ratio", verdict="exact", labels=(3,), images=0),
+                AttackResult(attack="ratio", verdict="exact", labels=(3,), images=0, frames=-1),
                 AttackResult(attack="dlg", verdict="failed", reason="NaN", objective=0.5),
             ),
             tensors=FP32[0],

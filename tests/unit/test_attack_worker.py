@@ -8,6 +8,7 @@ import pytest
 import contract.datasets
 from attack.app import chosen_methods
 from attack.desk import Desk
+from attack.methods import METHODS
 from attack.methods.dlg import DeepLeakage
 from attack.methods.label import LabelRecovery
 from attack.methods.ratio import Ratio
@@ -16,12 +17,24 @@ from attack.threat import ThreatModel
 from attack.worker import Job, UpdateQueue
 from contract import topics
 from contract.codecs import decode_tensors
+from contract.codecs.bits import decode_frames
 from contract.datasets import load
+from contract.encodings import encode
 from contract.errors import ConfigurationError
 from contract.messages import Reconstruction, Update, unpack
 from contract.metrics import psnr
 from contract.task import RoundPlan
-from tests.attack_updates import audit_plan, frames_of, manifest, model_blob, state, task_of, update_blob, worker
+from tests.attack_updates import (
+    audit_plan,
+    frames_of,
+    manifest,
+    model_blob,
+    parameters_of,
+    state,
+    task_of,
+    update_blob,
+    worker,
+)
 
 TASK = task_of(hidden=(16,), steps=4)
 CHEAP = {"label": LabelRecovery(), "ratio": Ratio()}
@@ -239,3 +252,19 @@ def test_attacks_are_chosen_by_name_in_ladder_order():
     assert list(chosen_methods(("cosine", "ratio"))) == ["ratio", "cosine"]
     with pytest.raises(ConfigurationError, match=r"'ratoi'; did you mean 'ratio'"):
         chosen_methods(("ratoi",))
+
+
+# --- spikes on the wire -----------------------------------------------------------------------------------------
+
+
+def test_recovered_frames_travel_as_bits_beside_the_images():
+    task = task_of(hidden=(64,), steps=4, kind="latency")
+    blob = update_blob(task, *samples(1), audit_plan())
+    head, views = unpack(blob, Update)
+    answer = worker({"latency": METHODS["latency"]}).attack(Job(update=head, views=views), task, parameters_of(task))
+    recon, tensors = unpack(answer.blob, Reconstruction)
+    (result,) = recon.results
+    assert result.verdict == "exact", result.reason
+    truth = encode(task.encoding, samples(1)[0], np.random.default_rng(0))
+    assert (decode_frames(recon.tensors[result.frames], tensors[result.frames])[0] == truth[:, 0]).all()
+    assert recon.tensors[result.images].shape == (1, 1, 8, 8)

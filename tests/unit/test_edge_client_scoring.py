@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
 from contract.codecs import encode_tensors
+from contract.codecs.bits import encode_frames
+from contract.encodings import decode, encode
 from contract.messages import AttackResult, Reconstruction
+from contract.task import EncodingSpec
 from edge_client.scoring import Truth, named_samples, score
 
 SHAPE = (1, 8, 8)
@@ -26,6 +31,22 @@ def scored(pictures: np.ndarray | None, truth: Truth = TRUTH, **changes):
     fields = {"attack": "a", "verdict": "recovered", "images": -1 if pictures is None else 0}
     result = AttackResult(**(fields | changes))
     recon = Reconstruction(uid="a" * 32, update_uid="b" * 32, node="n", round=1, results=(result,), tensors=records)
+    (only,) = score(recon, views, truth, np.random.default_rng(0))
+    return only
+
+
+def scored_frames(found, truth, pictures=None, **changes):
+    record, packed = encode_frames("frames", found)
+    records, views = [record], [memoryview(packed.tobytes())]
+    fields = {"attack": "a", "verdict": "exact", "frames": 0}
+    if pictures is not None:
+        images, buffers = encode_tensors("fp32", {"images": pictures}, RNG)
+        records, views = [*records, *images], [*views, memoryview(buffers[0].tobytes())]
+        fields["images"] = 1
+    recon = Reconstruction(
+        uid="a" * 32, update_uid="b" * 32, node="n", round=1,
+        results=(AttackResult(**(fields | changes)),), tensors=tuple(records),
+    )  # fmt: skip
     (only,) = score(recon, views, truth, np.random.default_rng(0))
     return only
 
@@ -99,8 +120,6 @@ def test_what_cannot_be_scored_has_failed_with_the_reason(images, words):
     assert found.verdict == "failed"
     assert found.psnr_db is found.ssim is found.wrong_sample_db is found.mean_image_db is None
     assert (found.sample, found.candidate) == (-1, -1)
-    import re
-
     assert re.search(words, found.reason)
 
 
@@ -131,3 +150,93 @@ def test_truth_names_few_samples_all_and_of_many_only_the_scored():
     assert named_samples([other, one, failed, one], 40) == (0, 30)
     assert named_samples([], 17) == ()
     assert named_samples([], 16) == tuple(range(16))
+
+
+# --- batches ----------------------------------------------------------------------------------------------------
+
+
+def test_the_matched_mean_counts_every_sample_and_a_missing_one_as_black():
+    found = scored(np.stack([X[2], np.clip(X[5] + np.float32(0.1), 0, 1)]))
+    black = db(np.zeros(SHAPE), X[9])
+    assert found.matched_psnr_db == pytest.approx((200 + db(np.clip(X[5] + 0.1, 0, 1), X[5]) + black) / 3, abs=1e-4)
+    assert found.unmatched == 1
+    assert found.identified == pytest.approx(2 / 3)
+
+
+def test_two_copies_of_one_sample_stand_for_one_only():
+    found = scored(np.stack([X[2], X[2], X[2]]))
+    assert found.unmatched == 0
+    assert found.identified == pytest.approx(1 / 3)
+    assert found.matched_psnr_db < 200 / 3 + 20
+
+
+def test_a_stranger_is_not_identified():
+    assert scored(X[[0]]).identified == 0.0
+    duplicated = Truth(x=X[[1, 1, 3]], y=Y[:3], samples=(1,))
+    assert scored(X[[1]], duplicated).identified == 1.0
+
+
+# --- spikes -----------------------------------------------------------------------------------------------------
+
+SPEC = EncodingSpec(kind="rate", steps=4)
+FRAMES = encode(SPEC, X[[5, 2, 5]], RNG).swapaxes(0, 1).astype(np.uint8)
+FRAMES[0, 1] = 0
+SPIKING = Truth(x=X, y=Y, samples=(5, 2, 5), encoding=SPEC, frames=FRAMES)
+
+
+def test_all_frames_found_in_another_order_of_samples():
+    found = scored_frames(FRAMES[[2, 0, 1]], SPIKING)
+    assert (found.frames_exact, found.frames_placed) == (1.0, 1.0)
+    assert (found.spike_precision, found.spike_recall) == (1.0, 1.0)
+    true = X[[5, 2, 5]]
+    bound = np.mean([db(a, b) for a, b in zip(decode(SPEC, FRAMES.swapaxes(0, 1)), true, strict=True)])
+    assert found.rate_bound_db == pytest.approx(bound, abs=1e-4)
+    assert found.rate_psnr_db == pytest.approx(bound, abs=1e-4)
+    assert found.psnr_db is None
+
+
+def test_frames_in_the_wrong_order_are_exact_but_not_placed():
+    wrong = FRAMES[:, [1, 0, 2, 3]]
+    found = scored_frames(wrong, SPIKING)
+    assert found.frames_exact == 1.0
+    # Two of four steps stay: the empty frame of the first sample does not count.
+    assert found.frames_placed == pytest.approx(6 / 11)
+    assert found.spike_precision == found.spike_recall < 1
+
+
+def test_what_is_missing_lowers_recall_and_what_is_invented_precision():
+    one = scored_frames(FRAMES[[1]], SPIKING)
+    assert (one.spike_precision, one.spike_recall) == (1.0, pytest.approx(FRAMES[1].sum() / FRAMES.sum()))
+    assert one.frames_exact == pytest.approx(4 / 11)
+    black = [db(np.zeros(SHAPE), X[5])] * 2
+    assert one.rate_psnr_db == pytest.approx((sum(black) + db(FRAMES[1].mean(axis=0), X[2])) / 3, abs=1e-4)
+    extra = np.concatenate([FRAMES, np.ones_like(FRAMES[:1])])
+    more = scored_frames(extra, SPIKING)
+    assert (more.frames_exact, more.spike_recall) == (1.0, 1.0)
+    assert more.spike_precision == pytest.approx(FRAMES.sum() / extra.sum())
+
+
+def test_nothing_claimed_and_nothing_there():
+    nothing = scored_frames(np.zeros_like(FRAMES), SPIKING)
+    assert (nothing.frames_exact, nothing.frames_placed) == (0.0, 0.0)
+    assert (nothing.spike_precision, nothing.spike_recall) == (1.0, 0.0)
+    silent = msgspec.structs.replace(SPIKING, frames=np.zeros_like(FRAMES))
+    assert scored_frames(FRAMES, silent).frames_exact is None
+
+
+def test_images_and_frames_are_scored_side_by_side():
+    found = scored_frames(FRAMES, SPIKING, X[[5]])
+    assert (found.psnr_db, found.frames_exact) == (200.0, 1.0)
+
+
+@pytest.mark.parametrize(("frames", "truth", "changes", "words"), [
+    (FRAMES[:, :3], SPIKING, {}, r"shape \[3, 3, 1, 8, 8\]: expected \[N, 4, 1, 8, 8\]"),
+    (FRAMES[:0], SPIKING, {}, "expected"),
+    (FRAMES, TRUTH, {}, "not made from spikes"),
+    (FRAMES, SPIKING, {"frames": 7}, "frames = 7"),
+])  # fmt: skip
+def test_frames_that_cannot_be_scored_have_failed(frames, truth, changes, words):
+    found = scored_frames(frames, truth, **changes)
+    assert found.verdict == "failed"
+    assert found.frames_exact is found.spike_recall is found.rate_bound_db is None
+    assert re.search(words, found.reason)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.messages import AttackScore
+from server.report.attack_tables import percent
 from server.report.data import ScoreRow
 from server.report.trials import bootstrap_median, gives_images, median, spread, worst_by_update, worst_case
 
@@ -52,6 +53,24 @@ def test_a_label_attack_is_not_a_failed_image_attack() -> None:
     assert not gives_images(rows)
     assert (found.trials, found.failed, found.median_db, found.max_db) == (2, 0, None, None)
     assert (found.labels_right, found.labels_of) == (1, 2)
+
+
+def test_shares_of_frames_are_means_over_all_trials_and_a_crash_found_none() -> None:
+    rows = [
+        row(30.0, frames_exact=1.0, frames_placed=0.5, identified=1.0),
+        row(None, verdict="failed"),
+        row(None, verdict="refused"),
+    ]
+    found = spread(rows)
+    assert (found.frames_exact, found.frames_placed, found.identified) == (0.5, 0.25, 0.5)
+    assert spread([row(30.0)]).frames_exact is None
+
+
+@pytest.mark.parametrize(("share", "text"), [
+    (1.0, "100 %"), (0.999, "99.9 %"), (0.66667, "67 %"), (0.001, "0.1 %"), (0.0, "0 %"), (None, "—"),
+])  # fmt: skip
+def test_only_all_are_a_hundred_percent(share: float | None, text: str) -> None:
+    assert percent(share) == text
 
 
 def test_a_label_attack_that_crashes_once_counts_that_failure() -> None:

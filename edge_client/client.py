@@ -202,7 +202,9 @@ def _sent(item: Pending, now_s: float) -> Pending:
 
 
 def _up(state: ClientState, _event: Up, _now_s: float) -> Step:
-    return _replace(state, connected=True, pending=_waiting(state.pending)), [Announce()]
+    # A device that cannot train yet is not announced: the first round would open, and its time run, without it.
+    actions: list[Action] = [Announce()] if state.task_hash else []
+    return _replace(state, connected=True, pending=_waiting(state.pending)), actions
 
 
 def _down(state: ClientState, event: Down, _now_s: float) -> Step:

@@ -82,6 +82,7 @@ class Life:
             model=MODEL,
             clock=clock,
             new_uid=lambda text: derived_uid(str(life), text),
+            secret=life,
         )
         self.link.subscribe(*self.device.subscriptions())
         self.link.start()

@@ -92,7 +92,9 @@ def kinds(actions: Iterable[Action]) -> list[str]:
 
 
 CASES: dict[str, tuple[ClientState, Event, list[Action]]] = {
-    "a connection is announced": (ClientState(node=ME), Up(), [Announce()]),
+    "a connection is announced": (ClientState(node=ME, task_hash=TASK), Up(), [Announce()]),
+    "a device without its task is not ready, and says nothing": (ClientState(node=ME), Up(), []),
+    "a device that is ready says so": (ClientState(node=ME), Prepared(task_hash=TASK), [Announce()]),
     "selected: the model is fetched": (READY, server(), [FetchModel(version=0)]),
     "not selected": (READY, server(selected=("you",)), []),
     "closed": (READY, server(status="closed"), []),
@@ -269,7 +271,7 @@ def test_after_a_restart_a_stored_update_is_sent_and_not_made_again():
 def test_after_a_restart_a_round_that_was_done_is_not_done_again():
     state = resumed(ME, (), {}, (TASK, 1, 1))
     _, actions = play(state, Up(), Prepared(task_hash=TASK), server(), model(), Idle())
-    assert kinds(actions) == ["Announce", "Announce"]
+    assert kinds(actions) == ["Announce"]
     _, actions = play(state, Up(), Prepared(task_hash=TASK), server(attempt=2), model(), Idle())
     assert "Train" in kinds(actions)
 

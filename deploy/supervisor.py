@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 _RESTART_DELAY_S = 1.0
 _STOP_TIMEOUT_S = 8.0
 _POLL_S = 0.05
+_LEAST_FREE_BYTES = 64 * 1024
 _PR_SET_PDEATHSIG = 1
 
 
@@ -46,6 +48,14 @@ def module_environment() -> dict[str, str]:
     found = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     path = os.pathsep.join(filter(None, named))
     return {**found, "PYTHONPATH": path} if path else found
+
+
+def disk_fault(folder: Path) -> str:
+    """Says that the disk is full, if it is: then a log may not hold a process's own last words."""
+    free = shutil.disk_usage(folder).free
+    if free >= _LEAST_FREE_BYTES:
+        return ""
+    return f"the disk that holds {folder} has {free} bytes left; make room and run again with the same --out"
 
 
 class Party:
@@ -108,8 +118,8 @@ class Party:
             raise ConfigurationError(f"{self.name}: {self.last_line()} (log: {self.log_path})")
         elif self.restarts >= self.max_restarts:
             raise EnvironmentFaultError(
-                f"{self.name} ended {self.restarts + 1} times, the last time with status {status}: {self.last_line()} "
-                f"(log: {self.log_path})"
+                f"{self.name} ended {self.restarts + 1} times, the last time with status {status}: "
+                f"{disk_fault(self.log_path.parent) or self.last_line()} (log: {self.log_path})"
             )
         else:
             self.restarts += 1

@@ -43,7 +43,7 @@ class Ledger:
             with self.transaction():
                 self._insert_meta("schema", str(SCHEMA_VERSION))
         except (OSError, sqlite3.Error) as error:
-            raise EnvironmentFaultError(f"ledger {path}: {error}; choose a folder that can be written") from error
+            raise EnvironmentFaultError(f"ledger {path}: {error}; {_remedy(error)}") from error
         self._check_version()
 
     @classmethod
@@ -61,7 +61,7 @@ class Ledger:
             self.connection = _connect(f"file:{path}?mode=ro", uri=True)
             self._check_version()
         except sqlite3.Error as error:
-            raise EnvironmentFaultError(f"ledger {path}: {error}") from error
+            raise EnvironmentFaultError(f"ledger {path}: {error}; is this the folder of a run?") from error
         return self
 
     def _check_version(self) -> None:
@@ -197,6 +197,13 @@ def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
             yield from differences(*pair, f"{where}[{index}]")
     elif before != now:
         yield f"{where}: {msgspec.json.encode(before).decode()} -> {msgspec.json.encode(now).decode()}"
+
+
+def _remedy(error: Exception) -> str:
+    damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+    if damaged:
+        return "the file is damaged or no ledger: put a copy back, or start a new folder"
+    return "make room or choose a folder that can be written"
 
 
 def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:

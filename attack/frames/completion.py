@@ -7,12 +7,12 @@ smaller problem of the same kind.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from attack.clock import now_s
 from attack.frames.deflation import Deflation
 from attack.frames.enumeration import enumerate_frames
 from attack.frames.ordering import ChainTest, chains
@@ -88,10 +88,10 @@ class Completion:
         Args:
             gradient: First-layer weight gradient `[H1, n]`.
             samples: Samples in it.
-            budget_s: Wall time, in seconds.
+            budget_s: Processor time, in seconds.
             slice_s: Time for the vertex hunt before samples are looked for again, in seconds.
         """
-        begin = time.monotonic()
+        begin = now_s()
         end = begin + budget_s
         space = row_space(gradient, most=samples * self.steps)
         state = Recovery(loose=np.zeros((0, gradient.shape[1]), np.uint8), rank=space.rank, left=space.rank)
@@ -99,17 +99,17 @@ class Completion:
             return state
         rest = Deflation(gradient, space)
         rounds = 0
-        while rest.left > 0 and len(state.samples) < samples and time.monotonic() < end:
+        while rest.left > 0 and len(state.samples) < samples and now_s() < end:
             rounds += 1
             found = self._search(rest.space, gradient, state, end)
             if not found and rounds % _ROUNDS == 0:
-                self._hunt(rest.space, state, min(slice_s, end - time.monotonic()))
+                self._hunt(rest.space, state, min(slice_s, end - now_s()))
                 found = self._read_chains(rest.space, state)
                 if not found and len(state.loose) >= rest.left:
                     break
             for frames in found:
                 self._take(frames, rest, state)
-            state.seconds += [time.monotonic() - begin] * (len(state.samples) - len(state.seconds))
+            state.seconds += [now_s() - begin] * (len(state.samples) - len(state.seconds))
             state.left = rest.left
         return state
 
@@ -119,7 +119,7 @@ class Completion:
         if not search.possible:
             return []
         for label in search.labels():
-            if time.monotonic() > end:
+            if now_s() > end:
                 break
             frames = space.widen(search.attempt(label, self.rng, end))
             if len(frames) == self.steps:

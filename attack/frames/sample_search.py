@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from attack.clock import now_s
 from attack.frames.causal_newton import CausalNewton, Guess
 from attack.frames.row_space import Binary, RowSpace
 from attack.frames.simulation import Simulator
@@ -88,7 +88,7 @@ class SampleSearch:
         error, spread = self._error(label), float(rng.choice(self._spreads))
         walk: Walk | None = Walk(label=label, prior=np.clip(blurred, 0.03, 0.97), error=error, spread=spread)
         frames: tuple[Binary, ...] = ()
-        while walk is not None and len(frames) < self.steps and time.monotonic() < end:
+        while walk is not None and len(frames) < self.steps and now_s() < end:
             walk = self._next(walk, rng)
             frames = frames if walk is None else walk.frames
         return np.array(frames, dtype=np.uint8).reshape(-1, len(blurred))

@@ -7,11 +7,11 @@ then dive, fixing one fractional entry at a time. A vertex counts when its round
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from attack.clock import now_s
 from attack.frames.box_program import BoxProgram
 from attack.frames.row_space import Binary, RowSpace, pivot_form
 from attack.frames.spectrum import Array64
@@ -71,8 +71,8 @@ class VertexHunt:
 
     def run(self, budget_s: float) -> None:
         """Hunts until the frames span the row space or the time is over."""
-        end = time.monotonic() + budget_s
-        while not self.complete and time.monotonic() < end:
+        end = now_s() + budget_s
+        while not self.complete and now_s() < end:
             self.attempt(end)
 
     def attempt(self, end: float) -> bool:
@@ -145,7 +145,7 @@ class VertexHunt:
         current: Array64 | None = vertex
         self._program.minimise(cost if self.rng.random() < 0.5 else 1 - 2 * vertex)
         for _ in range(4 * self.space.rank):
-            if current is None or time.monotonic() > end:
+            if current is None or now_s() > end:
                 return False
             fractional = np.flatnonzero(np.minimum(current, 1 - current) > 0.02)
             if not len(fractional):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import now_s
 from attack.frames.simulation import Simulator
 from attack.images.refinement import blend
 
@@ -61,7 +61,7 @@ class Alternation:
         self._trains = ((np.arange(1 << steps)[:, None] >> np.arange(steps)) & 1).astype(np.float64)
 
     def run(self, rate: Array64, deadline: float, rng: np.random.Generator) -> Frames:
-        """Restarts until no entry errs by more than a step, or `deadline` (on `time.monotonic`).
+        """Restarts until no entry errs by more than a step, or `deadline` (on `attack.clock`).
 
         Args:
             rate: Estimate of each input's spike rate `[inputs]`, from which starts are drawn.
@@ -69,7 +69,7 @@ class Alternation:
             rng: Source of starts.
         """
         best, error = self._descend(rate, rng)
-        while not self._within(best) and time.monotonic() < deadline:
+        while not self._within(best) and now_s() < deadline:
             frames, found = self._descend(rate, rng)
             if found < error:
                 best, error = frames, found

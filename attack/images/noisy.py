@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import now_s
 from attack.images.deflation import Adjoints
 from attack.images.rays import RayHunter
 from attack.images.refinement import blend, rounding_weights, weighted_columns
@@ -75,10 +75,10 @@ class NoisySearch:
         self._labels: list[int] = []
 
     def run(self, deadline: float, rng: np.random.Generator) -> NoisyBatch:
-        """Searches until every direction is explained, nothing more is found, or `deadline` (`time.monotonic`)."""
+        """Searches until every direction is explained, nothing more is found, or `deadline` (on `attack.clock`)."""
         residual = self._gradient.copy()
-        while len(self._images) < self._rank and time.monotonic() < deadline:
-            found = self._sweep(residual, min(deadline, time.monotonic() + SWEEP_S), rng)
+        while len(self._images) < self._rank and now_s() < deadline:
+            found = self._sweep(residual, min(deadline, now_s() + SWEEP_S), rng)
             if not found:
                 break
             images, adjoints = self._refined()
@@ -97,7 +97,7 @@ class NoisySearch:
         space = row_space(residual, self._rank - len(self._images), rank=self._rank - len(self._images))
         hunter = RayHunter(space, rng)
         hits, misses = 0, 0
-        while hits < space.rank and time.monotonic() < deadline and (not hits or misses <= PATIENCE + hits):
+        while hits < space.rank and now_s() < deadline and (not hits or misses <= PATIENCE + hits):
             misses += 1
             ray = hunter.draw()
             if ray is None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import now_s
 from attack.images.deflation import Adjoints, Deflation
 from attack.images.grid import snap
 from attack.images.rays import RayHunter
@@ -74,7 +74,7 @@ class ImageSearch:
         self._adjoints = adjoints
 
     def run(self, deadline: float, rng: np.random.Generator) -> Batch:
-        """Searches until all is found or `deadline` (on `time.monotonic`)."""
+        """Searches until all is found or `deadline` (on `attack.clock`)."""
         if self._adjoints is None:
             space = row_space(self._gradient, self._limit)
             batch = Batch(rank=space.rank)
@@ -83,7 +83,7 @@ class ImageSearch:
         deflation = Deflation(self._gradient, self._limit, self._adjoints)
         batch = Batch(rank=deflation.left)
         taken = 0
-        while deflation.left and time.monotonic() < deadline:
+        while deflation.left and now_s() < deadline:
             space = row_space(deflation.residual, deflation.left, rank=deflation.left)
             self._hunt(space, batch, deadline, rng, patience=PATIENCE)
             for index in range(taken, len(batch.images)):
@@ -101,7 +101,7 @@ class ImageSearch:
                 column = np.append(image * self._gain, 1.0) if self._scaled else image
                 hunter.remember(column[space.live] / column.max())
         hits, misses = 0, 0
-        while time.monotonic() < deadline and not batch.complete:
+        while now_s() < deadline and not batch.complete:
             ray = hunter.draw()
             snapped = None if ray is None else self._snap(space, ray.vector)
             if ray is not None and snapped is not None and not batch.holds(snapped[0]):

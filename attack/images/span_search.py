@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import now_s
 from attack.images.consistency import Consistency, Point
 from attack.images.deflation import Adjoints, Deflation
 from attack.images.plane import ImagePlane, image_plane, vertices
@@ -66,8 +66,8 @@ class SpanSearch:
         self._labels: list[int] = []
 
     def run(self, deadline: float) -> Samples:
-        """Searches until every sample is found or `deadline` (on `time.monotonic`)."""
-        while self._deflation.left and time.monotonic() < deadline:
+        """Searches until every sample is found or `deadline` (on `attack.clock`)."""
+        while self._deflation.left and now_s() < deadline:
             left = self._deflation.left
             space = row_space(self._deflation.residual, left, rank=left)
             plane = image_plane(space)
@@ -85,7 +85,7 @@ class SpanSearch:
         for index in np.argsort(misfits)[: max(4, len(starts) // 4)]:
             point = consistency.descend(starts[index], int(labels[index]), ARRIVED)
             arrived = point.misfit < ARRIVED
-            if (arrived and self._take(plane.inputs(point.z), point.label)) or time.monotonic() > deadline:
+            if (arrived and self._take(plane.inputs(point.z), point.label)) or now_s() > deadline:
                 return
 
     def _starts(self, plane: ImagePlane) -> Array64:

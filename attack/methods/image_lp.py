@@ -26,12 +26,11 @@ The row space as a lever on batches is due to DAGER (Petrov et al. 2024, arXiv 2
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 import numpy as np
 
 from attack.citations import CITATIONS
+from attack.clock import now_s
 from attack.images.adjoint import KnownNetwork
 from attack.images.grid import snap
 from attack.images.noisy import NoisySearch
@@ -71,7 +70,7 @@ class ImageLp(msgspec.Struct, frozen=True, kw_only=True):
 
     def run(self, observation: Observation, budget_s: float, rng: np.random.Generator) -> Finding:
         """Searches; `exact` when images on the intensity grid account for the whole rank of the gradient."""
-        deadline = time.monotonic() + budget_s
+        deadline = now_s() + budget_s
         layer = observation.first_layer
         if not layer.weight.any():
             return Finding(verdict="failed", reason="the first layer's gradient is zero: no neuron was reached")

@@ -19,12 +19,11 @@ of CPA (Kariyappa et al. 2023, arXiv 2209.05578). The derivation is this project
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 import numpy as np
 
 from attack.citations import CITATIONS
+from attack.clock import now_s
 from attack.images.adjoint import KnownNetwork
 from attack.images.row_space import row_space
 from attack.images.span_search import SpanSearch
@@ -59,7 +58,7 @@ class SpanConsistency(msgspec.Struct, frozen=True, kw_only=True):
 
     def run(self, observation: Observation, budget_s: float, rng: np.random.Generator) -> Finding:
         """Searches; `recovered` when the samples found add up to the whole gradient of the first layer."""
-        deadline = time.monotonic() + budget_s
+        deadline = now_s() + budget_s
         layer = observation.first_layer
         assert layer.bias is not None
         network = KnownNetwork(observation)

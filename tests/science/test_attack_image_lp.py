@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 import numpy as np
 import pytest
 
+from attack.clock import now_s
 from attack.images.search import ImageSearch
 from attack.method import Finding
 from attack.methods.image_lp import ImageLp
@@ -63,7 +62,7 @@ def test_weight_difference_and_unknown_weights_need_no_subtracting():
 def test_without_bias_the_scale_comes_from_the_grid():
     x, y = draw("mnist5k", 8, 3)
     observation, _ = observe(task_of(hidden=(128,)), x, y)
-    batch = ImageSearch(observation.first_layer.weight, None, 8).run(time.monotonic() + 20, np.random.default_rng(0))
+    batch = ImageSearch(observation.first_layer.weight, None, 8).run(now_s() + 20, np.random.default_rng(0))
     assert {np.float32(image).tobytes() for image in batch.images} == {image.tobytes() for image in x}
 
 

@@ -65,6 +65,6 @@ class Method(Protocol):
 
         Args:
             observation: All that is known.
-            budget_s: Wall time to keep to, in seconds; what is best by then is returned.
+            budget_s: Processor time (`attack.clock`) to keep to, in seconds; what is best by then is returned.
             rng: The only source of randomness.
         """

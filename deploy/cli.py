@@ -32,6 +32,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Data sets: list them, fetch t
 app.add_typer(data_app, name="data")
 
 out_console = Console()
+_ROWS = ("accuracy", "energy", "worst PSNR, audit", "worst PSNR, training", "lost", "duplicated")
 Out = Annotated[Path | None, typer.Option("--out", help="Output folder; one that holds this run is resumed.")]
 Config = Annotated[Path, typer.Argument(help="The party's settings, a TOML file.")]
 
@@ -88,12 +89,10 @@ def _run(study: Any, out: Path) -> None:
 
 
 def _print_summary(summary: dict[str, Any], out: Path, wall_s: float) -> None:
-    table = Table(box=None, pad_edge=False)
-    for title in ("", "accuracy", "energy", "worst PSNR, audit", "worst PSNR, training", "lost", "duplicated"):
-        table.add_column(title, justify="left" if not title else "right")
-    for label, part in (("run", summary), ("twin", summary.get("twin"))):
-        if part:
-            table.add_row(label, *_summary_cells(part))
+    parts = {label: part for label, part in (("run", summary), ("twin", summary.get("twin"))) if part}
+    table = Table("", *parts, box=None, pad_edge=False)
+    for row in zip(_ROWS, *(_summary_cells(part) for part in parts.values()), strict=True):
+        table.add_row(*row)
     out_console.print(table)
     out_console.print(f"finished in {wall_s:.0f} s; report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 

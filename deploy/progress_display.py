@@ -6,13 +6,16 @@ import time
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from server.progress import Progress
 
 _PLAIN_EVERY_S = 5.0
+_TABLE_COLUMNS = 110
+"""Width from which the table of progress fits without cutting a word."""
 
 
 def energy_text(progress: Progress) -> str:
@@ -72,6 +75,7 @@ class LiveDisplay:
     """A table that is redrawn in place, one row per arm."""
 
     def __init__(self, console: Console) -> None:
+        self._console = console
         self._states: dict[str, Progress] = {}
         self._live = Live(console=console, refresh_per_second=4)
 
@@ -85,8 +89,11 @@ class LiveDisplay:
         self._live.__exit__(kind, value, trace)
 
     def show(self, label: str, progress: Progress) -> None:
-        """Redraws the table."""
+        """Redraws the table; where it does not fit, one line per arm that wraps."""
         self._states[label] = progress
+        if self._console.width < _TABLE_COLUMNS:
+            self._live.update(Group(*(Text(line(name, state)) for name, state in self._states.items())))
+            return
         table = Table(box=None, pad_edge=False)
         for title in ("run", "round", "", "clients in", "accuracy", "energy so far", "worst PSNR", "updates scored"):
             table.add_column(title, justify="left" if title in {"run", ""} else "right")

@@ -53,8 +53,8 @@ def spike_scores(found: Spikes, true: Spikes, images: NDArray[np.float32], spec:
     return SpikeScores(
         frames_exact=common.total() / spiking if spiking else None,
         frames_placed=placed / spiking if spiking else None,
-        spike_precision=right / claimed.sum() if claimed.any() else 1.0,
-        spike_recall=right / there.sum() if there.any() else 1.0,
+        spike_precision=right / float(claimed.sum()) if claimed.any() else 1.0,
+        spike_recall=right / float(there.sum()) if there.any() else 1.0,
         rate_psnr_db=matched_mean_db(_psnr(rates, images), pairs, images),
         rate_bound_db=float(np.diagonal(_psnr(bounds, images)).mean()),
     )

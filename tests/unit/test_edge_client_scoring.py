@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity
 from contract.codecs import encode_tensors
 from contract.codecs.bits import encode_frames
 from contract.encodings import decode, encode
-from contract.messages import AttackResult, Reconstruction
+from contract.messages import AttackResult, AttackScore, Reconstruction
 from contract.task import EncodingSpec
 from edge_client.scoring import Truth, named_samples, score
 
@@ -32,6 +32,7 @@ def scored(pictures: np.ndarray | None, truth: Truth = TRUTH, **changes):
     result = AttackResult(**(fields | changes))
     recon = Reconstruction(uid="a" * 32, update_uid="b" * 32, node="n", round=1, results=(result,), tensors=records)
     (only,) = score(recon, views, truth, np.random.default_rng(0))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(only), type=AttackScore) == only
     return only
 
 
@@ -48,6 +49,7 @@ def scored_frames(found, truth, pictures=None, **changes):
         results=(AttackResult(**(fields | changes)),), tensors=tuple(records),
     )  # fmt: skip
     (only,) = score(recon, views, truth, np.random.default_rng(0))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(only), type=AttackScore) == only
     return only
 
 

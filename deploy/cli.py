@@ -32,7 +32,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Data sets: list them, fetch t
 app.add_typer(data_app, name="data")
 
 out_console = Console()
-_ROWS = ("accuracy", "energy", "worst PSNR, audit", "worst PSNR, training", "lost", "duplicated")
+_ROWS = ("accuracy", "energy", "worst PSNR, audit", "worst PSNR, training", "not scored", "lost", "duplicated")
 Out = Annotated[Path | None, typer.Option("--out", help="Output folder; one that holds this run is resumed.")]
 Config = Annotated[Path, typer.Argument(help="The party's settings, a TOML file.")]
 
@@ -107,7 +107,8 @@ def _summary_cells(part: dict[str, Any]) -> list[str]:
     joules = "—" if energy["value"] is None else f"{energy['value']:.3g} J {energy['provenance']}"
     accuracy = "—" if part["accuracy"] is None else f"{part['accuracy']:.1%}"
     updates = part["updates"]
-    return [accuracy, joules, decibel("audit"), decibel("train"), str(updates["lost"]), str(updates["duplicated"])]
+    counts = [part["leakage"]["unscored"], updates["lost"], updates["duplicated"]]
+    return [accuracy, joules, decibel("audit"), decibel("train"), *map(str, counts)]
 
 
 @app.command()

@@ -34,7 +34,10 @@ def part(accuracy: float | None) -> dict[str, Any]:
         "accuracy": accuracy,
         "energy_j": {"value": 0.123, "provenance": "modelled"},
         "updates": {"lost": 0, "duplicated": 0},
-        "leakage": {"by_schedule": {"audit": figures, "train": {"worst_psnr_db": None, "worst_attack": None}}},
+        "leakage": {
+            "by_schedule": {"audit": figures, "train": {"worst_psnr_db": None, "worst_attack": None}},
+            "unscored": 24,
+        },
     }
 
 
@@ -47,6 +50,7 @@ def test_the_summary_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, col
     assert lines[0] == ["run"]
     assert ["accuracy", "91.2%"] in lines
     assert ["worst", "PSNR,", "training", "—"] in lines
+    assert ["not", "scored", "24"] in lines
     assert ["duplicated", "0"] in lines
     assert "…" not in text.getvalue()
 

@@ -124,6 +124,7 @@ class Observation:
         _records: Codec and scale of each tensor.
         _labels: Labels given to the attacker, if any.
         _candidates: Samples `[N, *shape]` that the attacker owns, if any; never taken from a device.
+        _rates: Factor on the local learning rate by parameter, where it is not 1.
         _network: Somebody's own network in place of the task's, of which only the encoding is read then. First layer
             and readout are the first and the last `.weight` of `update`.
     """
@@ -140,6 +141,7 @@ class Observation:
     _records: Mapping[str, TensorRecord] = field(default_factory=dict)
     _labels: tuple[int, ...] | None = None
     _candidates: Array32 | None = None
+    _rates: Mapping[str, float] = field(default_factory=dict)
     _network: OwnNetwork | None = None
 
     def _require(self, *knowledge: Knowledge) -> None:
@@ -262,6 +264,10 @@ class Observation:
     def single(self) -> bool:
         """Whether the update is the gradient of one sample: FedSGD at batch size 1."""
         return self.samples == 1 and self.plan.algorithm == "fedsgd"
+
+    def learning_rate(self, name: str) -> float:
+        """Step size of the local SGD for one parameter."""
+        return self.plan.learning_rate * self._rates.get(name, 1.0)
 
     def error_bound(self, name: str) -> float:
         """Largest absolute error that the codec put on one element of `update[name]`."""

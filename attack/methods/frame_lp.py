@@ -113,7 +113,7 @@ class LocalSteps:
             tensors.items(), torch.autograd.grad(loss, list(tensors.values())), strict=True
         ):
             self._velocity[name] = plan.momentum * self._velocity[name] + gradient
-            self._parameters[name] = value.detach() - plan.learning_rate * self._velocity[name]
+            self._parameters[name] = value.detach() - self.observation.learning_rate(name) * self._velocity[name]
         return _effective(self._parameters, self.observation)
 
 

@@ -26,6 +26,10 @@ from deploy.audit.subject import Subject
 RANK: dict[Verdict, int] = {"exact": 0, "recovered": 1, "partial": 2, "failed": 3, "refused": 4}
 
 
+MATCHING = frozenset({"dlg", "dlg_faint", "cosine"})
+"""They always give as many candidates as there are samples, which says nothing of their worth."""
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The ladder's answer.
 
@@ -45,12 +49,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def outcome(subject: Subject, rungs: Sequence[Rung]) -> Outcome:
-    """Chooses by verdict, simulated residual, samples left without a candidate, frames found, the ladder's order."""
+    """Chooses by verdict, then simulated residual, then frames found, gradient matching last, most samples, order."""
     observation = subject.observation
     residuals = {r.attack: value for r in rungs if (value := _residual(observation, r.finding)) is not None}
     usable = {"exact", "recovered", "partial"}
     with_images = [r for r in rungs if r.finding.images is not None and r.finding.verdict in usable]
-    order = sorted(with_images, key=lambda r: _merit(r.finding, residuals.get(r.attack), observation.samples))
+    order = sorted(with_images, key=lambda r: _merit(r, residuals.get(r.attack), observation.samples))
     if not order:
         verdict: Verdict = min((r.finding.verdict for r in rungs if r.attack != "label"), key=RANK.__getitem__)
         verdict = "failed" if verdict in {"exact", "recovered", "partial"} else verdict
@@ -68,10 +72,12 @@ def outcome(subject: Subject, rungs: Sequence[Rung]) -> Outcome:
     )
 
 
-def _merit(finding: Finding, residual: float | None, samples: int) -> tuple[float, ...]:
+def _merit(rung: Rung, residual: float | None, samples: int) -> tuple[float, ...]:
+    finding = rung.finding
     assert finding.images is not None
     missing = max(samples - len(finding.images), 0)
-    return RANK[finding.verdict], np.inf if residual is None else residual, missing, finding.frames is None
+    left = np.inf if residual is None else residual
+    return RANK[finding.verdict], left, finding.frames is None, rung.attack in MATCHING, missing
 
 
 def _filled(rows: Array32, samples: int) -> Array32:

@@ -152,13 +152,17 @@ class _Builder(msgspec.Struct, frozen=True, kw_only=True):
             factor = np.float32(found.factor if name.startswith(readout) else 1.0)
             update[name] = self.update[own] / factor
             parameters[name] = self.before[own] * factor
+        # In units of its own the readout's steps are longer; a bias that the module lacks never moves.
+        rates = {name: found.factor**2 for name in parameters if name.startswith(readout)}
         for name in [n for n in parameters if n.endswith("weight")]:
             bias = name.replace("weight", "bias")
-            parameters.setdefault(bias, np.zeros(len(parameters[name]), dtype=np.float32))
+            if bias not in parameters:
+                parameters[bias] = np.zeros(len(parameters[name]), dtype=np.float32)
+                rates[bias] = 0.0
         ordered = {n: parameters[n] for n in sorted(parameters, key=_position)}
         affine = self._affine("layers.0", update, ordered)
         return Subject(
-            observation=self._observation(update, ordered, found.task, None, moved=affine),
+            observation=self._observation(update, ordered, found.task, None, moved=affine, rates=rates),
             expression=found,
             first=found.names["layers.0.weight"],
             dense=found.task.model.kind == "fc",
@@ -233,6 +237,7 @@ class _Builder(msgspec.Struct, frozen=True, kw_only=True):
         network: OwnNetwork | None,
         *,
         moved: bool,
+        rates: Mapping[str, float] | None = None,
     ) -> Observation:
         request = self.request
         averaged = request.local_steps > 1
@@ -257,6 +262,7 @@ class _Builder(msgspec.Struct, frozen=True, kw_only=True):
             _parameters=parameters,
             _records={n: _record(n, t, self.codec) for n, t in update.items() if n != skipped},
             _labels=request.labels,
+            _rates=rates or {},
             _network=network,
         )
 

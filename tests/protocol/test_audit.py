@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -254,6 +256,41 @@ def test_a_strangers_gradient_is_not_certified(tmp_path):
     captured = Captured(tmp_path, "StepLoop", "rate", batch=2)
     captured.update = {name: torch.randn(t.shape) * t.std() for name, t in captured.update.items()}
     assert audit(captured.request(budget_s=4.0)).outcome.verdict != "exact"
+
+
+class FlowerClient:
+    """What a Flower NumPyClient is to its server."""
+
+    def __init__(self, net: torch.nn.Module, x: np.ndarray, y: np.ndarray, *, steps: int):
+        self.net, self.frames, self.labels = net, torch.tensor(x).expand(steps, *x.shape), torch.tensor(y)
+
+    def get_parameters(self, config):  # noqa: ARG002 - Flower's signature
+        return [value.cpu().numpy() for value in self.net.state_dict().values()]
+
+    def fit(self, parameters, config):  # noqa: ARG002
+        optimiser = torch.optim.SGD(self.net.parameters(), lr=0.1)
+        torch.nn.functional.cross_entropy(self.net(self.frames), self.labels).backward()
+        optimiser.step()
+        return self.get_parameters(config), len(self.labels), {}
+
+
+def test_the_readmes_flower_example(tmp_path, monkeypatch):
+    captured = Captured(tmp_path, "StepLoop")
+    request = captured.request()
+    net = audited_models.StepLoop()
+    net.load_state_dict(captured.weights, strict=False)
+    client = FlowerClient(net, captured.x, captured.y, steps=6)
+    readme = (ROOT / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {"net": net, "client": client})
+    (command,) = re.findall(r"`spikeleak audit (--model [^`]* --out runs/audit)`", readme.replace("\n", " "))
+    options = set(re.findall(r"--[a-z-]+", command))
+    assert options <= set(re.findall(r"--[a-z-]+", spikeleak("audit", "--help").stdout))
+    files = {"weights": tmp_path / "before.safetensors", "weights_after": tmp_path / "after.safetensors"}
+    changes = {name: path for name, path in files.items() if path.name in command}
+    audit(msgspec.structs.replace(request, update=None, learning_rate=0.1, **changes))
+    assert entry(document(tmp_path), "ratio")["score"]["psnr_db"][0] >= 80
 
 
 # --- errors: exit status 2, one line, value, limit, remedy ------------------------------------------------------------

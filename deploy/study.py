@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from attack.threat import ThreatModel
 from contract.configuration import decode_tables, read_toml
-from contract.datasets import dataset_info
+from contract.datasets import check_encoding, dataset_info
 from contract.errors import ConfigurationError
 from contract.task import TaskSpec
 from contract.topics import valid_name
@@ -165,6 +165,7 @@ def check_study(study: Study, *, origin: str) -> Study:
     if not valid_name(study.name) or len(study.name) > LONGEST_NAME:
         raise ConfigurationError(f"{origin}: name = {study.name!r}: 1 to {LONGEST_NAME} letters, digits, '_', '.', '-'")
     _check(origin, "task.dataset", lambda: dataset_info(study.task.dataset))
+    _check(origin, "task.encoding", lambda: check_encoding(study.task.encoding, dataset_info(study.task.dataset)))
     _check(origin, "devices.engine", lambda: check_engine(study.devices.engine))
     _check(origin, "devices.meter", lambda: open_meter(study.devices.meter).close())
     _check(origin, "devices.energy_profile", lambda: EnergyModel.load(study.devices.energy_profile))

@@ -16,11 +16,13 @@ from contract.datasets.cache import Arrays, Samples, content_sha256, data_dir, r
 from contract.datasets.partition import held_out_split, partition
 from contract.datasets.sources import DECODERS
 from contract.errors import ConfigurationError, EnvironmentFaultError
+from contract.task import EncodingSpec
 
 __all__ = [
     "DATASETS",
     "Dataset",
     "DatasetInfo",
+    "check_encoding",
     "data_dir",
     "dataset_info",
     "held_out_split",
@@ -43,6 +45,7 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
         source: Where it comes from.
         package: Distribution that brings it; empty for a set of `contract.datasets.archives`.
         extra: Extra of this project that installs the package.
+        events: Whether the samples are recordings of events, kept as masks; otherwise they are intensities.
         sha256: Of the decoded content, see `contract.datasets.cache.content_sha256`.
     """
 
@@ -55,6 +58,7 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     package: str = ""
     extra: str = ""
+    events: bool = False
     sha256: str
 
 
@@ -127,6 +131,7 @@ DATASETS: dict[str, DatasetInfo] = {
         samples=1100,
         licence="CC BY-SA 4.0",
         source="Orchard et al. 2015, arXiv 1507.07629; doi 10.17632/468j46mzdv",
+        events=True,
         sha256="3bc1a03d3aafec6baafb001215a3da9c58bc9f0535e8e2b954d3721e278247c7",
     ),
 }
@@ -143,6 +148,20 @@ def dataset_info(name: str) -> DatasetInfo:
     near = difflib.get_close_matches(name, DATASETS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ConfigurationError(f"dataset = {name!r}: {hint}known data sets: {', '.join(DATASETS)}")
+
+
+def check_encoding(spec: EncodingSpec, info: DatasetInfo) -> None:
+    """Whether a data set can be encoded so.
+
+    Raises:
+        ConfigurationError: `events` of a data set of images; names those of recordings.
+    """
+    if spec.kind == "events" and not info.events:
+        recordings = ", ".join(name for name, known in DATASETS.items() if known.events)
+        raise ConfigurationError(
+            f"encoding.kind = 'events': {info.name!r} holds images; event data sets: {recordings}; "
+            "images are encoded by 'direct', 'rate' or 'latency'"
+        )
 
 
 def load(name: str) -> Dataset:

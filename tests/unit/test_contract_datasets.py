@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.datasets import DATASETS, cache, data_dir, dataset_info, held_out_split, load, partition
+from contract.datasets import DATASETS, cache, check_encoding, data_dir, dataset_info, held_out_split, load, partition
 from contract.datasets.archives import ARCHIVES, event_mask, present
 from contract.datasets.sources import DECODERS
 from contract.encodings import intensities
@@ -203,6 +203,14 @@ def test_data_dir_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("SPIKELEAK_DATA")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert data_dir() == tmp_path / "cache" / "spikeleak"
+
+
+def test_images_are_not_encoded_as_events():
+    events = EncodingSpec(kind="events", steps=8)
+    with pytest.raises(ConfigurationError, match="'digits' holds images; event data sets: nmnist"):
+        check_encoding(events, dataset_info("digits"))
+    check_encoding(events, dataset_info("nmnist"))
+    check_encoding(EncodingSpec(kind="latency"), dataset_info("nmnist"))
 
 
 def test_unknown_name_gets_the_nearest():

@@ -64,7 +64,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
 def _slots(found: Partition, observation: Observation) -> tuple[list[int], str, bool]:
     """The step of each group, how it was found, and whether it is sure."""
-    count, model_known = len(found.masks), observation.known >= _FOR_CHAIN
+    count, model_known = len(found.masks), observation.known >= _FOR_CHAIN and observation.network is None
     if model_known and observation.model.family == "snn" and observation.model.kind == "fc":
         steps = observation.encoding.steps
         path = Chronology(simulator=known_network(observation), found=found, steps=steps).place()

@@ -12,7 +12,6 @@ import numpy as np
 from markupsafe import Markup
 
 import server.report
-from attack.methods import METHODS
 from contract.messages import Verdict
 from deploy.audit.expression import Expression
 from deploy.audit.results import Audit
@@ -60,6 +59,7 @@ def render(audit: Audit) -> str:
         style=Markup(_STYLE.read_text(encoding="utf-8")),  # noqa: S704 - the project's own file
         words=WORDS[audit.outcome.verdict],
         psnr=_psnr(best),
+        against_truth=_against_truth(audit, best),
         pictures=pictures(audit, best),
         most=MOST_PICTURES,
         attacks=[_line(audit, rung) for rung in audit.rungs],
@@ -76,7 +76,20 @@ def _psnr(score: Score | None) -> str:
     if not known:
         return "—"
     span = f"{min(known):.1f} dB" if min(known) == max(known) else f"{min(known):.1f} to {max(known):.1f} dB"
-    return f"{span}, {lost} samples without a candidate" if lost else span
+    return f"{span}, {lost} missing" if lost else span
+
+
+def _against_truth(audit: Audit, score: Score | None) -> str:
+    if audit.truth is None:
+        return "no truth was given; the attacks never see it"
+    if score is None:
+        return "no attack gave a candidate"
+    parts = ["one candidate per true sample, matched"]
+    if score.frames_exact is not None:
+        parts.append(f"{score.frames_exact:.0%} of spike frames exact")
+    if score.labels_right is not None:
+        parts.append(f"{score.labels_right} of {len(score.psnr_db)} labels right")
+    return "; ".join(parts)
 
 
 def pictures(audit: Audit, score: Score | None) -> list[Picture]:
@@ -107,12 +120,11 @@ def _line(audit: Audit, rung: Any) -> dict[str, Any]:
         "attack": rung.attack,
         "chosen": rung.attack == audit.outcome.chosen,
         "verdict": rung.finding.verdict,
-        "seconds": f"{rung.seconds:.3g} s",
+        "seconds": f"{rung.seconds:.2f} s" if rung.seconds >= 0.01 else "< 0.01 s",
         "residual": "—" if residual is None else f"{residual:.1e}",
         "psnr": _psnr(score),
         "labels": labels or "—",
         "reason": rung.finding.reason,
-        "citation": METHODS[rung.attack].citation.key,
     }
 
 
@@ -132,7 +144,9 @@ def _module(audit: Audit) -> list[tuple[str, str]]:
     if model.family == "snn":
         rows.append(("neuron", f"Leaky, β = {neuron.beta:g}, threshold {neuron.threshold:g}, reset {neuron.reset}"))
         rows.append(("surrogate", f"{neuron.surrogate}({neuron.surrogate_slope:g})"))
-        rows.append(("readout's output", {"membrane": "mean membrane", "spike": "mean spike count"}[model.readout]))
+        times = "" if expression.factor == 1 else f"{expression.factor:.4g} × "
+        output = {"membrane": "mean membrane", "spike": "mean spike count"}[model.readout]
+        rows.append(("readout's output", times + output))
     else:
         rows.append(("activation", model.activation))
     rows.append(("verified", f"gradients of module and network differ by {expression.error:.1e} (relative)"))

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import now_s
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
 
 _MARGIN = 8
+_SHORT = 2
 _KEEP = 32
 _WORSE = 30.0
 _ROUNDING = 1e-5
@@ -99,25 +101,36 @@ class Chronology:
         above, hidden = self.simulator.next_weight.shape
         return bool(above + _MARGIN <= hidden)
 
-    def place(self) -> Path | None:
+    def place(self, end_s: float) -> Path | None:
         """The path that contradicts the chain least; `None` when the chain says nothing or there is no path.
 
-        The first group is tried at step 0 first, where the brightest inputs spike; later starts only when that fails.
+        The first group is tried at step 0 and with short gaps first; later starts and longer gaps only when that fails.
+
+        Args:
+            end_s: Reading of `attack.clock.now_s` at which to stop.
         """
         if not self.conclusive or not 0 < len(self.found.masks) <= self.steps:
             return None
         slack = self.steps - len(self.found.masks)
-        at_once = self._search(range(1))
-        if slack == 0 or (at_once is not None and at_once.residual < _ROUNDING):
-            return at_once
-        late = self._search(range(1, slack + 1))
-        return min((path for path in (at_once, late) if path is not None), key=lambda p: p.residual, default=None)
+        stages = ((range(1), min(_SHORT, slack)), (range(1), slack), (range(slack + 1), slack))
+        best: Path | None = None
+        for starts, gap in dict.fromkeys(stages):
+            path = self._search(starts, gap, end_s)
+            best = min((p for p in (best, path) if p is not None), key=lambda p: p.residual, default=None)
+            if best is not None and best.residual < _ROUNDING:
+                break
+        return best
 
-    def _search(self, starts: range) -> Path | None:
+    def _search(self, starts: range, gap: int, end_s: float) -> Path | None:
         currents = self.simulator.current(self.found.masks.astype(np.float64))
         paths = [self._first(start, group, currents[group]) for start in starts for group in range(len(currents))]
         for _ in range(len(currents) - 1):
-            paths = _best([longer for path in paths for longer in self._longer(path, currents)])
+            longer: list[Path] = []
+            for path in paths:
+                if now_s() > end_s:
+                    return None
+                longer += self._longer(path, currents, gap)
+            paths = _best(longer)
         ended = [self._ended(path) for path in paths]
         return min(ended, key=lambda path: path.residual, default=None)
 
@@ -128,10 +141,10 @@ class Chronology:
         membrane = self.simulator.step(membrane, current)
         return Path(groups=(group,), slots=(start,), membrane=membrane, residual=0.0)
 
-    def _longer(self, path: Path, currents: Array64) -> list[Path]:
-        """The path with each group that is left, after each possible gap."""
+    def _longer(self, path: Path, currents: Array64, gap: int) -> list[Path]:
+        """The path with each group that is left, after each possible gap of at most `gap` silent steps."""
         rest = [g for g in range(len(currents)) if g not in path.groups]
-        last = self.steps - len(rest)
+        last = min(self.steps - len(rest), path.slots[-1] + 1 + gap)
         longer: list[Path] = []
         design, decay, membrane = self._begin(path)
         for slot in range(path.slots[-1] + 1, last + 1):

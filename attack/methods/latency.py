@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from attack.citations import CITATIONS
+from attack.clock import now_s
 from attack.frames.latency import Chronology, Partition, partition
 from attack.method import Citation, Finding
 from attack.methods.frame_lp import known_network
@@ -50,7 +51,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
             return Finding(
                 verdict="failed", reason=f"{count} groups of equal columns for {steps} steps: codec too coarse"
             )
-        slots, reason, sure = _slots(found, observation)
+        slots, reason, sure = _slots(found, observation, now_s() + budget_s)
         frames = np.zeros((steps, found.masks.shape[1]), dtype=np.float32)
         frames[slots] = found.masks
         shaped = frames.reshape(steps, 1, *observation.shape)
@@ -62,12 +63,12 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _slots(found: Partition, observation: Observation) -> tuple[list[int], str, bool]:
+def _slots(found: Partition, observation: Observation, end_s: float) -> tuple[list[int], str, bool]:
     """The step of each group, how it was found, and whether it is sure."""
     count, model_known = len(found.masks), observation.known >= _FOR_CHAIN and observation.network is None
     if model_known and observation.model.family == "snn" and observation.model.kind == "fc":
         steps = observation.encoding.steps
-        path = Chronology(simulator=known_network(observation), found=found, steps=steps).place()
+        path = Chronology(simulator=known_network(observation), found=found, steps=steps).place(end_s)
         if path is not None:
             slots = [slot for _, slot in sorted(zip(path.groups, path.slots, strict=True))]
             return slots, f"causal chain residual {path.residual:.1e}", path.residual < CHAIN

@@ -1,4 +1,4 @@
-"""Gradients of rate-coded batches by snntorch itself, with their true frames: for tests and benchmark."""
+"""Gradients of rate- and event-coded batches by snntorch itself, with their true frames: for tests and benchmark."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ def rate_task(steps, *, hidden=256, surrogate="atan", readout="membrane", weight
     return TaskSpec(
         dataset="mnist5k",
         encoding=EncodingSpec(kind="rate", steps=steps),
+        model=ModelSpec(hidden=(hidden,), readout=readout, weight_bits=weight_bits),
+        neuron=NeuronSpec(surrogate=surrogate),
+        seed=seed,
+    )
+
+
+def event_task(steps, *, hidden=256, surrogate="atan", readout="membrane", weight_bits=None, seed=1) -> TaskSpec:
+    """2312-hidden-10 on N-MNIST, beta 0.9."""
+    return TaskSpec(
+        dataset="nmnist",
+        encoding=EncodingSpec(kind="events", steps=steps),
         model=ModelSpec(hidden=(hidden,), readout=readout, weight_bits=weight_bits),
         neuron=NeuronSpec(surrogate=surrogate),
         seed=seed,
@@ -51,11 +62,11 @@ def stepped_gradient(task, parameters, frames, y):
     return {name: g.numpy().copy() for name, g in zip(parameters, found, strict=True)}
 
 
-def rate_update(task, batch, seed, *, updates=0, local_steps=1, learning_rate=0.1, threat=None):
-    """One update on distinct samples.
+def rate_update(task, batch, seed, *, updates=0, local_steps=1, learning_rate=0.1, threat=None, change=None):
+    """One update on distinct samples; `change` edits their frames `[T, N, *shape]` before.
 
     Returns:
-        The attacker's observation, the true frames `[N, T, 784]` (uint8) and labels `[N]` of its samples.
+        The attacker's observation, the true frames `[N, T, n]` (uint8) and labels `[N]` of its samples.
     """
     rng = np.random.default_rng([seed, 77])
     data = load(task.dataset)
@@ -63,6 +74,7 @@ def rate_update(task, batch, seed, *, updates=0, local_steps=1, learning_rate=0.
     start = trained(task, start, updates, rng) if updates else start
     chosen = rng.choice(len(data.x), batch * local_steps, replace=False)
     frames = encode(task.encoding, data.x[chosen], rng)
+    frames = frames if change is None else change(frames)
     now, update = start, {}
     for k in range(local_steps):
         part = slice(k * batch, (k + 1) * batch)

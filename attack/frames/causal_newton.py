@@ -14,11 +14,13 @@ closer it is to them, as in reweighted least squares for concave penalties, unti
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
 
+from attack.frames.pauses import AT_ONCE, Pause
 from attack.frames.row_space import Binary, RowSpace
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
@@ -42,6 +44,7 @@ class Guess:
         spread: Standard deviation of the error's other entries.
         membrane: Membrane without this frame's spikes `[H1]`.
         noise: Relative error of the gradient as this sample shows in it.
+        pause: Empty frames that follow the frame.
     """
 
     mean: Array64
@@ -50,6 +53,7 @@ class Guess:
     spread: float
     membrane: Array64
     noise: float = 1e-7
+    pause: Pause = AT_ONCE
 
 
 class CausalNewton:
@@ -66,6 +70,16 @@ class CausalNewton:
         self._effect = self._weight @ space.basis.T
         self._above = simulator.next_weight.T
         self._step = float(np.sqrt((self._weight**2).mean()))
+
+    def without(self, functionals: Array64) -> CausalNewton:
+        """The same for a step after known frames, given by what tells their adjoints from all others `[N, H1]`.
+
+        The step's own right-hand side holds none of them, so it lies in a smaller column space. Without this, a
+        membrane that merely repeats an earlier one satisfies all equations.
+        """
+        other = copy(self)
+        other.space = self.space.narrowed(functionals)
+        return other
 
     def solve(self, guess: Guess, label: int) -> Binary | None:
         """The frame `[active]` that the guess leads to, or `None` when it leads to no binary one."""
@@ -104,7 +118,7 @@ class CausalNewton:
         at = np.concatenate([space.basis @ vector, free.T @ (error - guess.error)])
         for _ in range(14):
             membrane = guess.membrane + self._weight @ vector
-            gain, slope, bend = self._gains(membrane, uncertainty)
+            gain, slope, bend = self._gains(guess.pause, membrane, uncertainty)
             drive = self._above @ error
             weight = 1 / (
                 np.abs(drive) * bend
@@ -146,11 +160,12 @@ class CausalNewton:
         scaled = weight[:, None] * equations
         return np.asarray(scaled - inside @ (inside.T @ scaled))
 
-    def _gains(self, membrane: Array64, uncertainty: float) -> tuple[Array64, Array64, Array64]:
+    def _gains(self, pause: Pause, membrane: Array64, uncertainty: float) -> tuple[Array64, Array64, Array64]:
         """Surrogate derivative, its slope, and how far it bends over the membrane's uncertainty."""
-        gain, small = self.simulator.surrogate(membrane), 1e-5
-        up, down = self.simulator.surrogate(membrane + small), self.simulator.surrogate(membrane - small)
-        high, low = self.simulator.surrogate(membrane + uncertainty), self.simulator.surrogate(membrane - uncertainty)
+        small = 1e-5
+        gain, up, down, high, low = (
+            pause.gain(self.simulator, membrane + shift) for shift in (0.0, small, -small, uncertainty, -uncertainty)
+        )
         return gain, (up - down) / (2 * small), np.abs(high + low - 2 * gain) / 2
 
 

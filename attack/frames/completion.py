@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attack.clock import now_s
-from attack.frames.deflation import Deflation
+from attack.frames.deflation import Deflation, distinct_rows
 from attack.frames.enumeration import enumerate_frames
 from attack.frames.ordering import ChainTest, chains
 from attack.frames.row_space import Binary, RowSpace, row_space
@@ -31,7 +31,7 @@ network; a wrong frame gives 1e-2."""
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sample:
-    """One certified sample: taking its simulated gradient away lowers the rank by exactly its number of frames.
+    """One certified sample: taking its gradient away lowers the rank by exactly its distinct non-empty frames.
 
     Attributes:
         frames: In order `[T, n]`.
@@ -97,11 +97,13 @@ class Completion:
         state = Recovery(loose=np.zeros((0, gradient.shape[1]), np.uint8), rank=space.rank, left=space.rank)
         if not space.rank:
             return state
-        rest = Deflation(gradient, space)
+        rest = Deflation(gradient, space, rows=samples * self.steps)
+        if rest.rowless and space.rank <= _ENUMERABLE:
+            self._hunt(space, state, budget_s)
         rounds = 0
         while rest.left > 0 and len(state.samples) < samples and now_s() < end:
             rounds += 1
-            found = self._search(rest.space, gradient, state, end)
+            found = self._search(rest, gradient, state, end)
             if not found and rounds % _ROUNDS == 0:
                 self._hunt(rest.space, state, min(slice_s, end - now_s()))
                 found = self._read_chains(rest.space, state)
@@ -113,9 +115,18 @@ class Completion:
             state.left = rest.left
         return state
 
-    def _search(self, space: RowSpace, gradient: Array64, state: Recovery, end: float) -> list[Binary]:
+    def _search(self, rest: Deflation, gradient: Array64, state: Recovery, end: float) -> list[Binary]:
         """The first whole sample that causal Gauss-Newton finds, with one attempt for each label."""
-        search = SampleSearch(self.simulator, space, gradient, steps=self.steps, meets=EXACT)
+        space = rest.space
+        search = SampleSearch(
+            self.simulator,
+            space,
+            gradient,
+            steps=self.steps,
+            meets=EXACT,
+            functionals=rest.functionals,
+            rowless=rest.rowless,
+        )
         if not search.possible:
             return []
         for label in search.labels():
@@ -124,6 +135,7 @@ class Completion:
             frames = space.widen(search.attempt(label, self.rng, end))
             if len(frames) == self.steps:
                 return [frames]
+            frames = distinct_rows(frames, np.zeros((0, len(frames))))[0]
             state.loose = _union(state.loose, frames)
         return []
 
@@ -172,7 +184,8 @@ class Completion:
         best, least, chosen = 0, np.inf, np.zeros((0, 0))
         for label in range(self.simulator.classes):
             adjoint = self.simulator.first_adjoint(currents, label).T
-            outside = float(np.linalg.norm(space.complement.T @ adjoint) / max(float(np.linalg.norm(adjoint)), 1e-300))
+            rows = distinct_rows(frames, adjoint)[1]
+            outside = float(np.linalg.norm(space.complement.T @ rows) / max(float(np.linalg.norm(rows)), 1e-300))
             if outside < least:
                 best, least, chosen = label, outside, adjoint
         return best, chosen

@@ -30,9 +30,11 @@ class Deflation:
     Args:
         gradient: `[H1, n]`.
         space: Its row and column space.
+        rows: Frames that made it: as many as its rank, but for empty and repeated ones.
     """
 
-    def __init__(self, gradient: Array64, space: RowSpace) -> None:
+    def __init__(self, gradient: Array64, space: RowSpace, *, rows: int | None = None) -> None:
+        self.rowless = 0 if rows is None else max(rows - space.rank, 0)
         self.whole, self.space = space, space
         self.left = space.rank
         self._inverse = np.linalg.inv(space.columns.T @ gradient[:, space.active] @ space.basis.T)
@@ -46,7 +48,7 @@ class Deflation:
             frames: A sample's frames `[T, n]`.
             adjoints: Its simulated adjoints `[H1, T]`, scaled as they are in the gradient.
         """
-        distinct, summed = _distinct(frames, adjoints)
+        distinct, summed = distinct_rows(frames, adjoints)
         if not len(distinct):
             return False
         inside = self.whole.columns.T @ summed
@@ -54,9 +56,18 @@ class Deflation:
         product = self._coordinates(distinct) @ self._inverse @ inside
         return bool(outside < INSIDE and np.abs(product - np.eye(len(distinct))).max() < IDENTITY)
 
+    def functionals(self, frames: Binary) -> Array64:
+        """What each frame's own adjoint maps to 1 and all others to 0 `[N, H1]`, on the column space.
+
+        Args:
+            frames: Distinct frames over the active inputs `[N, active]`.
+        """
+        return np.asarray(frames.astype(np.float64) @ self.whole.basis.T @ self._inverse @ self.whole.columns.T)
+
     def take(self, frames: Binary, adjoints: Array64) -> None:
         """Takes a sample out; arguments as of `certifies`."""
-        distinct, summed = _distinct(frames, adjoints)
+        distinct, summed = distinct_rows(frames, adjoints)
+        self.rowless = max(self.rowless - len(frames) + len(distinct), 0)
         dual = self._coordinates(distinct) @ self._inverse
         self._dual = np.vstack([self._dual, dual])
         self.left = self.whole.rank - len(self._dual)
@@ -82,7 +93,7 @@ class Deflation:
         )
 
 
-def _distinct(frames: Binary, adjoints: Array64) -> tuple[Binary, Array64]:
+def distinct_rows(frames: Binary, adjoints: Array64) -> tuple[Binary, Array64]:
     """Non-empty frames without repetition `[D, n]`, and the sum of the adjoints of each `[H1, D]`."""
     distinct, place = np.unique(frames, axis=0, return_inverse=True)
     summed = np.zeros((len(adjoints), len(distinct)))

@@ -7,7 +7,7 @@ row space of ``dW`` is the span of the frames, and its column space that of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -89,6 +89,18 @@ class RowSpace:
         """Which binary vectors over the active inputs lie in the row space `[N]`."""
         members: npt.NDArray[np.bool_] = self.residual(vectors) <= self.tolerance
         return members
+
+    def narrowed(self, functionals: Array64) -> RowSpace:
+        """The same rows, with that part of the column space on which functionals `[N, hidden]` vanish."""
+        if not len(functionals):
+            return self
+        across = np.linalg.svd(functionals @ self.columns)[2]
+        gone, left = across[: len(functionals)], across[len(functionals) :]
+        return replace(
+            self,
+            columns=self.columns @ left.T,
+            complement=np.hstack([self.complement, self.columns @ gone.T]),
+        )
 
     def widen(self, vectors: Binary) -> Binary:
         """From the active inputs to all of them `[N, n]`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from attack.clock import now_s
 from attack.frames.causal_newton import CausalNewton, Guess
+from attack.frames.pauses import Pause, pauses
 from attack.frames.row_space import Binary, RowSpace
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
@@ -49,10 +50,23 @@ class SampleSearch:
         gradient: The gradient itself `[H1, n]`.
         steps: Frames per sample T.
         meets: Sine of the angle to the column space below which a frame is confirmed.
+        functionals: What tells the adjoints of given frames `[N, active]` from all others (`Deflation.functionals`).
+        rowless: Empty frames that there may be.
     """
 
-    def __init__(self, simulator: Simulator, space: RowSpace, gradient: Array64, *, steps: int, meets: float) -> None:
+    def __init__(
+        self,
+        simulator: Simulator,
+        space: RowSpace,
+        gradient: Array64,
+        *,
+        steps: int,
+        meets: float,
+        functionals: Callable[[Binary], Array64],
+        rowless: int = 0,
+    ) -> None:
         self.simulator, self.space, self.steps, self.meets = simulator, space, steps, meets
+        self._functionals, self._rowless = functionals, rowless
         self._newton = CausalNewton(simulator, space)
         self._above = simulator.next_weight.T
         spikes = simulator.readout == "spike"
@@ -94,10 +108,35 @@ class SampleSearch:
         return np.array(frames, dtype=np.uint8).reshape(-1, len(blurred))
 
     def _next(self, walk: Walk, rng: np.random.Generator) -> Walk | None:
+        """The walk with one more frame and the empty ones around it."""
+        spared = self._rowless - sum(not frame.any() for frame in walk.frames)
+        leading = 0 if walk.frames else min(max(spared, 0), self.steps - 1)
+        for lead in range(leading + 1):
+            led = self._led(walk, lead)
+            for pause in pauses(self.simulator, step=len(led.frames), steps=self.steps, most=max(spared - lead, 0)):
+                found = self._extend(led, pause, rng)
+                if found is not None:
+                    return found
+        return None
+
+    def _led(self, walk: Walk, empty: int) -> Walk:
+        """The walk with empty frames before its first one."""
+        membrane = walk.membrane
+        for _ in range(empty):
+            silent = self.simulator.biases[0]
+            membrane = silent if membrane is None else self.simulator.step(membrane, silent)
+        zeros = (np.zeros(len(walk.prior), dtype=np.uint8),) * empty
+        return replace(walk, frames=(*walk.frames, *zeros), membrane=membrane)
+
+    def _extend(self, walk: Walk, pause: Pause, rng: np.random.Generator) -> Walk | None:
         silent = self.simulator.biases[0]
         if walk.membrane is not None:
             silent = self.simulator.step(walk.membrane, silent)
-        for mean in self._guesses(walk, rng):
+        filled = [frame for frame in walk.frames if frame.any()]
+        newton = self._newton
+        if filled:
+            newton = newton.without(self._functionals(np.unique(np.array(filled), axis=0)))
+        for mean in self._guesses(walk, filled, rng):
             guess = Guess(
                 mean=mean,
                 variance=mean * (1 - mean) + 0.05,
@@ -105,17 +144,19 @@ class SampleSearch:
                 spread=walk.spread,
                 membrane=silent,
                 noise=walk.noise,
+                pause=pause,
             )
-            frame = self._newton.solve(guess, walk.label)
+            frame = newton.solve(guess, walk.label)
             if frame is None:
                 continue
             membrane = silent + self.simulator.weights[0][:, self.space.active] @ frame
-            error, sine = self._confirm(membrane, walk.error, walk.label)
+            error, sine = self._confirm(pause.gain(self.simulator, membrane), walk.error, walk.label)
             if sine < self.meets:
+                after = pause.membranes(self.simulator, membrane)
                 return replace(
                     walk,
-                    frames=(*walk.frames, frame),
-                    membrane=membrane,
+                    frames=(*walk.frames, frame, *(np.zeros_like(frame),) * len(after)),
+                    membrane=after[-1] if after else membrane,
                     error=error,
                     spread=max(self._later, 3 * sine),
                     noise=max(walk.noise, sine),
@@ -123,22 +164,22 @@ class SampleSearch:
         return None
 
     @staticmethod
-    def _guesses(walk: Walk, rng: np.random.Generator) -> Iterator[Array64]:
+    def _guesses(walk: Walk, filled: Sequence[Binary], rng: np.random.Generator) -> Iterator[Array64]:
         """Spike probabilities to start from: the class' image drawn to the known frames, or these alone."""
-        if not walk.frames:
+        if not filled:
             yield walk.prior
             return
-        yield np.clip((2 * walk.prior + np.sum(walk.frames, axis=0)) / (2 + len(walk.frames)), 0.03, 0.97)
-        alike = 0.12 + 0.7 * np.mean(walk.frames, axis=0)
+        yield np.clip((2 * walk.prior + np.sum(filled, axis=0)) / (2 + len(filled)), 0.03, 0.97)
+        alike = 0.12 + 0.7 * np.mean(filled, axis=0)
         yield alike
         for _ in range(_RETRIES):
             start = walk.prior if rng.random() < 0.5 else alike
             yield np.clip(start * np.exp(0.3 * rng.normal(size=len(start))), 0.03, 0.97)
 
-    def _confirm(self, membrane: Array64, error: Array64, label: int) -> tuple[Array64, float]:
+    def _confirm(self, gains: Array64, error: Array64, label: int) -> tuple[Array64, float]:
         """The error at the logits that fits best, and the sine of the angle that is left to the column space."""
         free = self._newton.free(label)
-        gain = self.simulator.surrogate(membrane)[:, None]
+        gain = gains[:, None]
         fixed = self.space.complement.T @ (gain * (self._above @ error)[:, None])
         moving = self.space.complement.T @ (gain * (self._above @ free))
         change = np.linalg.lstsq(moving, -fixed, rcond=None)[0]

@@ -1,9 +1,10 @@
-"""Frames out of rate-coded batches: one line a cell.
+"""Frames out of rate- and event-coded batches: one line a cell.
 
 python -m tests.benchmarks.frames [CELL ...] [--seeds N] [--budget SECONDS]
 
 A cell is BxT with options: `8x8`, `8x8-hidden512`, `8x8-fast_sigmoid`, `8x8-trained100`, `8x8-spike`, `8x8-bits8`,
 `2x4-local4` (four local steps of batch 2), in any combination.
+`events-4x16` takes N-MNIST from `SPIKELEAK_DATA`.
 """
 
 from __future__ import annotations
@@ -16,20 +17,24 @@ import torch
 
 from attack.frames.completion import Completion, Recovery
 from attack.methods.frame_lp import LocalSteps, known_network, step_scales
-from tests.frame_updates import rate_task, rate_update
+from contract.datasets import load
+from contract.errors import SpikeleakError
+from tests.frame_updates import event_task, rate_task, rate_update
 
 CELLS = (
     *("1x8", "1x16", "1x32", "4x8", "8x8", "4x16", "16x8", "32x4", "1x64"),
     *("8x8-hidden512", "8x8-fast_sigmoid", "8x8-trained100", "8x8-spike", "8x8-bits8"),
     *("2x4-local4", "4x4-local4", "4x8-local2"),
+    *("events-1x16", "events-4x16"),
 )
 _PREFIXES = {"hidden": "hidden", "trained": "updates", "local": "local_steps", "bits": "weight_bits"}
+_EVENTS = "events-"
 _FLAGS = {"fast_sigmoid": {"surrogate": "fast_sigmoid"}, "spike": {"readout": "spike"}}
 
 
 def options(cell: str) -> tuple[int, int, dict[str, object]]:
     """Batch size, steps and the rest of a cell's name."""
-    size, *words = cell.split("-")
+    size, *words = cell.removeprefix(_EVENTS).split("-")
     batch, steps = (int(part) for part in size.split("x"))
     found: dict[str, object] = {}
     for word in words:
@@ -59,7 +64,8 @@ def trial(cell: str, seed: int, budget_s: float) -> dict[str, float]:
     """One update, attacked."""
     batch, steps, rest = options(cell)
     how = {name: rest.pop(name) for name in ("updates", "local_steps") if name in rest}
-    observation, truth, y = rate_update(rate_task(steps, seed=seed + 1, **rest), batch, seed, **how)
+    task = (event_task if cell.startswith(_EVENTS) else rate_task)(steps, seed=seed + 1, **rest)
+    observation, truth, y = rate_update(task, batch, seed, **how)
     completion = Completion(
         simulator=known_network(observation),
         steps=steps,
@@ -75,6 +81,15 @@ def trial(cell: str, seed: int, budget_s: float) -> dict[str, float]:
     return score(recovery, truth, y) | spent
 
 
+def absent(cell: str) -> str:
+    """Why the cell's data set is not at hand; empty when it is."""
+    try:
+        load("nmnist" if cell.startswith(_EVENTS) else "mnist5k")
+    except SpikeleakError as error:
+        return str(error)
+    return ""
+
+
 def main() -> None:
     """Prints medians of the times and means of the shares."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -84,6 +99,10 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     for cell in asked.cells:
+        missing = absent(cell)
+        if missing:
+            print(f"{cell:18} skipped: {missing}", flush=True)
+            continue
         rows = [trial(cell, seed, asked.budget) for seed in range(asked.seeds)]
         print(
             f"{cell:18} n={len(rows)}",

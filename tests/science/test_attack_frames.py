@@ -1,4 +1,4 @@
-"""Frames, order, samples and labels out of true gradients of rate-coded batches, and nothing out of false ones."""
+"""Frames, order, samples and labels out of true gradients of spike batches, and nothing out of false ones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 
 from attack.methods.frame_lp import FrameLP
 from attack.methods.row_space_enumeration import RowSpaceEnumeration
+from contract.errors import ConfigurationError
 from contract.models.layout import initial_parameters
-from tests.frame_updates import rate_task, rate_update
+from tests.frame_updates import event_task, rate_task, rate_update
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,44 @@ def uncertified(finding):
 def samples(finding):
     frames = finding.frames.reshape(*finding.frames.shape[:2], -1).astype(np.uint8)
     return {frame.tobytes(): label for frame, label in zip(frames, finding.labels, strict=True)}
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_recordings_of_an_event_camera_are_exact(batch):
+    try:
+        observation, truth, y = rate_update(event_task(16), batch, seed=0)
+    except ConfigurationError as absent:
+        pytest.skip(str(absent))
+    finding = run(observation)
+    assert finding.verdict == "exact", finding.reason
+    assert samples(finding) == {sample.tobytes(): int(label) for sample, label in zip(truth, y, strict=True)}
+
+
+@pytest.mark.parametrize("empty", [(4,), (0, 1), (7,), (0, 3, 4, 7)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_empty_frames_are_part_of_a_certified_sample(batch, empty):
+    def change(frames):
+        frames = frames.copy()
+        frames[list(empty), 0] = 0
+        return frames
+
+    observation, truth, y = rate_update(rate_task(8), batch, seed=3, change=change)
+    finding = run(observation)
+    assert finding.verdict == "exact", finding.reason
+    assert samples(finding) == {sample.tobytes(): int(label) for sample, label in zip(truth, y, strict=True)}
+
+
+def test_a_sample_that_repeats_a_frame_is_found_frame_by_frame_and_not_certified():
+    def repeat(frames):
+        frames = frames.copy()
+        frames[5] = frames[4]
+        return frames
+
+    observation, truth, _ = rate_update(rate_task(8), 1, seed=3, change=repeat)
+    finding = run(observation, budget_s=2.0)
+    assert uncertified(finding)
+    assert finding.reason.endswith("7 of rank 7 left, 7 loose frames")
+    np.testing.assert_array_equal(finding.images[0] > 0, truth[0].any(axis=0).reshape(finding.images[0].shape))
 
 
 @pytest.mark.parametrize(

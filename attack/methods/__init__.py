@@ -15,6 +15,7 @@ from attack.methods.latency import Latency
 from attack.methods.quantized_alternation import QuantizedAlternation
 from attack.methods.rank1 import RankOne
 from attack.methods.ratio import Ratio
+from attack.methods.readout_subset_sum import ReadoutSubsetSum
 from attack.methods.row_space_enumeration import RowSpaceEnumeration
 from attack.methods.row_space_membership import RowSpaceMembership
 from attack.methods.span_consistency import SpanConsistency
@@ -26,6 +27,7 @@ METHODS: dict[str, Method] = {
         Footprint(),
         Ratio(),
         RankOne(),
+        ReadoutSubsetSum(),
         RowSpaceMembership(),
         Latency(),
         RowSpaceEnumeration(),

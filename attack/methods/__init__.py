@@ -9,6 +9,7 @@ from attack.methods.dlg import DeepLeakage
 from attack.methods.dlg_faint import FaintDeepLeakage
 from attack.methods.footprint import Footprint
 from attack.methods.frame_lp import FrameLP
+from attack.methods.grnn import GenerativeRegression
 from attack.methods.image_lp import ImageLp
 from attack.methods.label import LabelRecovery
 from attack.methods.latency import Latency
@@ -39,5 +40,6 @@ METHODS: dict[str, Method] = {
         DeepLeakage(),
         FaintDeepLeakage(),
         CosineMatching(),
+        GenerativeRegression(),
     )
 }

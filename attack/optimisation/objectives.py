@@ -28,4 +28,19 @@ def cosine_distance(found: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor
     return 1 - _dot(found, target) / norms.clamp_min(tiny)
 
 
-OBJECTIVES: dict[str, Objective] = {"relative_square": relative_square, "cosine_distance": cosine_distance}
+def wasserstein(found: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """One-dimensional ``W₁`` between the entries of both gradients, divided by the target's mean magnitude.
+
+    In one dimension the optimal transport is by rank: the mean distance of the sorted entries (GRNN, arXiv 2105.00529).
+    """
+    moved = [
+        (x.flatten().sort().values - y.flatten().sort().values).abs().sum() for x, y in zip(found, target, strict=True)
+    ]
+    return torch.stack(moved).sum() / torch.stack([y.abs().sum() for y in target]).sum()
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "relative_square": relative_square,
+    "cosine_distance": cosine_distance,
+    "wasserstein": wasserstein,
+}

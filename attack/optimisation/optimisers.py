@@ -55,4 +55,15 @@ def signed_adam(descent: Descent, start: Tensor, iterations: int) -> None:
             x.clamp_(0.0, 1.0)
 
 
-OPTIMISERS: dict[str, Optimiser] = {"lbfgs": lbfgs, "signed_adam": signed_adam}
+def adam(descent: Descent, start: Tensor, iterations: int) -> None:
+    """Plain Adam with step 1e-3, unconstrained (Kingma and Ba 2015, arXiv 1412.6980)."""
+    x = start.clone().requires_grad_()
+    solver = torch.optim.Adam([x], lr=1e-3)
+    for _ in range(iterations):
+        descent.evaluate(x)
+        if descent.done:
+            return
+        solver.step()
+
+
+OPTIMISERS: dict[str, Optimiser] = {"lbfgs": lbfgs, "signed_adam": signed_adam, "adam": adam}

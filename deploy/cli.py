@@ -78,12 +78,13 @@ def _run(study: Any, out: Path) -> None:
     from deploy.progress_display import display  # noqa: PLC0415
 
     started_s = time.monotonic()
-    out_console.print(f"{study.name}: {study.clients} devices → {out}", highlight=False)
+    out_console.print(f"{study.name}: {study.clients} devices → {out}", highlight=False, soft_wrap=True)
     try:
         with Interrupts() as interrupts, display(out_console) as shown:
             summary = run_study(study, out, show=shown.show, interrupts=interrupts)
     except KeyboardInterrupt:
-        out_console.print(f"interrupted; run again with --out {out} to go on where it stopped", highlight=False)
+        text = f"interrupted; run again with --out {out} to go on where it stopped"
+        out_console.print(text, highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     _print_summary(summary, out, time.monotonic() - started_s)
 

@@ -130,10 +130,14 @@ class Coordinator:
             self._mirror_rows("mirrored = 0")
 
     def mirror_again(self) -> None:
-        """Mirrors the updates that nobody has reconstructed yet, each after the model that it starts from."""
-        count = self._mirror_rows("uid NOT IN (SELECT update_uid FROM reconstructions)", with_models=True)
+        """Mirrors the updates that were not scored, each after the model that it starts from.
+
+        Either nobody has reconstructed them, or their device was away when the reconstruction came; the attacker then
+        sends the answer that it has.
+        """
+        count = self._mirror_rows("uid NOT IN (SELECT update_uid FROM objects WHERE kind = 'score')", with_models=True)
         if count:
-            log.info("mirrored %d updates again that were not reconstructed", count)
+            log.info("mirrored %d updates again that were not scored", count)
 
     def _mirror_rows(self, which: str, *, with_models: bool = False) -> int:
         """Mirrors the admitted updates that a condition names; how many there are."""

@@ -58,8 +58,8 @@ class Drain:
             news: Grows with each object that was taken.
 
         Returns:
-            Whether to mirror again what nobody has reconstructed: an attacker may have come late, or a broker
-            dropped messages for a slow one.
+            Whether to mirror again what was not scored: an attacker may have come late, a broker dropped messages for
+            a slow one, or a device was away when its reconstruction came.
         """
         if self.done:
             return False

@@ -62,6 +62,9 @@ budget_s = 2.0
 [broker]
 kind = "{broker}"
 
+[server]
+drain_s = 20.0
+
 [[schedule]]
 kind = "train"
 rounds = {rounds}

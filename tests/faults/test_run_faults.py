@@ -109,7 +109,7 @@ def test_a_killed_device_misses_its_round_and_comes_back(study_file: StudyFile, 
         )
         assert back > 0
     updates = json.loads((out / "summary.json").read_text())["updates"]
-    assert (updates["lost"], updates["duplicated"]) == (0, 0)
+    assert (updates["lost"], updates["duplicated"], updates["unscored"]) == (0, 0, 0)
 
 
 def test_an_interrupted_run_resumes_where_it_stopped(study_file: StudyFile, tmp_path: Path) -> None:

@@ -335,14 +335,17 @@ def test_what_could_not_be_mirrored_is_counted_and_follows_later(world):
     assert announced(world).status == "open"
 
 
-def test_after_a_restart_what_was_not_reconstructed_is_mirrored_again(world):
-    first, second = world.update("a"), world.update("b")
-    world.send("recon", "a", 1, *reconstruction("a", 1, first))
+def test_after_a_restart_what_was_not_scored_is_mirrored_again(world):
+    uids = {node: world.update(node) for node in NODES}
+    for node in NODES[:2]:
+        world.send("recon", node, 1, *reconstruction(node, 1, uids[node]))
+    blob, uid = score(NODES[0], 1, uids[NODES[0]])
+    world.send("score", NODES[0], 1, uid, blob)
     world.restart()
     world.wire.sent.clear()
     for node in NODES:
         world.node(node)
-    assert world.wire.mirrored().keys() == {second}
+    assert world.wire.mirrored().keys() == {uids[node] for node in NODES[1:]}
 
 
 def test_frames_of_a_device_that_was_never_born_are_left_unanswered(world):

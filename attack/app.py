@@ -6,6 +6,7 @@ import difflib
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,22 +78,23 @@ class _Process:
         self.link.subscribe(*topics.subscriptions("attack", self.settings.run))
         self.link.start(timeout_s=_CONNECT_S)
         try:
+            found = None
             while not self.stop.is_set():
-                self._receive()
+                self._receive(wait=found is None)
                 self._send()
                 if self.desk.finished and self.desk.idle and not self.outbox and self.inbox.empty():
                     break
-                found = self.desk.next_answer()
+                found = self.desk.next_answer(time.monotonic())
                 if found is not None:
                     self._answer(found)
         finally:
             self.link.stop()
         log.info("ends: %d updates answered, %d given up", self.answered, self.desk.queue.dropped)
 
-    def _receive(self) -> None:
+    def _receive(self, *, wait: bool) -> None:
         """All that has arrived; waits a moment when there is nothing else to do."""
         try:
-            message = self.inbox.get(timeout=_POLL_S) if self.desk.idle else self.inbox.get_nowait()
+            message = self.inbox.get(timeout=_POLL_S) if wait else self.inbox.get_nowait()
             while True:
                 self.desk.take(*message)
                 message = self.inbox.get_nowait()

@@ -20,6 +20,10 @@ ANSWERS_BYTES = 64 * 1024 * 1024
 """Answers kept in memory for updates that the server mirrors again because no score came."""
 
 
+MODEL_PATIENCE_S = 5.0
+"""How long an update waits for the model that it starts from."""
+
+
 class Desk:
     """Takes the messages of a run and gives the next answer.
 
@@ -36,6 +40,7 @@ class Desk:
         self._assembler = Assembler()
         self._ready: list[Answer] = []
         self._answered: OrderedDict[str, Answer] = OrderedDict()
+        self._lacking_since_s: dict[str, float] = {}
         self._forms: dict[str, Callable[[bytes], None]] = {
             "server": self._server_state,
             "task": self._task_manifest,
@@ -55,20 +60,35 @@ class Desk:
         """Whether nothing can be done at present: nothing waits, or the task is not known yet."""
         return not self._ready and (self.task is None or not len(self.queue))
 
-    def next_answer(self) -> Answer | None:
-        """Attacks the oldest update, unless an answer is ready already.
+    def next_answer(self, at_s: float) -> Answer | None:
+        """Attacks the oldest update whose model is at hand, unless an answer is ready already.
+
+        A broker may deliver a retained model after an update that starts from it, so that an update waits a while for
+        its model before it is answered without.
+
+        Args:
+            at_s: Now, on the monotonic clock.
 
         Returns:
-            An answer to publish; `None` when there is nothing to do.
+            An answer to publish; `None` when there is nothing to do at present.
         """
         if self._ready:
             return self._ready.pop(0)
-        if self.task is None or not len(self.queue):
+        if self.task is None:
             return None
-        job = self.queue.pop()
+        job = self.queue.pop(lambda job: self._workable(job, at_s))
+        if job is None:
+            return None
+        self._lacking_since_s.pop(job.update.uid, None)
         found = self.worker.attack(job, self.task, self.models.get(job.update.model_version))
         self._keep(found)
         return found
+
+    def _workable(self, job: Job, at_s: float) -> bool:
+        threat = self.worker.threat
+        if not threat.weights or threat.vantage == "client" or self.models.get(job.update.model_version) is not None:
+            return True
+        return at_s - self._lacking_since_s.setdefault(job.update.uid, at_s) >= MODEL_PATIENCE_S
 
     def _keep(self, found: Answer) -> None:
         self._answered[found.message.update_uid] = found

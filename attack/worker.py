@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -66,13 +66,10 @@ class UpdateQueue:
         """Model versions that the waiting updates started from."""
         return {job.update.model_version for job in self._waiting.values()}
 
-    def pop(self) -> Job:
-        """The oldest job.
-
-        Raises:
-            KeyError: The queue is empty.
-        """
-        return self._waiting.popitem(last=False)[1]
+    def pop(self, ready: Callable[[Job], bool] = lambda _job: True) -> Job | None:
+        """The oldest job that is ready; `None` when there is none."""
+        uid = next((uid for uid, job in self._waiting.items() if ready(job)), None)
+        return None if uid is None else self._waiting.pop(uid)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import pytest
 
 import contract.datasets
 from attack.app import chosen_methods
-from attack.desk import Desk
+from attack.desk import MODEL_PATIENCE_S, Desk
 from attack.methods import METHODS
 from attack.methods.dlg import DeepLeakage
 from attack.methods.label import LabelRecovery
@@ -99,7 +99,7 @@ def test_what_is_given_up_is_answered_as_a_failure_of_each_attack():
     books = ready_desk(limit=1)
     for seed in (0, 1):
         mirror(books, update_blob(TASK, *samples(), audit_plan(), seed=seed))
-    given_up, attacked = books.next_answer().message, books.next_answer().message
+    given_up, attacked = books.next_answer(0.0).message, books.next_answer(0.0).message
     assert [(r.attack, r.verdict) for r in given_up.results] == [("label", "failed"), ("ratio", "failed")]
     assert "given up" in given_up.results[0].reason
     assert attacked.results[1].verdict == "exact"
@@ -113,7 +113,7 @@ def test_mirrored_update_is_reconstructed():
     assert books.idle
     mirror(books, update_blob(TASK, *samples(), audit_plan()))
     assert not books.idle
-    found = books.next_answer()
+    found = books.next_answer(0.0)
     message, views = unpack(found.blob, Reconstruction)
     assert message == found.message
     images = decode_tensors(message.tensors, views)["ratio"]
@@ -123,14 +123,14 @@ def test_mirrored_update_is_reconstructed():
     assert by_name["ratio"].verdict == "exact"
     assert message.tensors[by_name["ratio"].images].name == "ratio"
     assert (message.node, message.round) == ("device-1", 3)
-    assert books.next_answer() is None
+    assert books.next_answer(0.0) is None
 
 
 def test_same_update_gives_the_same_answer_whatever_the_truth_is_worth(monkeypatch):
     blob = update_blob(TASK, *samples(), audit_plan())
     first = ready_desk()
     mirror(first, blob)
-    tensors = unpack(first.next_answer().blob, Reconstruction)[1]
+    tensors = unpack(first.next_answer(0.0).blob, Reconstruction)[1]
 
     def poisoned(*_args):
         raise AssertionError("the attacker opened a data set")
@@ -138,31 +138,48 @@ def test_same_update_gives_the_same_answer_whatever_the_truth_is_worth(monkeypat
     monkeypatch.setattr(contract.datasets, "load", poisoned)
     again = ready_desk()
     mirror(again, blob)
-    assert unpack(again.next_answer().blob, Reconstruction)[1] == tensors
+    assert unpack(again.next_answer(0.0).blob, Reconstruction)[1] == tensors
 
 
 def test_mirrored_again_after_its_answer_it_is_answered_from_memory():
     books = ready_desk()
     blob = update_blob(TASK, *samples(), audit_plan())
     mirror(books, blob)
-    first = books.next_answer()
+    first = books.next_answer(0.0)
     mirror(books, blob)
-    assert books.next_answer() is first
+    assert books.next_answer(0.0) is first
 
 
 def test_update_of_an_unknown_model_fails_with_that_reason():
     books = ready_desk()
     mirror(books, update_blob(TASK, *samples(), audit_plan(), version=7))
-    results = books.next_answer().message.results
+    assert books.next_answer(3.0) is None
+    assert not books.idle
+    assert books.next_answer(3.0 + 0.9 * MODEL_PATIENCE_S) is None
+    results = books.next_answer(3.0 + MODEL_PATIENCE_S).message.results
     assert {r.verdict for r in results} == {"failed"}
     assert "model version 7 is not at hand" in results[0].reason
+    assert books.idle
+
+
+def test_an_update_waits_for_a_model_that_comes_later_and_holds_up_no_other():
+    books = ready_desk()
+    mirror(books, update_blob(TASK, *samples(), audit_plan(), node="early", version=7))
+    mirror(books, update_blob(TASK, *samples(), audit_plan()))
+    assert books.next_answer(0.0).message.node == "device-1"
+    assert books.next_answer(1.0) is None
+    for index, frame in enumerate(frames_of(model_blob(TASK, 7))):
+        books.take(topics.model_chunk("test", 7, index), frame)
+    late = books.next_answer(1.1).message
+    assert late.node == "early"
+    assert "failed" not in {r.verdict for r in late.results}
 
 
 def test_attacker_that_needs_no_weights_attacks_without_the_model():
     books = desk(threat=ThreatModel(weights=False))
     books.take(topics.task_manifest("test"), manifest(TASK))
     mirror(books, update_blob(TASK, *samples(), audit_plan(), version=7))
-    ratio = books.next_answer().message.results[1]
+    ratio = books.next_answer(0.0).message.results[1]
     assert ratio.verdict == "recovered"
     assert "rank-one" in ratio.reason
 
@@ -171,14 +188,14 @@ def test_fellow_client_sees_no_single_update():
     books = desk(threat=ThreatModel(vantage="client"))
     books.take(topics.task_manifest("test"), manifest(TASK))
     mirror(books, update_blob(TASK, *samples(), audit_plan()))
-    assert {r.verdict for r in books.next_answer().message.results} == {"refused"}
+    assert {r.verdict for r in books.next_answer(0.0).message.results} == {"refused"}
 
 
 def test_update_that_does_not_fit_the_task_fails():
     other = task_of(hidden=(17,), steps=4)
     books = ready_desk()
     mirror(books, update_blob(other, *samples(), audit_plan()))
-    results = books.next_answer().message.results
+    results = books.next_answer(0.0).message.results
     assert {r.verdict for r in results} == {"failed"}
     assert "does not fit" in results[0].reason
 
@@ -187,9 +204,10 @@ def test_updates_wait_until_the_task_is_known():
     books = desk()
     mirror(books, update_blob(TASK, *samples(), audit_plan()))
     assert books.idle
-    assert books.next_answer() is None
+    assert books.next_answer(0.0) is None
     books.take(topics.task_manifest("test"), manifest(TASK))
-    assert books.next_answer() is not None
+    assert books.next_answer(1.0) is None
+    assert books.next_answer(1.0 + MODEL_PATIENCE_S) is not None
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,8 @@ class Link:
         finally:
             client.disconnect()
             client.loop_stop()
+            with self._lock:
+                self._client = None  # nothing else refers to it: paho closes its sockets when it is collected
         self._lost("connection closed")
         return bool(client.user_data_get()["accepted"])
 

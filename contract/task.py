@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -138,6 +139,14 @@ class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         server_momentum: Momentum of the server (Reddi et al. 2021, arXiv 2003.00295, "FedAvgM").
         codec: How the update is packed.
         apply: Whether the aggregate changes the model. Default: yes for `train`, no for `audit`.
+        proximal: FedProx's mu (Li et al. 2020, arXiv 1812.06127): each local step adds ``mu (w - w_global)`` to the
+            gradient (`fedavg`).
+        clip_norm: Greatest L2 norm of the whole update, over all tensors together; longer ones are scaled down to it.
+        noise_multiplier: Standard deviation of the Gaussian noise on each element, in units of `clip_norm`.
+        share: Share of each tensor's values that codec `topk` keeps.
+        error_feedback: Whether what the codec lost of an update is added to the device's next one (Karimireddy et al.
+            2019, arXiv 1901.09847). Default: for biased codecs in `train` rounds.
+        compression: `zlib` deflates what the codec packed, wherever that makes it smaller.
     """
 
     kind: Literal["train", "audit"] = "train"
@@ -150,11 +159,33 @@ class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     server_momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     codec: CodecName = "fp32"
     apply: bool | None = None
+    proximal: Annotated[float, Meta(ge=0)] = 0.0
+    clip_norm: Annotated[float, Meta(gt=0)] | None = None
+    noise_multiplier: Annotated[float, Meta(ge=0)] = 0.0
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.01
+    error_feedback: bool | None = None
+    compression: Literal["none", "zlib"] = "none"
 
     def __post_init__(self) -> None:
         if self.algorithm == "fedsgd" and self.local_steps != 1:
             raise ValueError(
                 f"local_steps = {self.local_steps} with algorithm 'fedsgd': one gradient is one step; set 1"
+            )
+        for name in ("proximal", "clip_norm", "noise_multiplier"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} = {value}: must be finite; give a number or leave {name} out")
+        if self.algorithm == "fedsgd" and self.proximal:
+            raise ValueError(
+                f"proximal = {self.proximal} with algorithm 'fedsgd': the term is 0 at the global model; set 0"
+            )
+        if self.noise_multiplier and self.clip_norm is None:
+            raise ValueError(
+                f"noise_multiplier = {self.noise_multiplier} without clip_norm: noise is scaled by it; set clip_norm"
+            )
+        if self.kind == "audit" and self.error_feedback:
+            raise ValueError(
+                "error_feedback = true with kind 'audit': an audit changes no model; leave error_feedback out"
             )
 
     @property

@@ -72,12 +72,31 @@ class NodeState(Message, frozen=True, kw_only=True):
     pending: Count = 0
 
 
+class GraphRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ONNX graph of the task: what its file must be.
+
+    Attributes:
+        name: `training` or `inference`; a level of its topic.
+        sha256: Of the file. Bytes with another are never run.
+        nbytes: Length of the file.
+    """
+
+    name: Name
+    sha256: Sha256
+    nbytes: Count
+
+
 class TaskManifest(Message, frozen=True, kw_only=True):
-    """The task of the run. Retained."""
+    """The task of the run. Retained.
+
+    Attributes:
+        graphs: What the server publishes under `task/{name}/`; empty when it exports none.
+    """
 
     run: Name
     task: TaskSpec
     task_hash: Sha256
+    graphs: Annotated[tuple[GraphRecord, ...], Meta(max_length=16)] = ()
 
 
 class ServerState(Message, frozen=True, kw_only=True):

@@ -41,6 +41,16 @@ def task_manifest(run: str) -> str:
     return f"{_run(run)}/task/manifest"
 
 
+def graph_chunk(run: str, name: str, index: int) -> str:
+    """One chunk of a graph of the task (retained)."""
+    return f"{_run(run)}/task/{name}/{index}"
+
+
+def graph_filter(run: str, name: str) -> str:
+    """Subscription to all chunks of one graph."""
+    return f"{_run(run)}/task/{name}/+"
+
+
 def model_chunk(run: str, version: int, index: int) -> str:
     """One chunk of a model's parameters (retained; old versions are cleared)."""
     return f"{_run(run)}/model/{version}/{index}"
@@ -90,20 +100,21 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     round: int = -1
     version: int = -1
     uid: str = ""
+    graph: str = ""
     index: int = -1
 
 
-_FORMS: dict[str, tuple[str, ...]] = {
-    "node": ("node", "=state"),
-    "server": ("=state",),
-    "task": ("=manifest",),
-    "model": ("version", "index"),
-    "up": ("node", "round", "uid", "index"),
-    "ack": ("node",),
-    "mirror": ("round", "node", "uid", "index"),
-    "recon": ("node", "round", "index"),
-    "score": ("node", "round"),
-    "truth": ("node", "round"),
+_FORMS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "node": (("node", "=state"),),
+    "server": (("=state",),),
+    "task": (("=manifest",), ("graph", "index")),
+    "model": (("version", "index"),),
+    "up": (("node", "round", "uid", "index"),),
+    "ack": (("node",),),
+    "mirror": (("round", "node", "uid", "index"),),
+    "recon": (("node", "round", "index"),),
+    "score": (("node", "round"),),
+    "truth": (("node", "round"),),
 }
 
 
@@ -116,16 +127,17 @@ def parse(topic: str) -> Topic:
     levels = topic.split("/")
     if len(levels) < 4 or "/".join(levels[:2]) != ROOT or not valid_name(levels[2]) or levels[3] not in _FORMS:
         raise WireError(f"topic {topic!r} is none of {ROOT}/<run>/<{'|'.join(_FORMS)}>/…")
-    form = _FORMS[levels[3]]
     rest = levels[4:]
-    if len(rest) != len(form):
-        raise WireError(f"topic {topic!r}: {levels[3]!r} takes {len(form)} further levels, found {len(rest)}")
+    form = next((form for form in _FORMS[levels[3]] if len(form) == len(rest)), None)
+    if form is None:
+        takes = " or ".join(str(len(form)) for form in _FORMS[levels[3]])
+        raise WireError(f"topic {topic!r}: {levels[3]!r} takes {takes} further levels, found {len(rest)}")
     fields: dict[str, str | int] = {"run": levels[2], "kind": levels[3]}
     for name, level in zip(form, rest, strict=True):
         if name.startswith("="):
             if level != name[1:]:
                 raise WireError(f"topic {topic!r}: level {level!r} must be {name[1:]!r}")
-        elif name in {"node", "uid"}:
+        elif name in {"node", "uid", "graph"}:
             if not valid_name(level):
                 raise WireError(f"topic {topic!r}: {name} {level!r} is not a valid name")
             fields[name] = level
@@ -141,7 +153,8 @@ SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
     "server": ("node/+/state", "up/+/+/+/+", "recon/+/+/+", "score/+/+", "truth/+/+"),
     "attack": ("server/state", "task/manifest", "model/+/+", "mirror/+/+/+/+"),
 }
-"""What each party reads. A device subscribes to `model/{version}/+` on demand, when it is selected."""
+"""What each party reads. A device subscribes to `model/{version}/+` on demand, when it is selected, and to the graphs that
+its engine wants until it has them."""
 
 
 def subscriptions(party: str, run: str, node: str = "") -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from contract.messages import (
     AttackResult,
     AttackScore,
     EnergyReport,
+    GraphRecord,
     Message,
     Model,
     NodeState,
@@ -40,6 +41,7 @@ def _packed(codec: str):
 
 
 FP32, FP16, INT8 = (_packed(codec) for codec in ("fp32", "fp16", "int8"))
+GRAPH = GraphRecord(name="training", sha256="a1" * 32, nbytes=65_000)
 _PLACE = {"uid": UID, "update_uid": OTHER_UID, "node": "pi-1", "round": 3}
 
 EXAMPLES: tuple[tuple[Message, list], ...] = (
@@ -88,4 +90,5 @@ EXAMPLES: tuple[tuple[Message, list], ...] = (
     ),
     (Score(**_PLACE, samples=1, attacks=(AttackScore(attack="ratio", verdict="exact", psnr_db=144.0, sample=0),)), []),
     (Truth(**_PLACE, indices=(0,), labels=(3,), tensors=FP32[0]), FP32[1]),
+    (TaskManifest(run="lab", task=TASK, task_hash=HASH, graphs=(GRAPH,)), []),
 )

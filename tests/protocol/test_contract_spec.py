@@ -21,6 +21,7 @@ ROWS = [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in SPEC
 FIRST = {row[0].strip("`"): row for row in ROWS}
 PARTS = {
     "Tensor": messages.TensorRecord,
+    "Graph": messages.GraphRecord,
     "Plan": RoundPlan,
     "Operations": messages.Operations,
     "Phase": messages.PhaseEnergy,
@@ -44,7 +45,8 @@ def test_every_field_of_every_record_and_no_other(name):
 
 def test_every_topic_in_its_form():
     blanks = {"node": "{id}", "round": "{round}", "uid": "{uid}", "index": "{i}", "version": "{version}"}
-    for kind, form in topics._FORMS.items():
+    blanks["graph"] = "{name}"
+    for kind, form in ((kind, form) for kind, forms in topics._FORMS.items() for form in forms):
         levels = [level[1:] if level.startswith("=") else blanks[level] for level in form]
         assert "/".join([kind, *levels]) in FIRST
     assert f"{topics.ROOT}/{{run}}/" in SPEC

@@ -242,6 +242,7 @@ BUILT = {
     topics.node_state("r", "n"): {"kind": "node", "node": "n"},
     topics.server_state("r"): {"kind": "server"},
     topics.task_manifest("r"): {"kind": "task"},
+    topics.graph_chunk("r", "training", 5): {"kind": "task", "graph": "training", "index": 5},
     topics.model_chunk("r", 4, 5): {"kind": "model", "version": 4, "index": 5},
     topics.update_chunk("r", "n", 3, UID, 5): {"kind": "up", "node": "n", "round": 3, "uid": UID, "index": 5},
     topics.ack("r", "n"): {"kind": "ack", "node": "n"},

@@ -88,7 +88,10 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         activation: `sigmoid` or `relu`; read for `ann` only.
         readout: `membrane` (mean membrane of a non-resetting leaky readout) or `spike` (mean spike count).
             Read for `snn` only.
-        weight_bits: Weights are fake-quantised to this many bits per output channel (`None`: float).
+        weight_bits: Weights are fake-quantised to this many bits per output channel (`None`: float; 2: ternary).
+        membrane_bits: Membranes of spiking neurons are kept in fixed point of this many bits (`None`: float). The mean
+            membrane of readout `membrane` is an accumulator and stays float. Read for `snn` only. Equations of both:
+            `contract.models.quantization`.
     """
 
     family: Literal["snn", "ann"] = "snn"
@@ -99,7 +102,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     stride: Positive = 2
     activation: Literal["sigmoid", "relu"] = "sigmoid"
     readout: Literal["membrane", "spike"] = "membrane"
-    weight_bits: Literal[8] | None = 8
+    weight_bits: Literal[2, 4, 8] | None = 8
+    membrane_bits: Literal[8, 16] | None = None
 
 
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -47,7 +47,7 @@ def codebook(neuron: NeuronSpec, steps: int, largest: float) -> Codebook:
     spike moves: at most a few hundred trains, each with its interval.
     """
     currents = torch.linspace(0.0, largest, GRID, dtype=torch.float64)
-    spikes = Leaky(neuron).integrate(currents.expand(steps, -1).contiguous(), neuron.beta, neuron.threshold)[1].numpy()
+    spikes = Leaky(neuron).integrate(currents.expand(steps, -1).contiguous())[1].numpy()
     packed = np.packbits(spikes.astype(bool), axis=0)
     changes = np.flatnonzero((packed[:, 1:] != packed[:, :-1]).any(0)) + 1
     starts = np.concatenate([[0], changes])

@@ -41,7 +41,7 @@ class Network:
         self.names = tuple(parameter_shapes(task, shape, classes))
         self.dtype = dtype
         self.steps = task.encoding.steps
-        self._neuron = Leaky(task.neuron)
+        self._neuron = Leaky(task.neuron, task.model.membrane_bits)
         weights = mean_membrane_weights(self.steps, task.neuron.beta)
         self._readout_weights, self._readout_bias_factor = torch.tensor(weights, dtype=dtype), sum(weights)
         self._families = {"snn": self._trace_snn, "ann": self._trace_ann}

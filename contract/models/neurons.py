@@ -8,6 +8,10 @@ detached reset ``r_t = [m_{t-1} > threshold]``::
     none       m_t = beta m_{t-1} + I_t
     spike      s_t = [m_t > threshold],  ds/dm = surrogate(m - threshold)
 
+In fixed point each right-hand side for ``m_t`` is rounded, ``m_t = Q(...)`` with Q of `contract.models.quantization`;
+spike and reset compare the rounded membrane, and derivatives take Q for the identity, where it saturates too (as
+snntorch's `state_quant` does).
+
 With the resets known, the membrane is linear in the current, so its adjoint is one scan backwards in time,
 ``g_t = dL/dm_t + beta k_t g_{t+1}`` with ``k_t = 1 - s_t`` for `zero` and 1 otherwise. The adjoint of that scan is the
 scan forwards: every derivative of every order costs one pass. Shapes: T steps first, then anything.
@@ -21,10 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contract.models.quantization import FixedPoint, membrane_grid
 from contract.models.surrogates import surrogate
 from contract.task import NeuronSpec
 
-Integrator = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]
+Integrator = Callable[[Tensor, float, float, FixedPoint | None], tuple[Tensor, Tensor]]
+"""Current `[T, ...]`, decay, threshold and grid to membranes and spikes."""
 
 
 def _fires(membranes: Tensor, threshold: float) -> Tensor:
@@ -76,31 +82,46 @@ def scan(x: Tensor, beta: float, keep: Tensor | None = None, *, reverse: bool = 
     return y
 
 
-def _integrate_subtract(current: Tensor, beta: float, threshold: float) -> tuple[Tensor, Tensor]:
+def _round(membrane: Tensor, grid: FixedPoint | None) -> None:
+    if grid is not None:
+        grid.round_(membrane)
+
+
+def _integrate_subtract(
+    current: Tensor, beta: float, threshold: float, grid: FixedPoint | None
+) -> tuple[Tensor, Tensor]:
     membranes, spikes = _empty(current), _empty(current)
     i, m, s = current.unbind(0), membranes.unbind(0), spikes.unbind(0)
     m[0].copy_(i[0])
+    _round(m[0], grid)
     torch.gt(m[0], threshold, out=s[0])
     for t in range(1, len(i)):
         torch.add(i[t], m[t - 1], alpha=beta, out=m[t])
         m[t].sub_(s[t - 1], alpha=threshold)
+        _round(m[t], grid)
         torch.gt(m[t], threshold, out=s[t])
     return membranes, spikes
 
 
-def _integrate_zero(current: Tensor, beta: float, threshold: float) -> tuple[Tensor, Tensor]:
+def _integrate_zero(current: Tensor, beta: float, threshold: float, grid: FixedPoint | None) -> tuple[Tensor, Tensor]:
     membranes, keep = _empty(current), _empty(current)
     i, m, k = current.unbind(0), membranes.unbind(0), keep.unbind(0)
     m[0].copy_(i[0])
+    _round(m[0], grid)
     for t in range(1, len(i)):
         torch.le(m[t - 1], threshold, out=k[t - 1])
         torch.addcmul(i[t], k[t - 1], m[t - 1], value=beta, out=m[t])
+        _round(m[t], grid)
     return membranes, _fires(membranes, threshold)
 
 
-def _integrate_none(current: Tensor, beta: float, threshold: float) -> tuple[Tensor, Tensor]:
+def _integrate_none(current: Tensor, beta: float, threshold: float, grid: FixedPoint | None) -> tuple[Tensor, Tensor]:
     membranes = current.clone(memory_format=torch.contiguous_format)
-    _scan_inplace(membranes, beta, None, reverse=False)
+    m = membranes.unbind(0)
+    _round(m[0], grid)
+    for t in range(1, len(m)):
+        m[t].add_(m[t - 1], alpha=beta)
+        _round(m[t], grid)
     return membranes, _fires(membranes, threshold)
 
 
@@ -116,7 +137,7 @@ class _LeakyFire(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, current: Tensor, neuron: Leaky) -> tuple[Tensor, Tensor]:
-        membranes, spikes = neuron.integrate(current, neuron.beta, neuron.threshold)
+        membranes, spikes = neuron.integrate(current)
         ctx.neuron = neuron
         ctx.save_for_backward(membranes, spikes)
         ctx.set_materialize_grads(False)
@@ -142,13 +163,19 @@ class Leaky:
 
     Args:
         spec: The neuron.
+        membrane_bits: Bits of its fixed-point membrane; `None` for float.
     """
 
-    def __init__(self, spec: NeuronSpec) -> None:
+    def __init__(self, spec: NeuronSpec, membrane_bits: int | None = None) -> None:
         self.beta, self.threshold = spec.beta, spec.threshold
+        self.grid = membrane_grid(spec.threshold, membrane_bits)
         self.forgets = spec.reset == "zero"
-        self.integrate = INTEGRATORS[spec.reset]
         self.derivative = surrogate(spec)
+        self._integrator = INTEGRATORS[spec.reset]
+
+    def integrate(self, current: Tensor) -> tuple[Tensor, Tensor]:
+        """Membranes and spikes of a current `[T, ...]`, without a gradient."""
+        return self._integrator(current, self.beta, self.threshold, self.grid)
 
     def __call__(self, current: Tensor) -> tuple[Tensor, Tensor]:
         """Runs all steps.

@@ -17,8 +17,9 @@ memory_bytes              weights: read forward and backward, gradient written; 
                           and written, output written, and backward both read again, adjoint written
 ========================  ==========================================================================
 
-Weights take `weight_bits` in the forward and backward reads, everything else float32; caches are not modelled. The
-dense backward follows the accounting of Yin et al. 2022 (SATA, arXiv 2204.05422).
+Weights take `weight_bits` in the forward and backward reads and membranes of spiking neurons `membrane_bits` in their
+three accesses, everything else float32; caches are not modelled. The dense backward follows
+the accounting of Yin et al. 2022 (SATA, arXiv 2204.05422).
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _count_ann(task: TaskSpec, specs: Sequence[LayerSpec], batch: int) -> Operat
     return Operations(
         macs=batch * sum(dense),
         backward_macs=batch * (sum(dense) + sum(dense[1:]) + neurons),
-        memory_bytes=_memory_bytes(task, specs, batch * neurons, state=False),
+        memory_bytes=_parameter_bytes(task, specs) + 3 * batch * neurons * _FLOAT_BYTES,
     )
 
 
@@ -98,16 +99,23 @@ def _count_snn(
         ),
         membrane_updates=sum(sites),
         backward_macs=batch * (first_steps * dense[0] + 2 * steps * sum(dense[1:])) + 2 * sum(sites),
-        memory_bytes=_memory_bytes(task, specs, sum(sites), state=True),
+        memory_bytes=_parameter_bytes(task, specs) + _state_bytes(task, sites),
         spikes=sum(spikes),
         spike_sites=sum(sites[:-1]),
     )
 
 
-def _memory_bytes(task: TaskSpec, specs: Sequence[LayerSpec], updates: int, *, state: bool) -> int:
+def _parameter_bytes(task: TaskSpec, specs: Sequence[LayerSpec]) -> int:
     weights = sum(math.prod(layer.weight_shape) for layer in specs)
     biases = sum(math.prod(layer.bias_shape) for layer in specs)
     read = weights * (task.model.weight_bits or 32) // 8 + biases * _FLOAT_BYTES
     gradient = (weights + biases) * _FLOAT_BYTES
-    per_update = 6 if state else 3
-    return 2 * read + gradient + per_update * updates * _FLOAT_BYTES
+    return 2 * read + gradient
+
+
+def _state_bytes(task: TaskSpec, sites: Sequence[int]) -> int:
+    """Membrane read, written and read again; output written and read again; adjoint written."""
+    model = task.model
+    fixed = 0 if model.membrane_bits is None else sum(sites if model.readout == "spike" else sites[:-1])
+    membrane = (sum(sites) - fixed) * _FLOAT_BYTES + fixed * (model.membrane_bits or 0) // 8
+    return 3 * membrane + 3 * sum(sites) * _FLOAT_BYTES

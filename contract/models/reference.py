@@ -78,13 +78,41 @@ class SteppingNetwork(nn.Module):
         return nn.functional.linear(x.flatten(1), weight, cast("Tensor", layer.bias))
 
     def _weight(self, weight: Tensor) -> Tensor:
-        if self.task.model.weight_bits is None:
+        bits = self.task.model.weight_bits
+        if bits is None:
             return weight
         rows = weight.detach().flatten(1)
-        scale = (rows.abs().amax(1) / (2 ** (self.task.model.weight_bits - 1) - 1)).clamp(min=1e-30)
-        rounded = torch.round(rows / scale[:, None]) * scale[:, None]
+        rounded = _ternary_rows(rows) if bits == 2 else _uniform_rows(rows, bits)
         difference: Tensor = rounded.view_as(weight) - weight.detach()
         return weight + difference
+
+
+def _uniform_rows(rows: Tensor, bits: int) -> Tensor:
+    scale = (rows.abs().amax(1) / (2 ** (bits - 1) - 1)).clamp(min=1e-30)
+    rounded: Tensor = torch.round(rows / scale[:, None]) * scale[:, None]
+    return rounded
+
+
+def _ternary_rows(rows: Tensor) -> Tensor:
+    return torch.stack([_ternary_row(row) for row in rows])
+
+
+def _ternary_row(row: Tensor) -> Tensor:
+    far = row.abs() > 0.7 * row.abs().mean()
+    return torch.where(far, row.sign() * row[far].abs().mean(), 0.0) if far.any() else torch.zeros_like(row)
+
+
+def _fixed_point(threshold: float, bits: int) -> Callable[[Tensor], Tensor]:
+    """For `state_quant`: `bits` with sign over four thresholds up and down."""
+    step, half = 4 * threshold / 2 ** (bits - 1), 2 ** (bits - 1)
+
+    def rounded(membrane: Tensor) -> Tensor:
+        integers = torch.round(membrane.detach() / step).clamp(-half, half - 1)
+        # The difference is exactly 0: a membrane on the threshold must stay on it.
+        straight_through: Tensor = integers * step + (membrane - membrane.detach())
+        return straight_through
+
+    return rounded
 
 
 def _module(spec: LayerSpec) -> nn.Module:
@@ -99,12 +127,15 @@ def _neurons(task: TaskSpec, count: int) -> list[nn.Module]:
         return [*(_ACTIVATIONS[task.model.activation]() for _ in range(count - 1)), nn.Identity()]
     readout_reset = "none" if task.model.readout == "membrane" else task.neuron.reset
     resets = [*[task.neuron.reset] * (count - 1), readout_reset]
-    neurons = [_leaky(task.neuron, reset) for reset in resets]
+    bits = task.model.membrane_bits
+    readout_bits = None if task.model.readout == "membrane" else bits
+    grids = [*[bits] * (count - 1), readout_bits]
+    neurons = [_leaky(task.neuron, reset, grid) for reset, grid in zip(resets, grids, strict=True)]
     snntorch.SpikingNeuron.init()  # its class list of instances would grow for ever
     return neurons
 
 
-def _leaky(neuron: NeuronSpec, reset: str) -> nn.Module:
+def _leaky(neuron: NeuronSpec, reset: str, membrane_bits: int | None) -> nn.Module:
     # As double: snntorch would keep the decay as float32 and then lose digits in a float64 network.
     return cast(
         "nn.Module",
@@ -113,5 +144,6 @@ def _leaky(neuron: NeuronSpec, reset: str) -> nn.Module:
             threshold=torch.tensor(neuron.threshold, dtype=torch.float64),
             spike_grad=_SURROGATES[neuron.surrogate](neuron.surrogate_slope),
             reset_mechanism=reset,
+            state_quant=False if membrane_bits is None else _fixed_point(neuron.threshold, membrane_bits),
         ),
     )

@@ -14,24 +14,28 @@ from contract.models.reference import SteppingNetwork
 from contract.task import EncodingSpec, ModelSpec, NeuronSpec, RoundPlan, TaskSpec
 
 
-def rate_task(steps, *, hidden=256, surrogate="atan", readout="membrane", weight_bits=None, seed=1) -> TaskSpec:
+def rate_task(
+    steps, *, hidden=256, surrogate="atan", readout="membrane", reset="subtract", weight_bits=None, seed=1
+) -> TaskSpec:
     """784-hidden-10 on MNIST, beta 0.9."""
     return TaskSpec(
         dataset="mnist5k",
         encoding=EncodingSpec(kind="rate", steps=steps),
         model=ModelSpec(hidden=(hidden,), readout=readout, weight_bits=weight_bits),
-        neuron=NeuronSpec(surrogate=surrogate),
+        neuron=NeuronSpec(surrogate=surrogate, reset=reset),
         seed=seed,
     )
 
 
-def event_task(steps, *, hidden=256, surrogate="atan", readout="membrane", weight_bits=None, seed=1) -> TaskSpec:
+def event_task(
+    steps, *, hidden=256, surrogate="atan", readout="membrane", reset="subtract", weight_bits=None, seed=1
+) -> TaskSpec:
     """2312-hidden-10 on N-MNIST, beta 0.9."""
     return TaskSpec(
         dataset="nmnist",
         encoding=EncodingSpec(kind="events", steps=steps),
         model=ModelSpec(hidden=(hidden,), readout=readout, weight_bits=weight_bits),
-        neuron=NeuronSpec(surrogate=surrogate),
+        neuron=NeuronSpec(surrogate=surrogate, reset=reset),
         seed=seed,
     )
 
@@ -62,7 +66,9 @@ def stepped_gradient(task, parameters, frames, y):
     return {name: g.numpy().copy() for name, g in zip(parameters, found, strict=True)}
 
 
-def rate_update(task, batch, seed, *, updates=0, local_steps=1, learning_rate=0.1, threat=None, change=None):
+def rate_update(
+    task, batch, seed, *, updates=0, local_steps=1, learning_rate=0.1, momentum=0.0, threat=None, change=None
+):
     """One update on distinct samples; `change` edits their frames `[T, N, *shape]` before.
 
     Returns:
@@ -76,15 +82,23 @@ def rate_update(task, batch, seed, *, updates=0, local_steps=1, learning_rate=0.
     frames = encode(task.encoding, data.x[chosen], rng)
     frames = frames if change is None else change(frames)
     now, update = start, {}
+    velocity = {name: np.zeros_like(value) for name, value in start.items()}
     for k in range(local_steps):
         part = slice(k * batch, (k + 1) * batch)
         update = stepped_gradient(task, now, frames[:, part], data.y[chosen[part]])
         if local_steps > 1:
-            now = {name: value - np.float32(learning_rate) * update[name] for name, value in now.items()}
+            velocity = {name: np.float32(momentum) * v + update[name] for name, v in velocity.items()}
+            now = {name: value - np.float32(learning_rate) * velocity[name] for name, value in now.items()}
     if local_steps > 1:
         update = {name: start[name] - now[name] for name in start}
     algorithm = "fedavg" if local_steps > 1 else "fedsgd"
-    plan = RoundPlan(algorithm=algorithm, batch_size=batch, local_steps=local_steps, learning_rate=learning_rate)
+    plan = RoundPlan(
+        algorithm=algorithm,
+        batch_size=batch,
+        local_steps=local_steps,
+        learning_rate=learning_rate,
+        momentum=momentum if local_steps > 1 else 0.0,
+    )
     observation = Observation(
         threat=threat or ThreatModel(),
         shape=data.info.shape,

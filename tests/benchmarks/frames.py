@@ -1,9 +1,10 @@
-"""Frames out of rate- and event-coded batches: one line a cell.
+"""Frames out of rate- and event-coded batches: one line a cell, shares and processor time with bootstrap intervals.
 
-python -m tests.benchmarks.frames [CELL ...] [--seeds N] [--budget SECONDS]
+python -m tests.benchmarks.frames [CELL ...] [--seeds N] [--budget SECONDS] [--each]
 
 A cell is BxT with options: `8x8`, `8x8-hidden512`, `8x8-fast_sigmoid`, `8x8-trained100`, `8x8-spike`, `8x8-bits8`,
-`2x4-local4` (four local steps of batch 2), in any combination.
+`2x4-local4` (four local steps of batch 2), `2x4-local4-momentum90` (with momentum 0.9), `1x16-zero` and `1x16-none`
+(reset to zero, no reset), in any combination.
 `events-4x16` takes N-MNIST from `SPIKELEAK_DATA`.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -27,9 +29,21 @@ CELLS = (
     *("2x4-local4", "4x4-local4", "4x8-local2"),
     *("events-1x16", "events-4x16"),
 )
-_PREFIXES = {"hidden": "hidden", "trained": "updates", "local": "local_steps", "bits": "weight_bits"}
+_PREFIXES = {
+    "hidden": "hidden",
+    "trained": "updates",
+    "local": "local_steps",
+    "bits": "weight_bits",
+    "momentum": "momentum",
+}
 _EVENTS = "events-"
-_FLAGS = {"fast_sigmoid": {"surrogate": "fast_sigmoid"}, "spike": {"readout": "spike"}}
+_FLAGS = {
+    "fast_sigmoid": {"surrogate": "fast_sigmoid"},
+    "spike": {"readout": "spike"},
+    "zero": {"reset": "zero"},
+    "none": {"reset": "none"},
+}
+_SHARES = ("frames", "order", "labels")
 
 
 def options(cell: str) -> tuple[int, int, dict[str, object]]:
@@ -63,7 +77,9 @@ def score(recovery: Recovery, truth: np.ndarray, y: np.ndarray) -> dict[str, flo
 def trial(cell: str, seed: int, budget_s: float) -> dict[str, float]:
     """One update, attacked."""
     batch, steps, rest = options(cell)
-    how = {name: rest.pop(name) for name in ("updates", "local_steps") if name in rest}
+    how = {name: rest.pop(name) for name in ("updates", "local_steps", "momentum") if name in rest}
+    if "momentum" in how:
+        how["momentum"] /= 100
     task = (event_task if cell.startswith(_EVENTS) else rate_task)(steps, seed=seed + 1, **rest)
     observation, truth, y = rate_update(task, batch, seed, **how)
     completion = Completion(
@@ -90,12 +106,32 @@ def absent(cell: str) -> str:
     return ""
 
 
+def interval(values: list[float], statistic: Callable[..., np.ndarray]) -> tuple[float, float]:
+    """Bootstrap interval (95 %) of a statistic over seeds."""
+    draws = np.random.default_rng(0).choice(values, (2000, len(values)))
+    low, high = np.percentile(statistic(draws, axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def line(rows: list[dict[str, float]]) -> str:
+    """Means of the shares and the median of the time, with intervals; sums of what must be 0."""
+    parts = [f"n={len(rows)}"]
+    for name in (*_SHARES, "process_s"):
+        values = [row[name] for row in rows]
+        statistic = np.median if name == "process_s" else np.mean
+        low, high = interval(values, statistic)
+        parts.append(f"{name} {statistic(values):.3f} [{low:.3f}, {high:.3f}]")
+    parts += [f"{name} {sum(row[name] for row in rows):.0f}" for name in ("spurious", "false")]
+    return "  ".join([*parts, f"longest {max(row['process_s'] for row in rows):.1f}"])
+
+
 def main() -> None:
-    """Prints medians of the times and means of the shares."""
+    """Runs the named cells, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cells", nargs="*", default=CELLS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=float, default=120.0)
+    parser.add_argument("--each", action="store_true", help="a line for each seed too")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     for cell in asked.cells:
@@ -103,15 +139,12 @@ def main() -> None:
         if missing:
             print(f"{cell:18} skipped: {missing}", flush=True)
             continue
-        rows = [trial(cell, seed, asked.budget) for seed in range(asked.seeds)]
-        print(
-            f"{cell:18} n={len(rows)}",
-            *(f"{k} {np.mean([row[k] for row in rows]):.3f}" for k in ("frames", "order", "labels")),
-            *(f"{k} {sum(row[k] for row in rows):.0f}" for k in ("spurious", "false")),
-            *(f"{k} {np.median([row[k] for row in rows]):.2f}" for k in ("wall_s", "process_s")),
-            f"longest {max(row['wall_s'] for row in rows):.2f}",
-            flush=True,
-        )
+        rows = []
+        for seed in range(asked.seeds):
+            rows.append(trial(cell, seed, asked.budget))
+            if asked.each:
+                print(f"  {cell} seed {seed}", *(f"{k} {v:.3g}" for k, v in rows[-1].items()), flush=True)
+        print(f"{cell:18} {line(rows)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ class TensorRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         codec: Codec that packed it.
         nbytes: Length of its bytes in the object.
         scale: Step of a uniform quantiser; 1 for float codecs.
+        inflated: 0, or the length of what the codec packed when the bytes in the object are a zlib stream of it.
     """
 
     name: Annotated[str, Meta(max_length=128)]
@@ -52,6 +53,7 @@ class TensorRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     codec: Annotated[str, Meta(max_length=32)]
     nbytes: Count
     scale: float = 1.0
+    inflated: Count = 0
 
 
 class NodeState(Message, frozen=True, kw_only=True):
@@ -145,7 +147,7 @@ class Update(Message, frozen=True, kw_only=True):
         uid: Names this update for ever; 128 random bits as hex.
         epoch: The device's life in which it was made.
         samples: Number of samples drawn (with repetition) for it: the aggregation weight.
-        loss: Mean training loss over the local steps.
+        loss: Mean training loss over the local steps; `None` under a plan with noise, which does not cover it.
     """
 
     uid: Uid
@@ -156,7 +158,7 @@ class Update(Message, frozen=True, kw_only=True):
     task_hash: Sha256
     plan: RoundPlan
     samples: Annotated[int, Meta(ge=1)]
-    loss: float
+    loss: float | None
     tensors: tuple[TensorRecord, ...]
 
 

@@ -11,6 +11,8 @@ from msgspec import Meta
 
 Surrogate = Literal["atan", "fast_sigmoid", "ste", "triangular", "sigmoid", "spike_rate_escape"]
 CodecName = Literal["fp32", "fp16", "int8", "int4", "ternary", "sign", "topk"]
+FED_BACK = frozenset({"sign", "topk"})
+"""Codecs with error feedback where the plan does not say."""
 
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
@@ -149,7 +151,8 @@ class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         noise_multiplier: Standard deviation of the Gaussian noise on each element, in units of `clip_norm`.
         share: Share of each tensor's values that codec `topk` keeps.
         error_feedback: Whether what the codec lost of an update is added to the device's next one (Karimireddy et al.
-            2019, arXiv 1901.09847). Default: for biased codecs in `train` rounds.
+            2019, arXiv 1901.09847). Default: for `sign` and `topk` in `train` rounds. (`fp16` is biased too, by at
+            most 2^-11 of a value, which is not worth a residual on disk.) With it codecs round to the nearest.
         compression: `zlib` deflates what the codec packed, wherever that makes it smaller.
     """
 
@@ -196,6 +199,12 @@ class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def applied(self) -> bool:
         """Whether the aggregate changes the model."""
         return self.kind == "train" if self.apply is None else self.apply
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether what the codec lost is added to the next update."""
+        default = self.kind == "train" and self.codec in FED_BACK
+        return default if self.error_feedback is None else self.error_feedback
 
 
 def task_hash(task: TaskSpec) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from contract.messages import ServerState
+from contract.pipeline import RETURNED
 from edge_client.events import (
     AckArrived,
     Action,
@@ -35,6 +36,7 @@ from edge_client.events import (
     SpoolDelete,
     SpoolPut,
     StateArrived,
+    TakeBack,
     Train,
     Up,
     Warn,
@@ -249,6 +251,8 @@ def _ack_arrived(state: ClientState, event: AckArrived, now_s: float) -> Step:
     actions: list[Action] = []
     if ack.status == "refused":
         actions.append(Warn(text=f"{item.kind} {item.uid} of round {item.round} refused: {ack.reason or 'no reason'}"))
+        if item.kind == "update" and ack.reason.partition(":")[0] in RETURNED:
+            actions.append(TakeBack(uid=item.uid))
     if item.kind == "update":
         actions.append(ReportEnergy(uid=item.uid, admitted=ack.status == "admitted", sent_s=item.sent_s))
     actions.append(SpoolDelete(uid=item.uid))

@@ -19,6 +19,7 @@ from contract.task import TaskSpec, task_hash
 from edge_client import client, energy, events, objects, scoring, training
 from edge_client.account import Account
 from edge_client.engine import Engine
+from edge_client.residual import Residuals
 from edge_client.settings import ClientSettings
 from edge_client.spool import Spool, SpoolItem
 from hardware.energy_model import EnergyModel
@@ -97,12 +98,14 @@ class Device:
             events.SpoolPut: self._put,
             events.SpoolDelete: self._delete,
             events.Send: self._send,
+            events.TakeBack: self._take_back,
             events.ReportEnergy: self._report_energy,
             events.ScoreReconstruction: self._score,
             events.Warn: self._warn,
             events.Finish: self._finish,
         }
         self.finished = False
+        self._residuals = Residuals(spool)
         self.state = self._resumed()
 
     def _resumed(self) -> client.ClientState:
@@ -110,7 +113,8 @@ class Device:
         notes = {item.uid: _note(item) for item in items if item.kind == "update"}
         newest = max(notes.values(), key=lambda note: note.published, default=None)
         if newest is not None and newest.published > self.spool.journal.published:
-            self.spool.record(published=newest.published, made=newest.made)
+            self.spool.record(published=newest.published, made=newest.made, **_residual(newest))
+        self._residuals.settle()
         versions = {uid: note.model_version for uid, note in notes.items()}
         return client.resumed(self.settings.node, items, versions, self.spool.journal.made)
 
@@ -214,7 +218,8 @@ class Device:
         self.spool.outbox.put(action.item)
         if action.item.kind == "update":
             note = _note(action.item)
-            self.spool.record(published=note.published, made=note.made)
+            self.spool.record(published=note.published, made=note.made, **_residual(note))
+            self._residuals.settle()
 
     def _delete(self, action: events.SpoolDelete) -> None:
         self.spool.outbox.delete(action.uid)
@@ -288,7 +293,10 @@ class Device:
             enter=self._account.enter,
         )
         self._account.enter("compress")
-        blob = objects.update_blob(workshop, made, action.plan, epoch=journal.epoch, model_version=action.model_version)
+        before = self._residuals.load(workshop.task_hash, action.plan) if action.plan.feeds_back else None
+        blob, residual = objects.update_blob(
+            workshop, made, action.plan, epoch=journal.epoch, model_version=action.model_version, residual=before
+        )
         note = objects.UpdateNote(
             model_version=action.model_version,
             published=journal.published + 1,
@@ -296,7 +304,10 @@ class Device:
             windows=energy.UpdateWindows(
                 windows=self._account.made(uid), operations=made.operations, encoded_ahead=made.encoded_ahead
             ),
+            residual=uid if residual is not None else "",
         )
+        if residual is not None:
+            self._residuals.prepare(uid, action.round, workshop.task_hash, action.plan, residual)
         self.spool.keep_receipt(objects.receipt_item(receipt))
         return SpoolItem(uid=uid, kind="update", round=action.round, note=msgspec.msgpack.encode(note), blob=blob)
 
@@ -311,6 +322,9 @@ class Device:
             self._params = (sha256, {name: np.array(value) for name, value in tensors.items()})
             self._model = (sha256, bytearray())
         return self._params[1]
+
+    def _take_back(self, action: events.TakeBack) -> None:
+        self._residuals.give_back(action.uid)
 
     def _report_energy(self, action: events.ReportEnergy) -> None:
         if not action.admitted:
@@ -369,3 +383,8 @@ class Device:
 
 def _note(item: SpoolItem) -> objects.UpdateNote:
     return msgspec.msgpack.decode(item.note, type=objects.UpdateNote)
+
+
+def _residual(note: objects.UpdateNote) -> dict[str, str]:
+    """What an update changes in the journal: one without error feedback leaves the residual alone."""
+    return {"residual": note.residual} if note.residual else {}

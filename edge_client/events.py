@@ -123,6 +123,12 @@ class Send(_Record, frozen=True, kw_only=True):
     chunks: tuple[int, ...] | None = None
 
 
+class TakeBack(_Record, frozen=True, kw_only=True):
+    """An update was refused for its time alone: under error feedback its content goes into the next one."""
+
+    uid: str
+
+
 class ReportEnergy(_Record, frozen=True, kw_only=True):
     """An update was settled: make its energy report."""
 
@@ -157,6 +163,7 @@ Action = (
     | SpoolPut
     | SpoolDelete
     | Send
+    | TakeBack
     | ReportEnergy
     | ScoreReconstruction
     | Warn

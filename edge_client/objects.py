@@ -10,9 +10,11 @@ import numpy as np
 from contract.codecs import encode_tensors
 from contract.encodings import intensities
 from contract.messages import AttackScore, EnergyReport, PhaseEnergy, Score, Truth, Update, pack
+from contract.pipeline import pipeline
 from contract.task import EncodingSpec, RoundPlan, TaskSpec
 from edge_client.energy import UpdateWindows
 from edge_client.engine import Engine
+from edge_client.pipeline import Parameters, press
 from edge_client.spool import SpoolItem
 from edge_client.training import LocalUpdate, Receipt, Shard, update_stream
 
@@ -40,12 +42,14 @@ class UpdateNote(msgspec.Struct, frozen=True, kw_only=True):
         published: How many updates the device had made, this one included.
         made: Task hash, round and attempt.
         windows: What its making took.
+        residual: The residual that holds with it (its own uid); empty when it left the residual alone.
     """
 
     model_version: int
     published: int
     made: tuple[str, int, int]
     windows: UpdateWindows
+    residual: str = ""
 
 
 def derived_uid(update_uid: str, purpose: str) -> str:
@@ -53,11 +57,26 @@ def derived_uid(update_uid: str, purpose: str) -> str:
     return hashlib.sha256(f"{update_uid} {purpose}".encode()).hexdigest()[:32]
 
 
-def update_blob(workshop: Workshop, made: LocalUpdate, plan: RoundPlan, *, epoch: int, model_version: int) -> bytes:
-    """The update as published; stochastic rounding draws from the update's own stream."""
+def update_blob(
+    workshop: Workshop,
+    made: LocalUpdate,
+    plan: RoundPlan,
+    *,
+    epoch: int,
+    model_version: int,
+    residual: Parameters | None = None,
+) -> tuple[bytes, Parameters | None]:
+    """The update as published, and the residual that it leaves under error feedback.
+
+    Noise and stochastic rounding draw from secret streams of this update alone. Under a plan with noise the loss, which
+    no noise covers, stays at home.
+    """
     uid, round_ = made.receipt.uid, made.receipt.round
-    rng = update_stream(workshop.secret, "codec", workshop.node, round_, uid)
-    records, buffers = encode_tensors(plan.codec, made.tensors, rng)
+
+    def draws(purpose: str) -> np.random.Generator:
+        return update_stream(workshop.secret, purpose, workshop.node, round_, uid)
+
+    pressed = press(pipeline(plan), made.tensors, residual, draws)
     update = Update(
         uid=uid,
         node=workshop.node,
@@ -67,10 +86,10 @@ def update_blob(workshop: Workshop, made: LocalUpdate, plan: RoundPlan, *, epoch
         task_hash=workshop.task_hash,
         plan=plan,
         samples=made.samples,
-        loss=made.loss,
-        tensors=records,
+        loss=None if plan.noise_multiplier else made.loss,
+        tensors=pressed.records,
     )
-    return pack(update, buffers)
+    return pack(update, pressed.buffers), pressed.residual
 
 
 def receipt_item(receipt: Receipt) -> SpoolItem:

@@ -1,4 +1,4 @@
-"""The device's durable memory: an outbox, receipts of what was trained on, and a journal of starts and rounds.
+"""The device's durable memory: an outbox, receipts, the residual of error feedback, and a journal.
 
 Every file is written to a temporary name, synced, renamed, and its folder synced: after a crash a file is there
 wholly or not at all. What is damaged all the same goes to `quarantine/` with a log line.
@@ -24,7 +24,7 @@ from contract.errors import ConfigurationError, EnvironmentFaultError
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["update", "energy", "score", "truth", "receipt"]
+Kind = Literal["update", "energy", "score", "truth", "receipt", "residual"]
 
 _PREFIX = struct.Struct("<4sII")
 _MAGIC = b"SPKO"
@@ -64,6 +64,7 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
         epoch: Number of starts.
         published: Updates ever put into the outbox.
         made: Task hash, round and attempt of the last update made.
+        residual: The update that left the residual which holds, see `edge_client.residual`; empty without one.
         dropped_receipts: Receipts given up because too many waited for a score.
         quarantined_updates: Updates given up because their file was damaged.
     """
@@ -73,6 +74,7 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 0
     published: int = 0
     made: tuple[str, int, int] | None = None
+    residual: str = ""
     dropped_receipts: int = 0
     quarantined_updates: int = 0
 
@@ -226,6 +228,7 @@ class Spool:
         self.journal = self._read_journal(run, node)
         self.outbox = _Box(directory / "outbox", quarantine)
         self.receipts = _Box(directory / "receipts", quarantine)
+        self.residuals = _Box(directory / "residuals", quarantine)
         damaged = sum(".update." in name for name in self.outbox.damaged)
         self.record(
             epoch=self.journal.epoch + 1,
@@ -279,7 +282,7 @@ class Spool:
 
 def _locked(directory: Path) -> int:
     try:
-        for name in ("outbox", "receipts", "quarantine"):
+        for name in ("outbox", "receipts", "residuals", "quarantine"):
             (directory / name).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

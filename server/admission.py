@@ -5,7 +5,7 @@ Checks run from the cheapest to the dearest; the first that fails gives the refu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from contract.codecs import decode_tensors
 from contract.errors import WireError
 from contract.messages import Update, unpack
+from contract.pipeline import euclidean_norm
 from contract.task import RoundPlan
 from contract.topics import Topic
 from server.settings import AdmissionSettings
@@ -110,7 +111,7 @@ def _weigh(update: Update, views: Sequence[memoryview], expected: Expected) -> A
         tensors = decode_tensors(update.tensors, views)
     except WireError as error:
         return Refusal("tensors", str(error), update)
-    norm = euclidean_norm(tensors.values())
+    norm = euclidean_norm(tensors)
     if not np.isfinite(norm):
         return Refusal("finite", f"{_first_bad(tensors)} holds a value that is not finite", update)
     if norm > expected.settings.max_norm:
@@ -141,7 +142,7 @@ def _head_faults(topic: Topic, update: Update, expected: Expected) -> Iterator[t
     drawn = update.plan.local_steps * update.plan.batch_size
     if update.samples > drawn:
         yield "samples", f"{update.samples} samples, the plan draws at most {drawn}"
-    if not np.isfinite(update.loss):
+    if update.loss is not None and not np.isfinite(update.loss):
         yield "finite", f"loss {update.loss}"
     yield from _record_faults(update, expected)
 
@@ -162,20 +163,13 @@ def _record_faults(update: Update, expected: Expected) -> Iterator[tuple[str, st
     strange = sorted({record.codec for record in update.tensors} - {expected.plan.codec})
     if strange:
         yield "tensors", f"codec {', '.join(strange)}, the plan says {expected.plan.codec}"
+    if expected.plan.compression == "none" and any(record.inflated for record in update.tensors):
+        yield "tensors", "tensors are deflated, the plan says compression none"
 
 
 def _brief(shapes: Mapping[str, Sequence[int]]) -> str:
     text = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
     return text if len(text) <= 300 else text[:300] + "…"
-
-
-def euclidean_norm(tensors: Iterable[npt.NDArray[np.float32]]) -> float:
-    """``sqrt(sum x^2)`` over all tensors, in float64; not finite when any value is not."""
-    total = 0.0
-    for tensor in tensors:
-        flat = tensor.astype(np.float64).ravel()
-        total += float(flat @ flat)
-    return float(np.sqrt(total))
 
 
 def _first_bad(tensors: Mapping[str, npt.NDArray[np.float32]]) -> str:

@@ -169,7 +169,7 @@ class Intake:
                     "code": refusal.code,
                     "reason": refusal.text[:1000],
                     "samples": None if update is None else update.samples,
-                    "loss": None if update is None or not math.isfinite(update.loss) else update.loss,
+                    "loss": update.loss if update is not None and math.isfinite(update.loss or 0.0) else None,
                 },
                 or_ignore=True,
             )

@@ -32,6 +32,10 @@ class Fp32(msgspec.Struct, frozen=True, kw_only=True):
         """0."""
         return 0.0
 
+    def most_bytes(self, size: int) -> int:
+        """Four a value."""
+        return 4 * size
+
 
 class Fp16(msgspec.Struct, frozen=True, kw_only=True):
     """IEEE 754 half precision, little-endian, rounded to nearest: relative error at most 2^-11."""
@@ -63,3 +67,7 @@ class Fp16(msgspec.Struct, frozen=True, kw_only=True):
         """Half a unit in the last place of the largest value, or of the subnormals."""
         largest = float(np.abs(x).max(initial=0.0))
         return max(largest * 2.0**-11, 2.0**-25)
+
+    def most_bytes(self, size: int) -> int:
+        """Two a value."""
+        return 2 * size

@@ -1,4 +1,4 @@
-"""Codec `int4`: one step per tensor, two values a byte, stochastic rounding."""
+"""Codec `int4`: one step per tensor, two values a byte."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.codecs.layout import check_length, check_step, largest_magnitude
+from contract.codecs.uniform import Rounding, quantise
 from contract.errors import WireError
 
 LEVELS = 7
@@ -18,13 +19,19 @@ _NIBBLES = np.array([0, 1, 2, 3, 4, 5, 6, 7, 0, -7, -6, -5, -4, -3, -2, -1], dty
 
 
 class Int4(msgspec.Struct, frozen=True, kw_only=True):
-    """Uniform steps ``s = max|x| / 7`` and ``q = floor(x/s + u)``, u uniform in [0, 1).
+    """Uniform steps ``s = max|x| / 7``, see `contract.codecs.uniform`.
 
-    The expectation of ``s q`` is ``x`` (stochastic rounding; Alistarh et al. 2017, QSGD, arXiv 1610.02132).
+    Attributes:
+        rounding: `stochastic` is unbiased; `nearest` errs by half as much, always the same way.
     """
 
     name: str = "int4"
-    unbiased: bool = True
+    rounding: Rounding = "stochastic"
+
+    @property
+    def unbiased(self) -> bool:
+        """With stochastic rounding."""
+        return self.rounding == "stochastic"
 
     def encode(self, x: npt.NDArray[np.float32], rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], float]:
         """Nibbles in two's complement, the first value in the low one; and the step (1 for zeros).
@@ -33,15 +40,12 @@ class Int4(msgspec.Struct, frozen=True, kw_only=True):
             WireError: A value that is not finite.
         """
         largest = largest_magnitude(x, self.name)
-        scale = largest / LEVELS if largest > 0 else 1.0
-        steps = rng.random(x.size + x.size % 2, dtype=np.float32)
-        # Tiny and huge scales have no float32 reciprocal: divide by the magnitude first.
-        steps[: x.size] += np.ravel(x) / np.float32(largest or 1.0) * np.float32(LEVELS)
-        steps[x.size :] = 0
-        np.floor(steps, out=steps)
-        np.minimum(steps, LEVELS, out=steps)
-        codes = steps.astype(np.int8).view(np.uint16)
-        return ((codes & 0x0F) | ((codes >> 4) & 0xF0)).astype(np.uint8), scale
+        steps = quantise(np.ravel(x), largest, LEVELS, self.rounding, rng)
+        if x.size % 2:
+            steps = np.append(steps, np.int8(0))
+        codes = steps.view(np.uint16)
+        packed = ((codes & 0x0F) | ((codes >> 4) & 0xF0)).astype(np.uint8)
+        return packed, largest / LEVELS if largest > 0 else 1.0
 
     def decode(self, data: memoryview, shape: tuple[int, ...], scale: float) -> npt.NDArray[np.float32]:
         """Nibbles times the step.
@@ -65,6 +69,10 @@ class Int4(msgspec.Struct, frozen=True, kw_only=True):
         return np.take(pairs, packed, axis=0).reshape(-1)[:size].reshape(shape)
 
     def error_bound(self, x: npt.NDArray[np.float32]) -> float:
-        """One step, and float32's rounding."""
+        """One step or half of one, and float32's rounding."""
         largest = float(np.abs(x).max(initial=0.0))
-        return largest / LEVELS * (1 + 2.0**-20)
+        return largest / LEVELS * (1.0 if self.unbiased else 0.5) + largest * 2.0**-22
+
+    def most_bytes(self, size: int) -> int:
+        """Half a byte a value."""
+        return (size + 1) // 2

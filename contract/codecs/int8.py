@@ -1,4 +1,4 @@
-"""Codec `int8`: one step per tensor, stochastic rounding."""
+"""Codec `int8`: one step per tensor, a byte a value."""
 
 from __future__ import annotations
 
@@ -6,20 +6,30 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contract.codecs.layout import check_size, check_step
+from contract.codecs.layout import check_size, check_step, largest_magnitude
+from contract.codecs.uniform import Rounding, quantise
 from contract.errors import WireError
 
 LEVELS = 127
+_FORBIDDEN = -128
+"""Which no encoder writes: codes are symmetric."""
+_BYTES = np.concatenate([np.arange(128.0), [0.0], np.arange(-127.0, 0.0)])
 
 
 class Int8(msgspec.Struct, frozen=True, kw_only=True):
-    """Uniform steps ``s = max|x| / 127`` and ``q = floor(x/s + u)``, u uniform in [0, 1).
+    """Uniform steps ``s = max|x| / 127``, see `contract.codecs.uniform`.
 
-    The expectation of ``s q`` is ``x`` (stochastic rounding; Alistarh et al. 2017, QSGD, arXiv 1610.02132).
+    Attributes:
+        rounding: `stochastic` is unbiased; `nearest` errs by half as much, always the same way.
     """
 
     name: str = "int8"
-    unbiased: bool = True
+    rounding: Rounding = "stochastic"
+
+    @property
+    def unbiased(self) -> bool:
+        """With stochastic rounding."""
+        return self.rounding == "stochastic"
 
     def encode(self, x: npt.NDArray[np.float32], rng: np.random.Generator) -> tuple[npt.NDArray[np.int8], float]:
         """Signed bytes, and the step; a tensor of zeros has step 1.
@@ -27,24 +37,29 @@ class Int8(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             WireError: A value that is not finite.
         """
-        largest = float(np.abs(x).max(initial=0.0))
-        if not np.isfinite(largest):
-            raise WireError(f"{np.count_nonzero(~np.isfinite(x))} values are not finite: int8 has no code for them")
-        scale = largest / LEVELS if largest > 0 else 1.0
-        steps = np.ravel(x).astype(np.float64) / scale
-        steps += rng.random(steps.shape)
-        np.floor(steps, out=steps)
-        return np.clip(steps, -LEVELS, LEVELS).astype(np.int8), scale
+        largest = largest_magnitude(x, self.name)
+        codes = quantise(np.ravel(x), largest, LEVELS, self.rounding, rng)
+        return codes, largest / LEVELS if largest > 0 else 1.0
 
     def decode(self, data: memoryview, shape: tuple[int, ...], scale: float) -> npt.NDArray[np.float32]:
-        """Steps times their size."""
+        """Steps times their size.
+
+        Raises:
+            WireError: Another number of bytes, an absurd step, or the code -128.
+        """
         check_step(scale, LEVELS)
         check_size(data, shape, 1)
-        return np.multiply(np.frombuffer(data, dtype=np.int8).reshape(shape), scale, dtype=np.float64).astype(
-            np.float32
-        )
+        codes = np.frombuffer(data, dtype=np.int8)
+        if codes.min(initial=0) == _FORBIDDEN:
+            raise WireError("a byte holds -128: int8 codes lie in -127...127")
+        values = (_BYTES * scale).astype(np.float32)
+        return np.take(values, codes.view(np.uint8)).reshape(shape)
 
     def error_bound(self, x: npt.NDArray[np.float32]) -> float:
-        """One step, and float32's rounding of the result."""
+        """One step or half of one, and float32's rounding."""
         largest = float(np.abs(x).max(initial=0.0))
-        return largest / LEVELS + largest * 2.0**-24
+        return largest / LEVELS * (1.0 if self.unbiased else 0.5) + largest * 2.0**-22
+
+    def most_bytes(self, size: int) -> int:
+        """One a value."""
+        return size

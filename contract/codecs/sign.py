@@ -48,3 +48,7 @@ class Sign(msgspec.Struct, frozen=True, kw_only=True):
     def error_bound(self, x: npt.NDArray[np.float32]) -> float:
         """The largest magnitude: small values grow to the mean, large ones shrink to it."""
         return float(np.abs(x).max(initial=0.0))
+
+    def most_bytes(self, size: int) -> int:
+        """A bit a value."""
+        return packed_bytes(size)

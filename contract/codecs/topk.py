@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from contract.codecs.int8 import LEVELS, Int8
 from contract.codecs.layout import check_step, largest_magnitude
+from contract.codecs.uniform import Rounding
 from contract.errors import WireError
 
 LARGEST_SIZE = 1 << 26
@@ -26,11 +27,13 @@ class TopK(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         share: Share of the values that are kept, in (0, 1].
+        rounding: Of the bytes, see `int8`.
     """
 
     name: str = "topk"
     unbiased: bool = False
     share: float = 0.01
+    rounding: Rounding = "stochastic"
 
     def kept(self, size: int) -> int:
         """Values kept of a tensor."""
@@ -47,7 +50,7 @@ class TopK(msgspec.Struct, frozen=True, kw_only=True):
         if flat.size > LARGEST_SIZE:
             raise WireError(f"{flat.size} values: topk takes at most {LARGEST_SIZE}, use codec 'int4'")
         places = largest_places(np.abs(flat), self.kept(flat.size))
-        codes, scale = Int8().encode(flat[places], rng)
+        codes, scale = Int8(rounding=self.rounding).encode(flat[places], rng)
         count = np.array([len(places)], dtype="<u4").view(np.uint8)
         gaps = np.diff(places, prepend=-1) - 1
         return np.concatenate([count, codes.view(np.uint8), pack_gaps(gaps)]), scale
@@ -83,7 +86,11 @@ class TopK(msgspec.Struct, frozen=True, kw_only=True):
             return 0.0
         k = self.kept(magnitudes.size)
         smallest = float(np.partition(magnitudes, magnitudes.size - k)[magnitudes.size - k])
-        return smallest + Int8().error_bound(magnitudes)
+        return smallest + Int8(rounding=self.rounding).error_bound(magnitudes)
+
+    def most_bytes(self, size: int) -> int:
+        """Of any share: count, bytes and the longest differences."""
+        return _COUNT_BYTES + (1 + _LONGEST) * size
 
 
 def largest_places(magnitudes: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.pipeline import euclidean_norm
 from contract.task import RoundPlan
 from contract.topics import Topic
-from server.admission import CODES, LARGEST_COUNT, Admission, Expected, Refusal, euclidean_norm, examine
+from server.admission import CODES, LARGEST_COUNT, Admission, Expected, Refusal, examine
 from server.settings import AdmissionSettings
 from tests.unit.server_world import HASH, INITIAL, difference, make_update
 
@@ -112,4 +113,4 @@ def test_damaged_objects_never_raise(at, to, cut):
 
 def test_the_norm_does_not_overflow_in_float32():
     big = np.full(4, 3e38, dtype=np.float32)
-    assert euclidean_norm([big]) == pytest.approx(2 * 3e38, rel=1e-6)
+    assert euclidean_norm({"w": big}) == pytest.approx(2 * 3e38, rel=1e-6)

@@ -135,7 +135,12 @@ def run_attack(settings: AttackSettings, stop: threading.Event | None = None) ->
     torch.set_num_threads(settings.threads)
     methods = chosen_methods(settings.attacks)
     worker = Worker(
-        methods, settings.threat, budget_s=settings.budget_s, exhaustive=settings.exhaustive, seed=settings.seed
+        methods,
+        settings.threat,
+        budget_s=settings.budget_s,
+        exhaustive=settings.exhaustive,
+        seed=settings.seed,
+        noise_controls=settings.noise_controls,
     )
     with _open_journal(settings.directory) as journal:
         desk = Desk(worker, UpdateQueue(settings.queue))

@@ -27,6 +27,8 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         seed: Of the attacks' random draws, with each update's uid.
         threads: Threads of torch.
         exhaustive: Run every permitted attack, even after one is certified exact, so that each has a figure.
+        noise_controls: The first audit updates, so many, are attacked a second time with noise in their place: what is
+            certified there is a false certificate. 0 leaves the control out.
     """
 
     run: Name
@@ -39,3 +41,4 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     seed: Annotated[int, Meta(ge=0)] = 1
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     exhaustive: bool = True
+    noise_controls: Annotated[int, Meta(ge=0)] = 3

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from attack.ladder import Rung, climb
 from attack.method import Finding, Method
+from attack.noise import noise_observation
 from attack.threat import Array32, Observation, ThreatModel
 from contract.codecs import decode_tensors
 from contract.codecs.bits import encode_frames
@@ -20,6 +21,9 @@ from contract.errors import SpikeleakError
 from contract.messages import AttackResult, Reconstruction, TensorRecord, Update, pack
 from contract.models.layout import parameter_shapes
 from contract.task import TaskSpec
+
+_NOISE_STREAM = 1
+"""Sets the control's draws apart from the attacks'."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,13 +92,22 @@ class Worker:
         budget_s: Seconds per update.
         exhaustive: Run every attack even after an exact one.
         seed: Of all draws; each update's are its own.
+        noise_controls: Audit updates, the first of the run, whose noise control is run as well.
     """
 
     def __init__(
-        self, methods: Mapping[str, Method], threat: ThreatModel, *, budget_s: float, exhaustive: bool, seed: int
+        self,
+        methods: Mapping[str, Method],
+        threat: ThreatModel,
+        *,
+        budget_s: float,
+        exhaustive: bool,
+        seed: int,
+        noise_controls: int = 0,
     ) -> None:
         self.methods, self.threat = methods, threat
         self.budget_s, self.exhaustive, self.seed = budget_s, exhaustive, seed
+        self._noise_controls = noise_controls
 
     def attack(self, job: Job, task: TaskSpec, parameters: Mapping[str, Array32] | None) -> Answer:
         """The ladder's answer to one update.
@@ -114,7 +127,15 @@ class Worker:
         except SpikeleakError as error:
             return self.without(job, "failed", f"the update cannot be read: {error}")
         rungs = climb(observation, self.methods, budget_s=self.budget_s, exhaustive=self.exhaustive)
-        return answer(update, rungs, self._uid(update))
+        return answer(update, rungs, self._uid(update), noise=self._noise_control(update, observation))
+
+    def _noise_control(self, update: Update, observation: Observation) -> Sequence[Rung]:
+        """The ladder on noise of this update's shapes and norms, with the same budget."""
+        if update.plan.kind != "audit" or self._noise_controls < 1:
+            return ()
+        self._noise_controls -= 1
+        noise = noise_observation(observation, np.random.default_rng([observation.seed, _NOISE_STREAM]))
+        return climb(noise, self.methods, budget_s=self.budget_s, exhaustive=True)
 
     def observe(self, job: Job, task: TaskSpec, parameters: Mapping[str, Array32]) -> Observation:
         """What the threat model lets be seen of an update.
@@ -161,13 +182,14 @@ def _require_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
         raise SpikeleakError(f"{what} does not fit the task's network: {odd[:4]}")
 
 
-def answer(update: Update, rungs: Sequence[Rung], uid: str) -> Answer:
+def answer(update: Update, rungs: Sequence[Rung], uid: str, *, noise: Sequence[Rung] = ()) -> Answer:
     """Packs what the ladder found.
 
     Args:
         update: The update that was attacked.
         rungs: The ladder's findings.
         uid: Names the reconstruction: 32 hex digits.
+        noise: Its findings on the update's noise control; their verdicts are told, nothing else.
     """
     results: list[AttackResult] = []
     records: list[TensorRecord] = []
@@ -203,6 +225,12 @@ def answer(update: Update, rungs: Sequence[Rung], uid: str) -> Answer:
         node=update.node,
         round=update.round,
         results=tuple(results),
+        noise=tuple(
+            AttackResult(
+                attack=rung.attack, verdict=rung.finding.verdict, reason=rung.finding.reason, seconds=rung.seconds
+            )
+            for rung in noise
+        ),
         tensors=tuple(records),
     )
     return Answer(message=message, blob=pack(message, buffers))

@@ -242,13 +242,20 @@ class AttackResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Reconstruction(Message, frozen=True, kw_only=True):
-    """The attacker's answer to one mirrored update; it goes to the device that owns the truth."""
+    """The attacker's answer to one mirrored update; it goes to the device that owns the truth.
+
+    Attributes:
+        results: One per attack, in ladder order.
+        noise: The same attacks on an update of Gaussian noise with this one's shapes and norms: what is found there is
+            not in the data. Verdicts only; empty where the control was not run.
+    """
 
     uid: Uid
     update_uid: Uid
     node: Name
     round: Count
     results: tuple[AttackResult, ...]
+    noise: tuple[AttackResult, ...] = ()
     tensors: tuple[TensorRecord, ...] = ()
 
 

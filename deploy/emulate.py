@@ -29,6 +29,7 @@ from deploy import broker, environment
 from deploy.interrupts import Interrupts
 from deploy.study import Arm, Study, arms, to_toml
 from deploy.supervisor import Party, end
+from edge_client.engine import ENGINES
 from edge_client.settings import ClientSettings
 from server.progress import Progress, read_progress
 from server.settings import ServerSettings
@@ -198,6 +199,7 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         schedule=arm.schedule,
         clients=study.clients,
         drain_s=study.server.drain_s,
+        export=study.server.export and bool(ENGINES[study.devices.engine].needs),
         admission=study.server.admission,
     )
     attack = AttackSettings(
@@ -206,6 +208,7 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         directory=base / "attack",
         attacks=study.attack.attacks,
         budget_s=study.attack.budget_s,
+        noise_controls=study.attack.noise_controls,
         queue=study.attack.queue,
         threads=study.attack.threads,
         threat=study.attack.threat,

@@ -21,7 +21,7 @@ from contract.errors import ConfigurationError
 from contract.task import TaskSpec
 from contract.topics import valid_name
 from deploy.broker import BrokerSection
-from edge_client.engine import check_engine
+from edge_client.engine import ENGINES, check_engine
 from hardware.energy_model import EnergyModel
 from hardware.errors import MeterError
 from hardware.meter import open_meter
@@ -48,7 +48,7 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`[devices]`: what every emulated device runs.
 
     Attributes:
-        engine: Training engine.
+        engine: Training engine: `onnx`, what a board runs, or `torch`.
         meter: Energy meter of each device: `none`, `auto`, `rapl`, `replay:FILE`. Emulated devices share one machine,
             so that a meter of the machine does not tell them apart: the default is `none` (modelled energy only).
         energy_profile: Board profile of the modelled energy.
@@ -57,7 +57,7 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             draws anew.
     """
 
-    engine: str = "torch"
+    engine: str = "onnx"
     meter: str = "none"
     energy_profile: str = "horowitz-45nm"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
@@ -69,10 +69,12 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         drain_s: Seconds without progress that the server waits for scores after the last round.
+        export: Whether the task's ONNX graphs are made and published; engine `onnx` needs them.
         admission: Limits of the admission checks.
     """
 
     drain_s: Annotated[float, Meta(gt=0)] = 60.0
+    export: bool = True
     admission: AdmissionSettings = AdmissionSettings()
 
 
@@ -82,6 +84,7 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         attacks: Names of the attacks to run; `None` runs the whole ladder.
         budget_s: Processor seconds per update, shared by the attacks of the ladder.
+        noise_controls: The first audit updates, so many, are attacked a second time with noise in their place.
         queue: Mirrored updates that may wait.
         threads: Threads of the attack process.
         threat: What the attacker knows.
@@ -89,6 +92,7 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     attacks: tuple[str, ...] | None = None
     budget_s: Annotated[float, Meta(gt=0)] = 10.0
+    noise_controls: Annotated[int, Meta(ge=0)] = 3
     queue: Annotated[int, Meta(ge=1)] = 256
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     threat: ThreatModel = ThreatModel()
@@ -167,6 +171,11 @@ def check_study(study: Study, *, origin: str) -> Study:
     _check(origin, "task.dataset", lambda: dataset_info(study.task.dataset))
     _check(origin, "task.encoding", lambda: check_encoding(study.task.encoding, dataset_info(study.task.dataset)))
     _check(origin, "devices.engine", lambda: check_engine(study.devices.engine))
+    if ENGINES[study.devices.engine].needs and not study.server.export:
+        raise ConfigurationError(
+            f"{origin}: server.export = false: devices.engine = {study.devices.engine!r} needs the graphs; "
+            "leave it out, or set devices.engine = 'torch'"
+        )
     _check(origin, "devices.meter", lambda: open_meter(study.devices.meter).close())
     _check(origin, "devices.energy_profile", lambda: EnergyModel.load(study.devices.energy_profile))
     _check(origin, "attack.attacks", lambda: _check_attacks(study.attack.attacks or ()))

@@ -141,6 +141,10 @@ def write_reconstruction(ledger: Ledger, recon: Reconstruction, views: Views, *,
                 "kept": 0 if kept is None else len(kept),
             }
             ledger.insert("reconstructions", values, or_ignore=True)
+        for result in recon.noise:
+            said = {"attack": result.attack, "verdict": result.verdict, "reason": result.reason}
+            where = {"update_uid": recon.update_uid, "node": recon.node, "round": recon.round}
+            ledger.insert("noise_controls", {**where, **said, "seconds": result.seconds}, or_ignore=True)
 
 
 def images_of(records: Sequence[TensorRecord], views: Views, index: int) -> Images | None:

@@ -5,7 +5,7 @@ A column that may be NULL is NULL when the value is not known: never 0.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (            -- schema, run, settings (JSON), task_hash, rounds, outcome
@@ -55,6 +55,13 @@ CREATE TABLE IF NOT EXISTS models (          -- version 0 is the initial model
     velocity BLOB                            -- safetensors, float64; NULL: no momentum so far, or pruned
 );
 
+CREATE TABLE IF NOT EXISTS graphs (          -- the task's ONNX graphs, as exported in the run's first life
+    name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, object BLOB NOT NULL,
+    error REAL,                              -- greatest relative error against torch before publishing; NULL: not checked
+    export_s REAL NOT NULL,
+    chunks INTEGER NOT NULL DEFAULT 0        -- chunks under which it was last published, 0 once cleared
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS aggregated (      -- which update entered which version; on purpose without a key on uid
     version INTEGER NOT NULL, round INTEGER NOT NULL, uid TEXT NOT NULL, weight REAL NOT NULL
 );
@@ -94,7 +101,13 @@ CREATE TABLE IF NOT EXISTS reconstructions ( -- what the attacker said of one up
     PRIMARY KEY (update_uid, attack)
 ) WITHOUT ROWID;
 
-CREATE TABLE IF NOT EXISTS scores (          -- the same, held against the truth by the device that owns it
+CREATE TABLE IF NOT EXISTS noise_controls (  -- the same attacks on noise with that update's shapes and norms
+    update_uid TEXT NOT NULL, attack TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
+    verdict TEXT NOT NULL, reason TEXT NOT NULL, seconds REAL NOT NULL,
+    PRIMARY KEY (update_uid, attack)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS scores (          -- what attacks gave, held against the truth by the device that owns it
     update_uid TEXT NOT NULL, attack TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
     batch INTEGER NOT NULL,                  -- samples in the update
     verdict TEXT NOT NULL, reason TEXT NOT NULL, seconds REAL NOT NULL, objective REAL,

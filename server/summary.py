@@ -18,7 +18,9 @@ from contract.messages import AttackScore
 from server.accounting import count_updates
 from server.drain import outstanding
 from server.ledger import FILE_NAME, Ledger
+from server.report.controls import false_certificates
 from server.report.data import KINDS, RoundKind, ScoreRow
+from server.report.ledger_rows import read_noise
 from server.report.trials import spread, worst_case
 
 _SCORE = AttackScore.__struct_fields__
@@ -154,8 +156,25 @@ def leakage(ledger: Ledger) -> dict[str, Any]:
         "by_schedule": {kind: _figures([row for row in rows if row.kind == kind]) for kind in KINDS},
         "updates_scored": ledger.value("SELECT COUNT(*) FROM objects WHERE kind = 'score'"),
         "unscored": outstanding(ledger).scores,
+        "noise": _noise(ledger),
+        "certificates": _certificates(rows),
         "mirror_dropped": ledger.value("SELECT COALESCE(SUM(mirror_dropped), 0) FROM sessions"),
     }
+
+
+def _noise(ledger: Ledger) -> dict[str, Any]:
+    """Negative control: attacks on noise in place of an update, and those of them that certified something."""
+    rows = [row for row in read_noise(ledger) if row.verdict != "refused"]
+    return {
+        "updates": len({row.update for row in rows}),
+        "attacks": len(rows),
+        "certified": sum(row.verdict == "exact" for row in rows),
+    }
+
+
+def _certificates(rows: Sequence[ScoreRow]) -> dict[str, Any]:
+    """How many scored reconstructions the attacker had certified, and how many of those the truth gives the lie."""
+    return {"n": sum(row.score.verdict == "exact" for row in rows), "false": len(false_certificates(rows))}
 
 
 def _scores(ledger: Ledger) -> list[ScoreRow]:
@@ -202,8 +221,11 @@ def _attack(rows: Sequence[ScoreRow]) -> dict[str, Any]:
         "labels_right": found.labels_right,
         "labels_of": found.labels_of if found.labels_right is not None else None,
         "identified": found.identified,
+        "identified_ci95": found.identified_ci,
         "frames_exact": found.frames_exact,
+        "frames_exact_ci95": found.frames_exact_ci,
         "frames_placed": found.frames_placed,
+        "frames_placed_ci95": found.frames_placed_ci,
         "median_s": found.seconds,
     }
 

@@ -84,7 +84,7 @@ def _attack_row(rows: list[ScoreRow], *, images: bool, worst: bool) -> AttackRow
         interval=_interval(figures, images=images),
         best=_trial_db(figures, figures.max_db, images=images),
         labels=MISSING if figures.labels_right is None else f"{figures.labels_right}/{figures.labels_of}",
-        identified=percent(figures.identified),
+        identified=_with_interval(figures.identified, figures.identified_ci),
         frames=_frames(figures),
         seconds=duration(figures.seconds),
         strip=strip(rows) if images and figures.trials else "",
@@ -110,10 +110,17 @@ def _frames(figures: Spread) -> str:
     """Frames found, and those of them in place where they are fewer."""
     if figures.frames_exact is None:
         return MISSING
-    found = percent(figures.frames_exact)
+    found = _with_interval(figures.frames_exact, figures.frames_exact_ci)
     return (
         found if figures.frames_placed == figures.frames_exact else f"{found}, {percent(figures.frames_placed)} placed"
     )
+
+
+def _with_interval(share: float | None, interval: tuple[float, float] | None) -> str:
+    """A mean share and its interval; without the interval where it is a point."""
+    if interval is None or interval[0] == interval[1]:
+        return percent(share)
+    return f"{percent(share)} [{round(100 * interval[0])}, {round(100 * interval[1])}]"
 
 
 def _interval(figures: Spread, *, images: bool) -> str:

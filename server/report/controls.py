@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -18,6 +19,8 @@ RATIO_DB = 60.0
 TWIN_DB = 40.0
 WRONG_SAMPLE_MARGIN_DB = 3.0
 MEAN_IMAGE_DB = 25.0
+CERTIFIED_DB = 40.0
+"""Below it a certified image is no reconstruction. Codecs blur what is certified: int8 leaves 45 to 65 dB."""
 RATIO = "ratio"
 OPTIMISATION = ("dlg", "cosine")
 
@@ -45,6 +48,8 @@ def controls(data: ReportData) -> tuple[Control, ...]:
         _twin(data),
         *(_wrong_sample(family) for family in data.families),
         *(_mean_image(family) for family in data.families),
+        *(_noise(family) for family in data.families),
+        *(_certificates(family) for family in data.families),
     )
 
 
@@ -117,6 +122,52 @@ def _mean_image(family: Family) -> Control:
     observed = f"median {level:.1f} dB (largest {max(by_update.values()):.1f}) over n = {len(by_update)} updates"
     expected = f"knowing only the average sample stays below {MEAN_IMAGE_DB:.0f} dB, far from a recovered input"
     return Control(name=name, kind="negative", outcome=outcome, expected=expected, observed=observed)
+
+
+def _noise(family: Family) -> Control:
+    name = f"Noise in place of an update, {family.title}"
+    ran = [row for row in family.noise if row.verdict != "refused"]
+    if not ran:
+        return _not_run(name, "negative", "the attacker ran no attack on noise in this run")
+    certified = sorted({row.attack for row in ran if row.verdict == "exact"})
+    trials = f"{len(ran)} attacks on n = {len({row.update for row in ran})} noise updates"
+    observed = f"{trials}: none certified" if not certified else f"{trials}: certified by {', '.join(certified)}"
+    expected = "no attack certifies what it finds in Gaussian noise with an update's shapes, norms and codec"
+    outcome: Outcome = "fail" if certified else "pass"
+    return Control(name=name, kind="negative", outcome=outcome, expected=expected, observed=observed)
+
+
+def _certificates(family: Family) -> Control:
+    name = f"Certificates against the truth, {family.title}"
+    certified = [row for row in family.scores if row.score.verdict == "exact"]
+    if not certified:
+        return _not_run(name, "negative", "no attack certified anything")
+    wrong = false_certificates(certified)
+    attacks = f" ({', '.join(sorted({row.score.attack for row in wrong}))})" if wrong else ""
+    observed = f"{len(wrong)} of n = {len(certified)} certificates are false{attacks}"
+    expected = (
+        f"every certified frame is a true one; every certified image is within {CERTIFIED_DB:.0f} dB of a true sample"
+    )
+    outcome: Outcome = "fail" if wrong else "pass"
+    return Control(name=name, kind="negative", outcome=outcome, expected=expected, observed=observed)
+
+
+def false_certificates(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
+    """Scores with verdict `exact` that the truth gives the lie.
+
+    Where spike frames were recovered they decide: each certified spike has to be a true one. Otherwise the best image
+    has to reach `CERTIFIED_DB`; a certificate on labels alone has to have all of them right.
+    """
+    return [row for row in rows if row.score.verdict == "exact" and not _upheld(row)]
+
+
+def _upheld(row: ScoreRow) -> bool:
+    score = row.score
+    if score.spike_precision is not None:
+        return score.spike_precision == 1.0
+    if score.psnr_db is not None:
+        return score.psnr_db >= CERTIFIED_DB
+    return score.labels_right == row.samples
 
 
 def _shown(value: float | None) -> str:

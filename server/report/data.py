@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contract.messages import AttackScore, Operations
+from contract.messages import AttackScore, Operations, Verdict
 from contract.task import RoundPlan, TaskSpec
 from hardware.energy import EnergyReading
 
@@ -126,6 +126,19 @@ class ScoreRow(Record, frozen=True):
     score: AttackScore
 
 
+class NoiseRow(Record, frozen=True):
+    """One attack on the noise control of one update: noise of its shapes and norms.
+
+    Attributes:
+        update: Uid of the update whose place the noise took.
+    """
+
+    update: str
+    attack: str
+    verdict: Verdict
+    reason: str = ""
+
+
 class Candidate(Record, frozen=True):
     """One attack's best reconstruction of a pictured sample, with its score; `image` is `None` without one."""
 
@@ -179,6 +192,7 @@ class Family(Record, frozen=True):
     energy: tuple[EnergyRow, ...] = ()
     operations: tuple[OperationsRow, ...] = ()
     scores: tuple[ScoreRow, ...] = ()
+    noise: tuple[NoiseRow, ...] = ()
     pictures: tuple[Picture, ...] = ()
     wall_s: float | None = None
 

@@ -18,6 +18,7 @@ from server.report.data import (
     Device,
     EnergyRow,
     Family,
+    NoiseRow,
     OperationsRow,
     Refusal,
     RoundKind,
@@ -63,6 +64,7 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
         energy=_energy(ledger, kinds),
         operations=_operations(ledger, kinds),
         scores=scores,
+        noise=read_noise(ledger),
         pictures=read_pictures(ledger, scores),
         wall_s=ledger.value("SELECT SUM(duration_s) FROM sessions"),
     )
@@ -180,4 +182,13 @@ def _scores(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[ScoreRow, .
             score=AttackScore(**_pick(row, _SCORE)),
         )
         for row in ledger.rows("SELECT * FROM scores ORDER BY round, node, seconds")
+    )
+
+
+def read_noise(ledger: Ledger) -> tuple[NoiseRow, ...]:
+    """What the attacks said of the noise controls."""
+    rows = ledger.rows("SELECT * FROM noise_controls ORDER BY round, node, seconds")
+    return tuple(
+        NoiseRow(update=row["update_uid"], attack=row["attack"], verdict=row["verdict"], reason=row["reason"])
+        for row in rows
     )

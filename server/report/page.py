@@ -17,6 +17,7 @@ from server.report.energy_bars import energy_chart
 from server.report.glossary import GLOSSARY
 from server.report.quantities import count, duration, percent, significant
 from server.report.round_charts import accuracy_chart, leakage_chart
+from server.report.verdict_chart import verdict_chart
 
 _FOLDER = Path(__file__).parent
 
@@ -47,6 +48,7 @@ def render(data: ReportData) -> str:
         notes=headline.notes(data),
         controls=checked,
         leakage_chart=leakage_chart(families),
+        verdict_chart=verdict_chart(families),
         accuracy_chart=accuracy_chart(families),
         energy_chart=energy_chart(families),
         attack_groups=attack_tables.attack_groups(data),

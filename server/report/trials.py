@@ -33,6 +33,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
         frames_exact, frames_placed: Mean share of the true frames found, and found in place, over all trials of an
             attack that gives frames; a trial without counts as 0 found. `None` when it gives none.
         identified: Mean share of the samples that are identified, likewise; `None` for an attack without images.
+        frames_exact_ci, frames_placed_ci, identified_ci: 95 % bootstrap interval of each mean; `None` below two trials.
         seconds: Median wall time of the trials that took any.
     """
 
@@ -50,6 +51,9 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     frames_placed: float | None
     identified: float | None
     seconds: float | None
+    frames_exact_ci: tuple[float, float] | None = None
+    frames_placed_ci: tuple[float, float] | None = None
+    identified_ci: tuple[float, float] | None = None
 
 
 def bootstrap_median(
@@ -114,6 +118,9 @@ def spread(rows: Sequence[ScoreRow], *, seed: int = 0) -> Spread:
         low, high = bootstrap_median(np.asarray(figures), np.random.default_rng(seed))
     named = [r.score.labels_right for r in ran if r.score.labels_right is not None]
     failed = sum(r.score.verdict == "failed" or (imaging and r.score.psnr_db is None) for r in ran)
+    exact = [row.score.frames_exact for row in ran]
+    placed = [row.score.frames_placed for row in ran]
+    identified = [row.score.identified for row in ran]
     return Spread(
         trials=len(ran),
         failed=failed,
@@ -125,9 +132,12 @@ def spread(rows: Sequence[ScoreRow], *, seed: int = 0) -> Spread:
         max_db=finite(max(figures, default=None)),
         labels_right=sum(named) if named else None,
         labels_of=sum(r.samples for r in ran if r.score.labels_right is not None),
-        frames_exact=mean_share([row.score.frames_exact for row in ran]),
-        frames_placed=mean_share([row.score.frames_placed for row in ran]),
-        identified=mean_share([row.score.identified for row in ran]),
+        frames_exact=mean_share(exact),
+        frames_placed=mean_share(placed),
+        identified=mean_share(identified),
+        frames_exact_ci=share_interval(exact, seed=seed),
+        frames_placed_ci=share_interval(placed, seed=seed),
+        identified_ci=share_interval(identified, seed=seed),
         seconds=median([r.score.seconds for r in ran if r.score.seconds > 0]),
     )
 
@@ -137,6 +147,16 @@ def mean_share(shares: Sequence[float | None]) -> float | None:
     if all(share is None for share in shares):
         return None
     return sum(share or 0.0 for share in shares) / len(shares)
+
+
+def share_interval(shares: Sequence[float | None], *, seed: int = 0) -> tuple[float, float] | None:
+    """95 % percentile bootstrap interval of `mean_share`; `None` without a figure, or below two trials."""
+    if len(shares) < 2 or all(share is None for share in shares):
+        return None
+    found = np.asarray([share or 0.0 for share in shares])
+    means = np.random.default_rng(seed).choice(found, size=(RESAMPLES, len(found))).mean(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def finite(value: float | None) -> float | None:

@@ -13,6 +13,7 @@ from attack.methods.dlg import DeepLeakage
 from attack.methods.label import LabelRecovery
 from attack.methods.ratio import Ratio
 from attack.models import ModelStore
+from attack.noise import noise_observation
 from attack.threat import ThreatModel
 from attack.worker import Job, UpdateQueue
 from contract import topics
@@ -286,3 +287,30 @@ def test_recovered_frames_travel_as_bits_beside_the_images():
     truth = encode(task.encoding, samples(1)[0], np.random.default_rng(0))
     assert (decode_frames(recon.tensors[result.frames], tensors[result.frames])[0] == truth[:, 0]).all()
     assert recon.tensors[result.images].shape == (1, 1, 8, 8)
+
+
+def test_the_first_audit_updates_get_a_noise_control_that_nothing_is_certified_on():
+    books = ready_desk(noise_controls=1)
+    found = []
+    for seed in range(2):
+        mirror(books, update_blob(TASK, *samples(), audit_plan(), seed=seed))
+        found.append(books.next_answer(0.0).message)
+    first, second = found
+    assert [r.attack for r in first.noise] == [r.attack for r in first.results]
+    assert "exact" in {r.verdict for r in first.results}
+    assert "exact" not in {r.verdict for r in first.noise}
+    assert all((r.images, r.frames) == (-1, -1) for r in first.noise)
+    assert second.noise == ()
+
+
+@pytest.mark.parametrize("codec", ["fp32", "int8", "topk"])
+def test_noise_keeps_shapes_norms_and_codec(codec):
+    observation = ready_desk().worker.observe(job(plan=audit_plan(codec=codec)), TASK, {})
+    noise = noise_observation(observation, np.random.default_rng(3))
+    assert {n: t.shape for n, t in noise.update.items()} == {n: t.shape for n, t in observation.update.items()}
+    assert {r.codec for r in noise.records.values()} == {codec}
+    for name, tensor in noise.update.items():
+        size = np.linalg.norm(tensor) / np.linalg.norm(observation.update[name])
+        assert 0.05 < size <= 1.5 if codec == "topk" else size == pytest.approx(1.0, rel=0.05)
+        correlation = np.vdot(tensor, observation.update[name]) / np.linalg.norm(tensor)
+        assert abs(correlation) < 6 * np.linalg.norm(observation.update[name]) / np.sqrt(tensor.size)

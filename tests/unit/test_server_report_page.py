@@ -103,8 +103,8 @@ def test_page_loads_nothing_and_runs_nothing(html: str) -> None:
 
 
 def test_charts_take_their_colours_from_the_page(html: str) -> None:
-    assert html.count('<div class="chart"') == 3
-    assert html.count('<div class="wide">') == html.count('<div class="narrow">') == 3
+    assert html.count('<div class="chart"') == 4
+    assert html.count('<div class="wide">') == html.count('<div class="narrow">') == 4
     for stand_in in svg._VARIABLES:
         assert stand_in not in html
     drawings = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))

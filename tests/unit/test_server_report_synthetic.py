@@ -16,6 +16,7 @@ from server.report.data import (
     Device,
     EnergyRow,
     Family,
+    NoiseRow,
     OperationsRow,
     Picture,
     ReportData,
@@ -145,6 +146,7 @@ def make_family(family: str = "snn", *, seed: int = 3, nodes: tuple[str, ...] = 
         energy=tuple(energy),
         operations=tuple(operations),
         scores=tuple(scores),
+        noise=tuple(NoiseRow(update=updates[-1].uid, attack=a, verdict="failed") for a in ("ratio", "dlg", "cosine")),
         pictures=tuple(pictures),
         wall_s=37.5,
     )

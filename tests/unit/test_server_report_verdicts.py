@@ -7,10 +7,11 @@ import pytest
 
 from hardware.energy import EnergyReading, unavailable
 from server.report.conclusion import conclusion
-from server.report.controls import controls
+from server.report.controls import controls, false_certificates
 from server.report.data import EnergyRow, Family, ReportData
 from server.report.energy import gaps, modelled_j, spent, totals
 from server.report.headline import tiles
+from server.report.verdict_chart import round_verdicts, verdict_chart
 from tests.unit.test_server_report_synthetic import make_report
 
 replace = msgspec.structs.replace
@@ -41,7 +42,7 @@ def told(data: ReportData) -> str:
 
 def test_all_controls_of_a_good_run_pass() -> None:
     assert set(outcomes(make_report()).values()) == {"pass"}
-    assert "All 6 controls that ran passed." in told(make_report())
+    assert "All 10 controls that ran passed." in told(make_report())
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_a_control_that_some_updates_reach_is_partly_met() -> None:
     one = replace(snn.scores[first], score=replace(snn.scores[first].score, psnr_db=140.0))
     data = replace(data, snn=replace(snn, scores=(*snn.scores[:first], one, *snn.scores[first + 1 :])))
     assert outcomes(data)["Ratio attack on the SNN"] == "partly"
-    assert "1 of 6 controls did not pass (Ratio attack on the SNN)" in told(data)
+    assert "1 of 10 controls did not pass (Ratio attack on the SNN)" in told(data)
 
 
 def test_twin_control_takes_the_better_of_the_two() -> None:
@@ -163,3 +164,53 @@ def test_a_meter_on_some_devices_does_not_stand_for_all() -> None:
     assert lines[1].value == "9.00\u202fJ"
     assert "1 of 60 updates" in lines[1].note
     assert "60 of 60 updates" in lines[0].note
+
+
+def test_a_certificate_on_noise_fails_the_control_and_names_the_attack() -> None:
+    data = make_report()
+    claimed = tuple(replace(row, verdict="exact") if row.attack == "ratio" else row for row in data.snn.noise)
+    found = {c.name: c for c in controls(replace(data, snn=replace(data.snn, noise=claimed)))}
+    control = found["Noise in place of an update, SNN"]
+    assert (control.outcome, "certified by ratio" in control.observed) == ("fail", True)
+    assert found["Noise in place of an update, ANN twin"].outcome == "pass"
+    refused = tuple(replace(row, verdict="refused") for row in data.snn.noise)
+    assert outcomes(replace(data, snn=replace(data.snn, noise=refused)))[control.name] == "not run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({}, "pass"),
+        ({"psnr_db": 39.9}, "fail"),
+        ({"psnr_db": 20.0, "spike_precision": 1.0}, "pass"),
+        ({"psnr_db": 200.0, "spike_precision": 0.999}, "fail"),
+        ({"psnr_db": None, "labels_right": 0}, "fail"),
+        ({"psnr_db": None, "labels_right": 1}, "pass"),
+    ],
+)
+def test_certificates_are_held_against_the_truth(changes: dict[str, object], outcome: str) -> None:
+    data = make_report()
+    snn = rescored(data.snn, "ratio", verdict="exact", **changes)
+    assert outcomes(replace(data, snn=snn))["Certificates against the truth, SNN"] == outcome
+    wrong = false_certificates(snn.scores)
+    assert {row.score.attack for row in wrong} == ({"ratio"} if outcome == "fail" else set())
+
+
+def test_verdicts_over_rounds_are_shares_of_all_updates_by_their_best_verdict() -> None:
+    data = make_report()
+    snn = rescored(data.snn, "ratio", verdict="failed", psnr_db=None)
+    snn = rescored(rescored(snn, "dlg", verdict="partial", psnr_db=10.0), "cosine", verdict="failed", psnr_db=None)
+    audits = sorted({row.round for row in snn.scores if row.kind == "audit"})
+    points = round_verdicts(snn)
+    assert [point.round for point in points] == audits
+    assert {point.shares for point in points} == {(0.0, 0.0, 1.0)}
+    assert {point.frames for point in points} == {None}
+    one = next(row for row in snn.scores if row.kind == "audit" and row.score.attack == "ratio")
+    best = replace(one, score=replace(one.score, verdict="exact", psnr_db=180.0, frames_exact=1.0))
+    points = round_verdicts(replace(snn, scores=(*(row for row in snn.scores if row is not one), best)))
+    first = next(point for point in points if point.round == one.round)
+    assert first.shares == (1 / first.updates, 1 / first.updates, 1.0)
+    assert first.frames == 1 / first.updates
+    assert [p.frames for p in points if p.round != one.round] == [0.0] * (len(points) - 1)
+    assert verdict_chart([snn]) is not None
+    assert verdict_chart([replace(snn, scores=tuple(r for r in snn.scores if r.round == audits[0]))]) is None

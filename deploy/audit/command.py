@@ -30,6 +30,10 @@ def audit(
     truth: Annotated[Path | None, typer.Option(metavar="X.npz", help="Array x [N, *shape], to score by.")] = None,
     input_range: Annotated[str, typer.Option(metavar="LOW,HIGH", help="What 0 and 1 are normalised to.")] = "0,1",
     budget: Annotated[float, typer.Option(metavar="S", help="Seconds for all attacks.")] = 60.0,
+    control: Annotated[
+        bool,
+        typer.Option("--control/--no-control", help="Also attack noise in the update's place."),
+    ] = True,
     exhaustive: Annotated[bool, typer.Option("--exhaustive", help="Go on after a certified reconstruction.")] = False,
 ) -> None:
     """Run the attacks on your own model and an update that you captured.
@@ -63,6 +67,7 @@ def audit(
             truth=truth,
             input_range=(low_high[0], low_high[1]),
             budget_s=budget,
+            control=control,
             exhaustive=exhaustive,
             out=out,
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 from deploy.audit.expression import Expression
 from deploy.audit.procedure import audit
 from deploy.audit.request import AuditRequest
-from deploy.audit.results import Audit
+from deploy.audit.results import Audit, noise_control
 from deploy.audit.subject import Subject
 
 
@@ -52,6 +52,10 @@ def _print(console: Console, result: Audit) -> None:
         highest = f"{max(values):.1f} dB" if values else "—"
         table.add_row(rung.attack, rung.finding.verdict, f"{rung.seconds:.2f}", highest, rung.finding.reason)
     console.print(table)
+    control = noise_control(result)
+    if control is not None and not control["passed"]:
+        false = ", ".join(control["certified"])
+        console.print(f"noise control failed: {false} certified noise; do not trust its certificates", soft_wrap=True)
     chosen = f" by {result.outcome.chosen}" if result.outcome.chosen else ""
     console.print(
         f"{result.outcome.verdict}{chosen}; report: {result.request.out / 'report.html'}",

@@ -14,7 +14,7 @@ from markupsafe import Markup
 import server.report
 from contract.messages import Verdict
 from deploy.audit.expression import Expression
-from deploy.audit.results import Audit
+from deploy.audit.results import Audit, noise_control
 from deploy.audit.scoring import Score
 from server.report.images import data_uri
 
@@ -63,9 +63,20 @@ def render(audit: Audit) -> str:
         pictures=pictures(audit, best),
         most=MOST_PICTURES,
         attacks=[_line(audit, rung) for rung in audit.rungs],
+        control=_control(audit),
         module=_module(audit),
         options=[(name, value) for name, value in msgspec.structs.asdict(audit.request).items() if value is not None],
     )
+
+
+def _control(audit: Audit) -> str:
+    found = noise_control(audit)
+    if found is None:
+        return "Noise control: left out (--no-control); nothing here shows whether the attacks certify falsely."
+    told = f"{found['attacks']} attacks on Gaussian noise with the update's shapes, norms and codec"
+    if found["passed"]:
+        return f"Noise control passed: {told}; none certified anything."
+    return f"Noise control FAILED: {told}; certified by {', '.join(found['certified'])}. Do not trust its certificates."
 
 
 def _psnr(score: Score | None) -> str:

@@ -35,6 +35,7 @@ class AuditRequest(msgspec.Struct, frozen=True, kw_only=True):
         truth: `x` `[N, *shape]` in [0, 1], optionally `y` `[N]` and `frames` `[N, T, *shape]`; read after the attacks.
         input_range: What 0 and 1 of a sample become before the network sees them (normalisation).
         budget_s: Wall time for all attacks.
+        control: Also attack noise in the update's place.
         exhaustive: Run every attack even after an exact one.
         out: Folder of the results.
     """
@@ -54,6 +55,7 @@ class AuditRequest(msgspec.Struct, frozen=True, kw_only=True):
     truth: Path | None = None
     input_range: tuple[float, float] = (0.0, 1.0)
     budget_s: float = 60.0
+    control: bool = True
     exhaustive: bool = False
     out: Path
 

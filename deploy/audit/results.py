@@ -102,12 +102,17 @@ def _residual(observation: Observation, finding: Finding) -> float | None:
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
-    """All of one audit, as report and files show it."""
+    """All of one audit, as report and files show it.
+
+    Attributes:
+        noise: The same attacks on noise with the update's shapes and norms; empty without the control.
+    """
 
     request: AuditRequest
     subject: Subject
     rungs: tuple[Rung, ...]
     outcome: Outcome
+    noise: tuple[Rung, ...]
     truth: dict[str, Any] | None
     scores: dict[str, Score]
     seconds: float
@@ -153,6 +158,22 @@ def document(audit: Audit) -> dict[str, Any]:
             "parameters": {name: list(t.shape) for name, t in observation.update.items()},
         },
         "attacks": [_entry(audit, rung) for rung in audit.rungs],
+        "controls": {"noise": noise_control(audit)},
+    }
+
+
+def noise_control(audit: Audit) -> dict[str, Any] | None:
+    """Negative control: what the attacks made of noise in the update's place; `None` when it was left out."""
+    if not audit.noise:
+        return None
+    ran = [rung for rung in audit.noise if rung.finding.verdict != "refused"]
+    certified = [rung.attack for rung in ran if rung.finding.verdict == "exact"]
+    return {
+        "attacks": len(ran),
+        "certified": certified,
+        "passed": not certified,
+        "seconds": sum(rung.seconds for rung in audit.noise),
+        "verdicts": {rung.attack: rung.finding.verdict for rung in audit.noise},
     }
 
 

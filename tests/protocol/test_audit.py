@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from attack.methods.ratio import Ratio
 from contract.datasets import load
 from contract.encodings import encode
 from contract.errors import ConfigurationError
@@ -81,6 +82,7 @@ class Captured:
             "truth": self.folder / "x.npz",
             "input_range": self.span,
             "budget_s": 4.0,
+            "control": False,
             "out": self.folder / "out",
             **given,
         }
@@ -112,12 +114,28 @@ def test_the_command_writes_its_three_files_for_a_step_loop(tmp_path):
     assert found["score"]["psnr_db"][0] >= 100
     assert found["certificate"]
     assert found["seconds"] < 0.5
+    control = report["controls"]["noise"]
+    assert control["passed"]
+    assert control["certified"] == []
+    assert control["attacks"] >= 5
     arrays = np.load(tmp_path / "out" / "recon.npz")
     np.testing.assert_allclose(arrays["recon"], captured.x, atol=1e-5)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "exact" in page
+    assert "Noise control passed" in page
     assert "http://" not in page
     assert "https://" not in page
+
+
+def test_a_certificate_on_noise_is_told_loudly(tmp_path, monkeypatch):
+    class Gullible(Ratio):
+        def run(self, observation, budget_s, rng):
+            return msgspec.structs.replace(super().run(observation, budget_s, rng), verdict="exact")
+
+    monkeypatch.setattr("deploy.audit.procedure.METHODS", {"ratio": Gullible()})
+    audit(Captured(tmp_path, "StepLoop").request(control=True))
+    assert document(tmp_path)["controls"]["noise"]["certified"] == ["ratio"]
+    assert "Noise control FAILED" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_the_step_loop_is_understood(tmp_path):

@@ -26,6 +26,28 @@ _SURROGATES: dict[str, Callable[[float | None], Any]] = {
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 
 
+class _Wide(torch.autograd.Function):
+    """A surrogate's spike in the membrane's own precision; its derivative is snntorch's, so are those of higher order.
+
+    snntorch casts spikes to float32, and with them every gradient that passes one: no yardstick for float64.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, surrogate: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.save_for_backward(u)
+        ctx.surrogate = surrogate
+        return (u > 0).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (saved,) = ctx.saved_tensors
+        twice = torch.is_grad_enabled()
+        with torch.enable_grad():
+            u = saved if twice and saved.requires_grad else saved.detach().requires_grad_()
+            (derivative,) = torch.autograd.grad(ctx.surrogate(u).sum(), u, create_graph=twice)
+        return gradients[0] * derivative, None
+
+
 class SteppingNetwork(nn.Module):
     """A task's network of `torch.nn` layers and `snntorch.Leaky` neurons, with the same parameters and names.
 
@@ -42,7 +64,7 @@ class SteppingNetwork(nn.Module):
         self.layers = nn.ModuleList(_module(spec) for spec in specs)
         drawn = {k: torch.from_numpy(v) for k, v in initial_parameters(task, shape, classes).items()}
         self.load_state_dict(drawn)
-        self.neurons = nn.ModuleList(_neurons(task, len(specs)))
+        self.neurons = nn.ModuleList(_neurons(task, len(specs), wide=dtype == torch.float64))
         self.to(dtype)
         self.dtype = dtype
 
@@ -122,7 +144,7 @@ def _module(spec: LayerSpec) -> nn.Module:
     return nn.Linear(inputs, out)
 
 
-def _neurons(task: TaskSpec, count: int) -> list[nn.Module]:
+def _neurons(task: TaskSpec, count: int, *, wide: bool) -> list[nn.Module]:
     if task.model.family == "ann":
         return [*(_ACTIVATIONS[task.model.activation]() for _ in range(count - 1)), nn.Identity()]
     readout_reset = "none" if task.model.readout == "membrane" else task.neuron.reset
@@ -130,19 +152,20 @@ def _neurons(task: TaskSpec, count: int) -> list[nn.Module]:
     bits = task.model.membrane_bits
     readout_bits = None if task.model.readout == "membrane" else bits
     grids = [*[bits] * (count - 1), readout_bits]
-    neurons = [_leaky(task.neuron, reset, grid) for reset, grid in zip(resets, grids, strict=True)]
+    neurons = [_leaky(task.neuron, reset, grid, wide=wide) for reset, grid in zip(resets, grids, strict=True)]
     snntorch.SpikingNeuron.init()  # its class list of instances would grow for ever
     return neurons
 
 
-def _leaky(neuron: NeuronSpec, reset: str, membrane_bits: int | None) -> nn.Module:
+def _leaky(neuron: NeuronSpec, reset: str, membrane_bits: int | None, *, wide: bool) -> nn.Module:
+    surrogate = _SURROGATES[neuron.surrogate](neuron.surrogate_slope)
     # As double: snntorch would keep the decay as float32 and then lose digits in a float64 network.
     return cast(
         "nn.Module",
         snntorch.Leaky(
             beta=torch.tensor(neuron.beta, dtype=torch.float64),
             threshold=torch.tensor(neuron.threshold, dtype=torch.float64),
-            spike_grad=_SURROGATES[neuron.surrogate](neuron.surrogate_slope),
+            spike_grad=(lambda u: _Wide.apply(u, surrogate)) if wide else surrogate,  # type: ignore[no-untyped-call]
             reset_mechanism=reset,
             state_quant=False if membrane_bits is None else _fixed_point(neuron.threshold, membrane_bits),
         ),

@@ -9,6 +9,7 @@ from contract.models.layout import LayerSpec
 from contract.task import TaskSpec
 from server.graphs.affine import Affine, Linear
 from server.graphs.builder import Graph, Value
+from server.graphs.convolution import Convolution
 from server.graphs.neurons import Neurons, Upstream
 from server.graphs.readouts import READOUTS
 from server.graphs.weights import on_grid
@@ -121,5 +122,5 @@ class Twin:
         return graph.node("Mul", outer, slope)
 
 
-AFFINES: dict[str, type[Linear]] = {"linear": Linear}
+AFFINES: dict[str, type[Linear | Convolution]] = {"linear": Linear, "conv": Convolution}
 NETWORKS: dict[str, type[Spiking | Twin]] = {"snn": Spiking, "ann": Twin}

@@ -5,66 +5,52 @@ from __future__ import annotations
 import highspy
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 Array64 = npt.NDArray[np.float64]
 
-_OPEN = 1e6
+_OPEN = 1e30
 
 
 class ConeProgram:
-    """``min c·v`` over ``{v in rowspace : v >= -slack}``, with entries of v pinned to values.
+    r"""``min c·v`` over ``{v = z V : v >= -slack}``, with entries of v pinned to values.
 
-    In pivot form: a QR decomposition with column pivoting picks as many columns as the rank; their entries are the
-    variables, every other entry is a row, so that a pin or a new cost changes bounds or costs alone and HiGHS goes on
-    from its last basis (dual or primal simplex).
+    Solved through its dual, which has as many rows as the rank where the program itself has a row per entry of v::
+
+        max_y  Σ_i b_i y_i    with  V y = V c,   y >= 0,   y free where v is pinned
+
+    where b is the pinned value or ``-slack``; z is the rows' multipliers. A new cost only changes the right-hand side,
+    so that reweighting goes on from the last basis by the dual simplex.
     """
 
     def __init__(self, basis: Array64, slack: float) -> None:
-        rank, columns = basis.shape
-        _, _, order = scipy.linalg.qr(basis, pivoting=True, mode="economic")
-        self._pivots, self._others = order[:rank], order[rank:]
-        others = np.linalg.solve(basis[:, self._pivots], basis[:, self._others])
-        self._map: Array64 = np.asarray(others, dtype=np.float64)
+        self._basis = basis
         self._slack = slack
-        self._columns = columns
-        self._place = np.empty(columns, dtype=np.int64)
-        self._place[self._pivots] = np.arange(rank)
-        self._place[self._others] = np.arange(columns - rank)
-        self._is_pivot = np.zeros(columns, dtype=bool)
-        self._is_pivot[self._pivots] = True
-        self._index = np.arange(rank, dtype=np.int32)
         self._pinned: list[int] = []
         self._solver = _solver()
-        self._solver.passModel(_model(self._map.T, slack))
+        self._solver.passModel(_model(basis, slack))
 
     def pin(self, column: int, value: float) -> None:
         """Fixes one entry of v."""
-        self._bound(column, value, value)
+        self._solver.changeColBounds(column, -_OPEN, _OPEN)
+        self._solver.changeColCost(column, -value)
         self._pinned.append(column)
 
     def release(self) -> None:
         """Frees all pinned entries."""
         for column in self._pinned:
-            self._bound(column, -self._slack, _OPEN)
+            self._solver.changeColBounds(column, 0.0, _OPEN)
+            self._solver.changeColCost(column, self._slack)
         self._pinned.clear()
 
     def minimise(self, cost: Array64) -> Array64 | None:
         """A vertex of least cost, or `None` when the pins contradict each other or the solver gives up."""
-        reduced = cost[self._pivots] + self._map @ cost[self._others]
-        self._solver.changeColsCost(len(self._index), self._index, reduced)
+        for row, side in enumerate(self._basis @ cost):
+            self._solver.changeRowBounds(row, float(side), float(side))
         self._solver.run()
         if self._solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
-        values = np.array(self._solver.getSolution().col_value)
-        found = np.empty(self._columns)
-        found[self._pivots] = values
-        found[self._others] = values @ self._map
+        found: Array64 = -np.array(self._solver.getSolution().row_dual) @ self._basis
         return found
-
-    def _bound(self, column: int, low: float, high: float) -> None:
-        change = self._solver.changeColBounds if self._is_pivot[column] else self._solver.changeRowBounds
-        change(int(self._place[column]), float(low), float(high))
 
 
 def _solver() -> highspy.Highs:
@@ -74,16 +60,16 @@ def _solver() -> highspy.Highs:
     return solver
 
 
-def _model(rows: Array64, slack: float) -> highspy.HighsLp:
-    """One variable per pivot, one dense row per other column."""
-    count, rank = rows.shape
+def _model(basis: Array64, slack: float) -> highspy.HighsLp:
+    """One dense row per direction, one variable per entry of v; HiGHS minimises, hence the signs."""
+    rank, columns = basis.shape
     model = highspy.HighsLp()
-    model.num_col_, model.num_row_ = rank, count
-    model.col_cost_ = np.zeros(rank)
-    model.col_lower_, model.col_upper_ = np.full(rank, -slack), np.full(rank, _OPEN)
-    model.row_lower_, model.row_upper_ = np.full(count, -slack), np.full(count, _OPEN)
-    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    model.a_matrix_.start_ = (np.arange(count + 1) * rank).astype(np.int32)
-    model.a_matrix_.index_ = np.tile(np.arange(rank, dtype=np.int32), count)
-    model.a_matrix_.value_ = rows.ravel()
+    model.num_col_, model.num_row_ = columns, rank
+    model.col_cost_ = np.full(columns, slack)
+    model.col_lower_, model.col_upper_ = np.zeros(columns), np.full(columns, _OPEN)
+    model.row_lower_ = model.row_upper_ = np.zeros(rank)
+    model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    model.a_matrix_.start_ = (np.arange(columns + 1) * rank).astype(np.int32)
+    model.a_matrix_.index_ = np.tile(np.arange(rank, dtype=np.int32), columns)
+    model.a_matrix_.value_ = basis.T.ravel()
     return model

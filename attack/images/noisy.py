@@ -57,16 +57,26 @@ class NoisySearch:
         bias: Its bias gradient, which gives the images' scale.
         limit: Most samples that there can be.
         gain: Factor that the encoding put on the images.
+        shape: Of one sample.
         step: Step of the stochastic rounding; `None` for other errors.
         adjoints: The known network.
     """
 
     def __init__(
-        self, weight: Array64, bias: Array64, limit: int, *, gain: float, step: float | None, adjoints: Adjoints
+        self,
+        weight: Array64,
+        bias: Array64,
+        limit: int,
+        *,
+        gain: float,
+        shape: tuple[int, ...],
+        step: float | None,
+        adjoints: Adjoints,
     ) -> None:
         self._weight = weight
         self._gradient = np.column_stack([weight, bias])
         self._gain = gain
+        self._shape = shape
         self._step = step
         self._adjoints = adjoints
         space = row_space(self._gradient, limit)
@@ -95,7 +105,7 @@ class NoisySearch:
     def _sweep(self, residual: Array64, deadline: float, rng: np.random.Generator) -> int:
         """Hunts in what is left until as many images as it has directions are found, or `deadline`."""
         space = row_space(residual, self._rank - len(self._images), rank=self._rank - len(self._images))
-        hunter = RayHunter(space, rng)
+        hunter = RayHunter(space, rng, self._shape)
         hits, misses = 0, 0
         while hits < space.rank and now_s() < deadline and (not hits or misses <= PATIENCE + hits):
             misses += 1

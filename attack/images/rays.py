@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy.ndimage
 
 from attack.images.cone import ConeProgram
 from attack.images.row_space import RowSpace
@@ -15,6 +16,12 @@ Array64 = npt.NDArray[np.float64]
 REWEIGHTINGS = 4
 SMOOTHING = 0.03
 """Offset of the reweighted l1 norm, relative to the largest entry (Candès, Wakin and Boyd 2008)."""
+COARSENESS = 0.1
+"""Correlation length of the costs' logarithm, as a share of the picture's shorter side."""
+CONTRAST = 1.5
+"""Standard deviation of the costs' logarithm."""
+SMALLEST = 4
+"""Shortest side of a picture that has neighbourhoods."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,13 +44,20 @@ class RayHunter:
     vertex that minimises a random positive cost, sharpened by reweighting the cost with ``1 / (v + eps)``, that has at
     least `surplus` zeros beyond this is an image and no accident.
 
+    What makes starts land on images: an anchor that few images cover, which has a high leverage ``|V_p|^2`` (V the
+    basis), since its column of the gradient is unlike the others; and, where inputs are pixels, a cost that varies
+    smoothly over the picture, since images are dark in regions and not in scattered pixels.
+
     Args:
         space: The row space.
         rng: Source of anchors and costs.
+        shape: Of one sample; the last two axes are the picture's when they are long enough.
     """
 
-    def __init__(self, space: RowSpace, rng: np.random.Generator) -> None:
+    def __init__(self, space: RowSpace, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
         self._basis = space.basis
+        self._live = space.live
+        self._shape = shape
         self._rank, self._columns = space.basis.shape
         self._rng = rng
         noise = space.noise + 1e-9
@@ -62,7 +76,7 @@ class RayHunter:
             only = self._basis[0] / self._basis[0][np.argmax(np.abs(self._basis[0]))]
             return None if self._known(only) else Ray(vector=only, zeros=int((np.abs(only) < self._zero).sum()))
         self._anchor()
-        cost: Array64 = self._rng.exponential(size=(self._columns,)) + 0.05
+        cost = self._cost()
         last = None
         for _ in range(1 + REWEIGHTINGS):
             vector = self._program.minimise(cost)
@@ -78,11 +92,23 @@ class RayHunter:
             cost = 1 / (np.clip(vector, 0, None) + SMOOTHING)
         return None
 
+    def _cost(self) -> Array64:
+        """Random positive costs of the live columns."""
+        if len(self._shape) < 2 or min(self._shape[-2:]) < SMALLEST:
+            scattered: Array64 = self._rng.exponential(size=(self._columns,)) + 0.05
+            return scattered
+        reach = COARSENESS * min(self._shape[-2:])
+        sigma = [0.0] * (len(self._shape) - 2) + [reach, reach]
+        smooth = scipy.ndimage.gaussian_filter(self._rng.normal(size=self._shape), sigma).ravel()
+        cost = np.ones(len(self._live))
+        cost[: smooth.size] = np.exp(CONTRAST * smooth / smooth.std())
+        return cost[self._live]
+
     def _anchor(self) -> None:
-        """Pins a rarely covered entry to 1 and, every other time, a bright one of the found rays through it to 0."""
+        """Pins a rarely covered pixel to 1 and, every other time, a bright one of the found rays through it to 0."""
         self._program.release()
         cover = np.sum(self._found, axis=0) if self._found else np.zeros(self._columns)
-        weight = 1 / (0.05 + np.clip(cover, 0, None))
+        weight = (self._basis**2).sum(0) / (0.05 + np.clip(cover, 0, None))
         anchor = int(self._rng.choice(self._columns, p=weight / weight.sum()))
         self._program.pin(anchor, 1.0)
         through = [ray for ray in self._found if ray[anchor] > 0.05]

@@ -60,16 +60,25 @@ class ImageSearch:
         bias: Its bias gradient `[outputs]`: it appends a column that is 1 in every image, hence their scale.
         limit: Most samples that there can be.
         gain: Factor that the encoding put on the images.
+        shape: Of one sample.
         adjoints: The known network, if it is known; without it nothing is subtracted.
     """
 
     def __init__(
-        self, weight: Array64, bias: Array64 | None, limit: int, *, gain: float = 1.0, adjoints: Adjoints | None = None
+        self,
+        weight: Array64,
+        bias: Array64 | None,
+        limit: int,
+        *,
+        gain: float = 1.0,
+        shape: tuple[int, ...] = (),
+        adjoints: Adjoints | None = None,
     ) -> None:
         self._gradient = weight if bias is None else np.column_stack([weight, bias])
         self._inputs = weight.shape[1]
         self._scaled = bias is not None
         self._gain = gain
+        self._shape = shape
         self._limit = limit
         self._adjoints = adjoints
 
@@ -95,7 +104,7 @@ class ImageSearch:
         self, space: RowSpace, batch: Batch, deadline: float, rng: np.random.Generator, patience: int | None
     ) -> None:
         """Adds images to `batch` until it is complete, time is up, or too many starts in a row give nothing new."""
-        hunter = RayHunter(space, rng)
+        hunter = RayHunter(space, rng, self._shape)
         for image, label in zip(batch.images, batch.labels, strict=True):
             if label is None:
                 column = np.append(image * self._gain, 1.0) if self._scaled else image

@@ -7,11 +7,12 @@ ray of the cone
 
     { v in rowspace(dW) : v ≥ 0 }
 
-with far more zeros than the ``rank - 1`` of a generic one. So: pin an entry, minimise a random positive cost (an LP
-with as many variables as images, warm-started in HiGHS), sharpen by reweighting the l1 norm (Candès, Wakin and Boyd
-2008), take the null vector of the zeros, and *snap* it to the intensity grid k/255. Mixtures are off the grid: the
-chance that one fits is the certificate, in bits. With known weights each image's adjoint is computed for every label
-and ``δ xᵀ`` subtracted; the rank drops by one for the right label alone, and the search goes on in a smaller space.
+with far more zeros than the ``rank - 1`` of a generic one. So: pin a pixel that few images cover, minimise a random
+cost that varies smoothly over the picture (an LP of one row per image, warm-started in HiGHS), sharpen by reweighting
+the l1 norm (Candès, Wakin and Boyd 2008), take the null vector of the zeros, and *snap* it to the intensity grid k/255.
+Mixtures are off the grid: the chance that one fits is the certificate, in bits. With known weights each image's adjoint
+is computed for every label and ``δ xᵀ`` subtracted; the rank drops by one for the right label alone, and the search
+goes on in a smaller space.
 
 An update through a quantising codec has nothing on the grid. There a ray counts as an image when its simulated adjoint
 lies in the observed column space (right labels leave 5 % of it outside, wrong ones 60 %), and images and simulated
@@ -82,6 +83,7 @@ class ImageLp(msgspec.Struct, frozen=True, kw_only=True):
             layer.bias,
             observation.samples,
             gain=observation.encoding.gain,
+            shape=observation.shape,
             adjoints=KnownNetwork(observation) if subtract else None,
         )
         return _exact(search.run(deadline, rng), observation.shape)
@@ -111,6 +113,7 @@ def _noisy(
         bias,
         observation.samples,
         gain=observation.encoding.gain,
+        shape=observation.shape,
         step=record.scale if record is not None and record.codec == "int8" else None,
         adjoints=KnownNetwork(observation),
     )

@@ -21,13 +21,16 @@ from attack.methods.span_consistency import SpanConsistency
 from contract.datasets import load
 from contract.metrics import psnr_matrix
 from contract.models.layout import initial_parameters
+from tests.benchmarks import silhouettes
 from tests.science.image_updates import observe, task_of
 
 Row = dict[str, float]
 
 
 def draw(dataset: str, count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Distinct samples."""
+    """Distinct samples of a data set, or `silhouettes`."""
+    if dataset == "silhouettes":
+        return silhouettes.silhouettes(count, 1000 + seed)
     data = load(dataset)
     chosen = np.random.default_rng(1000 + seed).choice(len(data.x), count, replace=False)
     return data.x[chosen], data.y[chosen]
@@ -49,11 +52,11 @@ def scored(finding: Finding, x: NDArray[np.float32], wall_s: float, process_s: f
     }
 
 
-def image_lp(batch: int, **options: object) -> Callable[[int], Row]:
-    """A cell of the cone attack on MNIST."""
+def image_lp(batch: int, *, dataset: str = "mnist5k", **options: object) -> Callable[[int], Row]:
+    """A cell of the cone attack."""
 
     def cell(seed: int) -> Row:
-        x, y = draw("mnist5k", batch, seed)
+        x, y = draw(dataset, batch, seed)
         observation, _ = observe(task_of(seed=seed), x, y, seed=seed, **options)
         wall, process = time.monotonic(), time.process_time()
         finding = ImageLp().run(observation, 60.0, np.random.default_rng(seed))
@@ -116,6 +119,7 @@ CELLS: dict[str, Callable[[int], Row]] = {
     "image_lp-16": image_lp(16),
     "image_lp-32": image_lp(32),
     "image_lp-64": image_lp(64),
+    **{f"image_lp-silhouettes-{batch}": image_lp(batch, dataset="silhouettes") for batch in (16, 32, 64)},
     "image_lp-8-int8": image_lp(8, codec="int8"),
     "image_lp-16-int8": image_lp(16, codec="int8"),
     "image_lp-16-fp16": image_lp(16, codec="fp16"),

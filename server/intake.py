@@ -17,6 +17,7 @@ from server.inbox import Delivery, Inbox, OversizeError
 from server.ledger import Ledger
 from server.mirror import Mirror
 from server.model import Wire
+from server.privacy import columns
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -152,6 +153,7 @@ class Intake:
                     "loss": update.loss,
                     "norm": verdict.norm,
                     "object": delivery.blob,
+                    **columns(self._ledger, delivery.topic.node, update.plan, self._settings.privacy.delta),
                 },
             )
         self.news += 1
@@ -170,6 +172,12 @@ class Intake:
                     "reason": refusal.text[:1000],
                     "samples": None if update is None else update.samples,
                     "loss": update.loss if update is not None and math.isfinite(update.loss or 0.0) else None,
+                    **columns(
+                        self._ledger,
+                        topic.node,
+                        None if update is None else update.plan,
+                        self._settings.privacy.delta,
+                    ),
                 },
                 or_ignore=True,
             )

@@ -16,6 +16,11 @@ GLOSSARY: dict[str, str] = {
         "Computed by the device that owns the truth, from the attacker's reconstruction. "
         "The attacker reads neither truth nor score."
     ),
+    "local privacy ε": (
+        "(ε, δ) of the Gaussian mechanism over all updates of a device that came here, of the update objects alone: "
+        "any update of a round exchanged for any other changes the odds of what was sent by at most e^ε, but for δ. "
+        "Energy reports, scores and truths are not covered."
+    ),
     "PSNR": (
         "Peak signal-to-noise ratio for values in [0, 1], in decibels: 10·log₁₀(1 / mean squared error), "
         "capped at 200. 20 dB is an average error of a tenth of the range, 40 dB of a hundredth; "

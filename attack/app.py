@@ -15,6 +15,7 @@ from typing import IO
 import msgspec
 import torch
 
+from attack.candidates import read_candidates
 from attack.desk import Desk
 from attack.method import Method
 from attack.methods import METHODS
@@ -141,6 +142,7 @@ def run_attack(settings: AttackSettings, stop: threading.Event | None = None) ->
         exhaustive=settings.exhaustive,
         seed=settings.seed,
         noise_controls=settings.noise_controls,
+        candidates=None if settings.candidates is None else read_candidates(settings.candidates),
     )
     with _open_journal(settings.directory) as journal:
         desk = Desk(worker, UpdateQueue(settings.queue))

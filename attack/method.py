@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from attack.threat import Array32, Knowledge, Observation
+from attack.threat import Array32, Array64, Knowledge, Observation
 from contract.messages import Verdict
 
 MAX_IMAGES = 64
@@ -25,6 +25,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         labels: One label per image where it names them; a multiset for a method without images.
         objective: Value of what the attack minimised; `None` for closed forms.
         frames: Spike frames `[N, T, *shape]` of the candidates where they were recovered.
+        membership: Score `[K]` of each of the attacker's own samples, in their order; smaller: surer that it is in.
     """
 
     verdict: Verdict
@@ -33,6 +34,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[int, ...] = ()
     objective: float | None = None
     frames: Array32 | None = None
+    membership: Array64 | None = None
 
 
 class Citation(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,8 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         exhaustive: Run every permitted attack, even after one is certified exact, so that each has a figure.
         noise_controls: The first audit updates, so many, are attacked a second time with noise in their place: what is
             certified there is a false certificate. 0 leaves the control out.
+        candidates: `.npz` file with samples `x` `[N, *shape]` in [0, 1] that the attacker suspects to be in updates.
+            Needs `threat.candidates = true`.
     """
 
     run: Name
@@ -42,3 +44,11 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     exhaustive: bool = True
     noise_controls: Annotated[int, Meta(ge=0)] = 3
+    candidates: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.candidates is not None) != self.threat.candidates:
+            raise ValueError(
+                f"candidates = {str(self.candidates)!r} with threat.candidates = {self.threat.candidates}: "
+                "give a file and set threat.candidates = true, or neither"
+            )

@@ -18,7 +18,8 @@ from contract.codecs import decode_tensors
 from contract.codecs.bits import encode_frames
 from contract.datasets import dataset_info
 from contract.errors import SpikeleakError
-from contract.messages import AttackResult, Reconstruction, TensorRecord, Update, pack
+from contract.messages import AttackResult, MembershipTest, Reconstruction, TensorRecord, Update, pack
+from contract.metrics import sample_digest
 from contract.models.layout import parameter_shapes
 from contract.task import TaskSpec
 
@@ -93,6 +94,7 @@ class Worker:
         exhaustive: Run every attack even after an exact one.
         seed: Of all draws; each update's are its own.
         noise_controls: Audit updates, the first of the run, whose noise control is run as well.
+        candidates: Samples `[N, *shape]` in [0, 1] of the attacker's own, if it has any.
     """
 
     def __init__(
@@ -104,10 +106,13 @@ class Worker:
         exhaustive: bool,
         seed: int,
         noise_controls: int = 0,
+        candidates: Array32 | None = None,
     ) -> None:
         self.methods, self.threat = methods, threat
         self.budget_s, self.exhaustive, self.seed = budget_s, exhaustive, seed
         self._noise_controls = noise_controls
+        self._candidates = candidates
+        self._digests = () if candidates is None else tuple(sample_digest(sample) for sample in candidates)
 
     def attack(self, job: Job, task: TaskSpec, parameters: Mapping[str, Array32] | None) -> Answer:
         """The ladder's answer to one update.
@@ -127,7 +132,8 @@ class Worker:
         except SpikeleakError as error:
             return self.without(job, "failed", f"the update cannot be read: {error}")
         rungs = climb(observation, self.methods, budget_s=self.budget_s, exhaustive=self.exhaustive)
-        return answer(update, rungs, self._uid(update), noise=self._noise_control(update, observation))
+        noise = self._noise_control(update, observation)
+        return answer(update, rungs, self._uid(update), noise=noise, digests=self._digests)
 
     def _noise_control(self, update: Update, observation: Observation) -> Sequence[Rung]:
         """The ladder on noise of this update's shapes and norms, with the same budget."""
@@ -147,6 +153,8 @@ class Worker:
         update = job.update
         info = dataset_info(task.dataset)
         shapes = parameter_shapes(task, info.shape, info.classes)
+        if self._candidates is not None and self._candidates.shape[1:] != info.shape:
+            raise SpikeleakError(f"candidates of shape {self._candidates.shape[1:]}: samples have {info.shape}")
         tensors = decode_tensors(update.tensors, job.views)
         _require_shapes(shapes, tensors, "update")
         if parameters:
@@ -163,6 +171,7 @@ class Worker:
             _plan=update.plan,
             _parameters={name: parameters[name] for name in shapes} if "weights" in knows and parameters else {},
             _records={record.name: record for record in update.tensors} if "codec" in knows else {},
+            _candidates=self._candidates if "candidates" in knows else None,
         )
 
     def without(self, job: Job, verdict: str, reason: str) -> Answer:
@@ -182,7 +191,15 @@ def _require_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str,
         raise SpikeleakError(f"{what} does not fit the task's network: {odd[:4]}")
 
 
-def answer(update: Update, rungs: Sequence[Rung], uid: str, *, noise: Sequence[Rung] = ()) -> Answer:
+def _membership(finding: Finding, digests: Sequence[bytes]) -> tuple[MembershipTest, ...]:
+    if finding.membership is None:
+        return ()
+    return tuple(MembershipTest(d, float(s)) for d, s in zip(digests, finding.membership, strict=True))
+
+
+def answer(
+    update: Update, rungs: Sequence[Rung], uid: str, *, noise: Sequence[Rung] = (), digests: Sequence[bytes] = ()
+) -> Answer:
     """Packs what the ladder found.
 
     Args:
@@ -190,6 +207,7 @@ def answer(update: Update, rungs: Sequence[Rung], uid: str, *, noise: Sequence[R
         rungs: The ladder's findings.
         uid: Names the reconstruction: 32 hex digits.
         noise: Its findings on the update's noise control; their verdicts are told, nothing else.
+        digests: Of the attacker's own samples, in their order.
     """
     results: list[AttackResult] = []
     records: list[TensorRecord] = []
@@ -217,6 +235,7 @@ def answer(update: Update, rungs: Sequence[Rung], uid: str, *, noise: Sequence[R
                 labels=finding.labels,
                 images=index,
                 frames=at,
+                membership=_membership(finding, digests),
             )
         )
     message = Reconstruction(

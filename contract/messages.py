@@ -29,6 +29,8 @@ Count = Annotated[int, Meta(ge=0)]
 Verdict = Literal["exact", "recovered", "partial", "failed", "refused"]
 
 MAX_HEAD_BYTES = 1 << 20
+MAX_CANDIDATES = 8192
+"""Samples that one membership attack may test."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -217,6 +219,18 @@ class EnergyReport(Message, frozen=True, kw_only=True):
     phases: tuple[PhaseEnergy, ...]
 
 
+class MembershipTest(msgspec.Struct, frozen=True, array_like=True):
+    """One sample that the attacker suspects to be in the update.
+
+    Attributes:
+        digest: First 16 bytes of the SHA-256 of the sample in [0, 1] as bytes ``round(255 x)``, row by row.
+        score: The smaller, the surer the attacker is that it is in.
+    """
+
+    digest: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    score: float
+
+
 class AttackResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one attack made of one update. Its images follow as one float32 tensor of the object, if it has any.
 
@@ -229,6 +243,7 @@ class AttackResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         labels: Labels found, one per image; empty when it has none.
         images: Index into `Reconstruction.tensors`, -1 when there is no image.
         frames: Index into `Reconstruction.tensors` of spike frames `[N, T, *shape]` (codec `bits`), -1 without.
+        membership: Of an attack that tests samples of the attacker's own: its score of each.
     """
 
     attack: str
@@ -239,6 +254,7 @@ class AttackResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     labels: tuple[int, ...] = ()
     images: int = -1
     frames: int = -1
+    membership: Annotated[tuple[MembershipTest, ...], Meta(max_length=MAX_CANDIDATES)] = ()
 
 
 class Reconstruction(Message, frozen=True, kw_only=True):
@@ -281,6 +297,9 @@ class AttackScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         spike_recall: Share of the true spikes that are claimed.
         rate_psnr_db: As `matched_psnr_db`, of the images that the found frames stand for.
         rate_bound_db: The same of the true frames: no attack on the frames can do better.
+        lpips: LPIPS of the pair of `psnr_db`; `None` where the device has no weight file for it.
+        membership_auc: Area under the ROC curve of a membership attack's scores: the chance that a sample of the update
+            scores surer than one that is not in it. `None` without such scores, or when none, or all, are in it.
     """
 
     attack: str
@@ -304,6 +323,8 @@ class AttackScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     spike_recall: float | None = None
     rate_psnr_db: float | None = None
     rate_bound_db: float | None = None
+    lpips: float | None = None
+    membership_auc: float | None = None
 
 
 class Score(Message, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -131,3 +132,35 @@ def spike_precision_recall(found: Array, true: Array) -> tuple[float, float]:
     hits = int(np.count_nonzero((found == 1) & (true == 1)))
     claimed, there = int(np.count_nonzero(found)), int(np.count_nonzero(true))
     return (hits / claimed if claimed else 1.0), (hits / there if there else 1.0)
+
+
+def sample_digest(sample: Array) -> bytes:
+    """Names a sample without showing it: 16 bytes of the SHA-256 over ``round(255 x)``, for `x` in [0, 1].
+
+    Args:
+        sample: Any shape; values beyond [0, 1] are clipped.
+    """
+    levels = np.rint(255.0 * np.clip(np.asarray(sample, dtype=np.float64), 0.0, 1.0)).astype(np.uint8)
+    return hashlib.sha256(levels.tobytes()).digest()[:16]
+
+
+def area_under_roc(scores: Array, members: Array) -> float | None:
+    """How well scores tell members from others: ``P(score of a member < score of another)``, ties counted half.
+
+    Equal to the Mann-Whitney statistic over the number of pairs (Hanley and McNeil 1982).
+
+    Args:
+        scores: `[N]`; smaller for what is thought to be a member. NaN ranks last.
+        members: Booleans `[N]`.
+
+    Returns:
+        1 when they are told apart, 0.5 for guessing; `None` when there are only members or none.
+    """
+    inside = np.asarray(members, dtype=bool)
+    count, others = int(inside.sum()), int((~inside).sum())
+    if not count or not others:
+        return None
+    values = np.where(np.isnan(scores), np.inf, scores)
+    _, places, ties = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(ties) - (ties - 1) / 2)[places]
+    return float(1.0 - (ranks[inside].sum() - count * (count + 1) / 2) / (count * others))

@@ -29,6 +29,7 @@ from deploy import broker, environment
 from deploy.interrupts import Interrupts
 from deploy.study import Arm, Study, arms, to_toml
 from deploy.supervisor import Party, end
+from deploy.suspects import write_candidates
 from edge_client.engine import ENGINES
 from edge_client.settings import ClientSettings
 from server.progress import Progress, read_progress
@@ -203,6 +204,9 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         admission=study.server.admission,
     )
     attack = AttackSettings(
+    suspects = None
+    if study.attack.candidates:
+        suspects = write_candidates(base / "attack" / "candidates.npz", arm.task, study.attack.candidates)
         run=run,
         link=running.link,
         directory=base / "attack",
@@ -211,7 +215,8 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         noise_controls=study.attack.noise_controls,
         queue=study.attack.queue,
         threads=study.attack.threads,
-        threat=study.attack.threat,
+        threat=msgspec.structs.replace(study.attack.threat, candidates=suspects is not None),
+        candidates=suspects,
         seed=arm.task.seed,
     )
 

@@ -18,6 +18,7 @@ from attack.threat import ThreatModel
 from contract.configuration import decode_tables, read_toml
 from contract.datasets import check_encoding, dataset_info
 from contract.errors import ConfigurationError
+from contract.messages import MAX_CANDIDATES
 from contract.task import TaskSpec
 from contract.topics import valid_name
 from deploy.broker import BrokerSection
@@ -87,6 +88,8 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         noise_controls: The first audit updates, so many, are attacked a second time with noise in their place.
         queue: Mirrored updates that may wait.
         threads: Threads of the attack process.
+        candidates: Samples drawn from the data set, by chance in an update or not, about which the attacker asks
+            whether they are in. 0: none.
         threat: What the attacker knows.
     """
 
@@ -95,6 +98,7 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     noise_controls: Annotated[int, Meta(ge=0)] = 3
     queue: Annotated[int, Meta(ge=1)] = 256
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    candidates: Annotated[int, Meta(ge=0, le=MAX_CANDIDATES)] = 0
     threat: ThreatModel = ThreatModel()
 
 

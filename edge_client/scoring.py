@@ -14,7 +14,8 @@ from contract.codecs import decode_tensors
 from contract.codecs.bits import decode_frames
 from contract.errors import WireError
 from contract.messages import AttackResult, AttackScore, Reconstruction
-from contract.metrics import psnr_matrix, ssim
+from contract.metrics import area_under_roc, psnr_matrix, sample_digest, ssim
+from contract.perceptual import Perceptual
 from contract.task import EncodingSpec
 from edge_client.spike_scoring import matched_mean_db, spike_scores
 
@@ -36,6 +37,7 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         encoding: How the samples became frames.
         frames: The frames `[M, T, *shape]` of zeros and ones, one sample for each of `samples`; `None` where there are
             none or nobody asks.
+        perceptual: LPIPS, where the device has its weights.
     """
 
     x: NDArray[np.float32]
@@ -43,6 +45,7 @@ class Truth(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     samples: tuple[int, ...]
     encoding: EncodingSpec = EncodingSpec()
     frames: NDArray[np.uint8] | None = None
+    perceptual: Perceptual | None = None
 
 
 class _Reference(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -115,6 +118,7 @@ def _score_one(
         reason=result.reason,
         seconds=result.seconds,
         objective=result.objective,
+        membership_auc=_membership_auc(result, truth),
         labels_right=(Counter(result.labels) & reference.labels).total() if result.labels else None,
     )
     try:
@@ -138,6 +142,7 @@ def _with_images(base: AttackScore, images: NDArray[np.float32], reference: _Ref
         base,
         psnr_db=float(matrix[candidate, sample]),
         ssim=_ssim(images[candidate], reference.true[sample]),
+        lpips=None if truth.perceptual is None else truth.perceptual(images[candidate], reference.true[sample]),
         sample=int(reference.index[sample]),
         candidate=int(candidate),
         wrong_sample_db=None if reference.wrong is None else float(_pairs(images, reference.wrong).max()),
@@ -201,6 +206,14 @@ def _frames(
         expected = ", ".join(map(str, truth.frames.shape[1:]))
         raise WireError(f"frames of shape {list(record.shape)}: expected [N, {expected}]")
     return decode_frames(record, views[result.frames])
+
+
+def _membership_auc(result: AttackResult, truth: Truth) -> float | None:
+    if not result.membership:
+        return None
+    inside = {sample_digest(truth.x[position]) for position in truth.samples}
+    members = np.array([test.digest in inside for test in result.membership])
+    return area_under_roc(np.array([test.score for test in result.membership]), members)
 
 
 def _ssim(image: NDArray[np.float32], sample: NDArray[np.float32]) -> float | None:

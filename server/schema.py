@@ -115,7 +115,7 @@ CREATE TABLE IF NOT EXISTS scores (          -- what attacks gave, held against 
     wrong_sample_db REAL, mean_image_db REAL, labels_right INTEGER,
     matched_psnr_db REAL, unmatched INTEGER, identified REAL,          -- mean over all true samples, best assignment
     frames_exact REAL, frames_placed REAL, spike_precision REAL, spike_recall REAL,
-    rate_psnr_db REAL, rate_bound_db REAL,
+    rate_psnr_db REAL, rate_bound_db REAL, lpips REAL, membership_auc REAL,
     PRIMARY KEY (update_uid, attack)
 ) WITHOUT ROWID;
 

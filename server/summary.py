@@ -229,6 +229,11 @@ def _attack(rows: Sequence[ScoreRow]) -> dict[str, Any]:
         "median_s": found.seconds,
     }
 
+        "membership_auc": found.membership_auc,
+        "membership_auc_ci95": found.membership_ci,
+        "membership_n": found.membership_trials,
+        "median_lpips": found.lpips,
+        "lpips_n": found.lpips_trials,
 
 def _controls(rows: Sequence[ScoreRow]) -> dict[str, Any]:
     """Negative controls: what a stranger's reconstruction and the mean image reach."""

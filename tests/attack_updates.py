@@ -121,6 +121,5 @@ def observe(task, x, y, plan=None, *, threat=None, labels=None, parameters=None,
     )
 
 
-def worker(methods, *, threat=None, budget_s=5.0, exhaustive=True, noise_controls=0) -> Worker:
-    threat = threat or ThreatModel()
-    return Worker(methods, threat, budget_s=budget_s, exhaustive=exhaustive, seed=1, noise_controls=noise_controls)
+def worker(methods, *, threat=None, budget_s=5.0, exhaustive=True, **options) -> Worker:
+    return Worker(methods, threat or ThreatModel(), budget_s=budget_s, exhaustive=exhaustive, seed=1, **options)

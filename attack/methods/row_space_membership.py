@@ -117,9 +117,9 @@ class RowSpaceMembership(msgspec.Struct, frozen=True, kw_only=True):
         nearest = f"; nearest other {strangers.min():.1e}" if len(strangers) else ""
         reason = f"{len(members)} of {len(candidates)} candidates in the row space of rank {rank}{nearest}"
         if not len(members):
-            return Finding(verdict="failed", reason=reason)
+            return Finding(verdict="failed", reason=reason, membership=found)
         reason += f"; largest residual of a member {found[members].max():.1e}"
-        return Finding(verdict="recovered", reason=reason, images=candidates[members])
+        return Finding(verdict="recovered", reason=reason, images=candidates[members], membership=found)
 
 
 def _frames(observation: Observation) -> int:

@@ -84,7 +84,7 @@ def _attack_row(rows: list[ScoreRow], *, images: bool, worst: bool) -> AttackRow
         interval=_interval(figures, images=images),
         best=_trial_db(figures, figures.max_db, images=images),
         labels=MISSING if figures.labels_right is None else f"{figures.labels_right}/{figures.labels_of}",
-        identified=_with_interval(figures.identified, figures.identified_ci),
+        identified=_identified(figures),
         frames=_frames(figures),
         seconds=duration(figures.seconds),
         strip=strip(rows) if images and figures.trials else "",
@@ -114,6 +114,19 @@ def _frames(figures: Spread) -> str:
     return (
         found if figures.frames_placed == figures.frames_exact else f"{found}, {percent(figures.frames_placed)} placed"
     )
+
+
+def _identified(figures: Spread) -> str:
+    """Identification rate; of a membership attack, its AUC; LPIPS where it was measured."""
+    parts = []
+    if figures.identified is not None:
+        parts.append(_with_interval(figures.identified, figures.identified_ci))
+    if figures.membership_auc is not None:
+        interval = "" if figures.membership_ci is None else " [{:.2f}, {:.2f}]".format(*figures.membership_ci)
+        parts.append(f"AUC {figures.membership_auc:.3f}{interval}, n = {figures.membership_trials}")
+    if figures.lpips is not None:
+        parts.append(f"LPIPS {figures.lpips:.3f}, n = {figures.lpips_trials}")
+    return "; ".join(parts) or MISSING
 
 
 def _with_interval(share: float | None, interval: tuple[float, float] | None) -> str:

@@ -33,6 +33,9 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
         frames_exact, frames_placed: Mean share of the true frames found, and found in place, over all trials of an
             attack that gives frames; a trial without counts as 0 found. `None` when it gives none.
         identified: Mean share of the samples that are identified, likewise; `None` for an attack without images.
+        membership_auc: Median area under the ROC curve over the trials that have one; `membership_trials` are so many.
+        membership_ci: Its 95 % bootstrap interval.
+        lpips: Median LPIPS over the trials with an image, `lpips_trials` of them; `None` without a weight file.
         frames_exact_ci, frames_placed_ci, identified_ci: 95 % bootstrap interval of each mean; `None` below two trials.
         seconds: Median wall time of the trials that took any.
     """
@@ -54,6 +57,11 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     frames_exact_ci: tuple[float, float] | None = None
     frames_placed_ci: tuple[float, float] | None = None
     identified_ci: tuple[float, float] | None = None
+    membership_auc: float | None = None
+    membership_ci: tuple[float, float] | None = None
+    membership_trials: int = 0
+    lpips: float | None = None
+    lpips_trials: int = 0
 
 
 def bootstrap_median(
@@ -121,6 +129,8 @@ def spread(rows: Sequence[ScoreRow], *, seed: int = 0) -> Spread:
     exact = [row.score.frames_exact for row in ran]
     placed = [row.score.frames_placed for row in ran]
     identified = [row.score.identified for row in ran]
+    areas = [row.score.membership_auc for row in ran if row.score.membership_auc is not None]
+    distances = [row.score.lpips for row in ran if row.score.lpips is not None]
     return Spread(
         trials=len(ran),
         failed=failed,
@@ -138,6 +148,11 @@ def spread(rows: Sequence[ScoreRow], *, seed: int = 0) -> Spread:
         frames_exact_ci=share_interval(exact, seed=seed),
         frames_placed_ci=share_interval(placed, seed=seed),
         identified_ci=share_interval(identified, seed=seed),
+        membership_auc=median(areas),
+        membership_ci=bootstrap_median(np.asarray(areas), np.random.default_rng(seed)) if len(areas) > 1 else None,
+        membership_trials=len(areas),
+        lpips=median(distances),
+        lpips_trials=len(distances),
         seconds=median([r.score.seconds for r in ran if r.score.seconds > 0]),
     )
 

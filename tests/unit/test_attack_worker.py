@@ -7,13 +7,16 @@ import pytest
 
 import contract.datasets
 from attack.app import chosen_methods
+from attack.candidates import read_candidates
 from attack.desk import MODEL_PATIENCE_S, Desk
 from attack.methods import METHODS
 from attack.methods.dlg import DeepLeakage
 from attack.methods.label import LabelRecovery
 from attack.methods.ratio import Ratio
+from attack.methods.row_space_membership import RowSpaceMembership
 from attack.models import ModelStore
 from attack.noise import noise_observation
+from attack.settings import AttackSettings
 from attack.threat import ThreatModel
 from attack.worker import Job, UpdateQueue
 from contract import topics
@@ -23,7 +26,7 @@ from contract.datasets import load
 from contract.encodings import encode
 from contract.errors import ConfigurationError
 from contract.messages import Reconstruction, Update, unpack
-from contract.metrics import psnr
+from contract.metrics import psnr, sample_digest
 from contract.task import RoundPlan
 from tests.attack_updates import (
     audit_plan,
@@ -314,3 +317,30 @@ def test_noise_keeps_shapes_norms_and_codec(codec):
         assert 0.05 < size <= 1.5 if codec == "topk" else size == pytest.approx(1.0, rel=0.05)
         correlation = np.vdot(tensor, observation.update[name]) / np.linalg.norm(tensor)
         assert abs(correlation) < 6 * np.linalg.norm(observation.update[name]) / np.sqrt(tensor.size)
+
+
+def test_candidates_are_tested_and_named_by_digest_only():
+    x, y = samples(6)
+    membership = {"row_space_membership": RowSpaceMembership()}
+    books = ready_desk(methods=membership, threat=ThreatModel(candidates=True), candidates=x)
+    mirror(books, update_blob(TASK, x[2:3], y[2:3], audit_plan()))
+    (result,) = books.next_answer(0.0).message.results
+    assert [test.digest for test in result.membership] == [sample_digest(sample) for sample in x]
+    assert int(np.argmin([test.score for test in result.membership])) == 2
+    assert result.verdict == "exact"
+
+
+@pytest.mark.parametrize("bad", ["missing", "text", "range", "flat"])
+def test_candidates_that_cannot_be_used_are_refused(tmp_path, bad):
+    path = tmp_path / "suspects.npz"
+    if bad == "text":
+        path.write_text("x")
+    if bad in {"range", "flat"}:
+        np.savez(path, x=np.full((3, 4), 1.5) if bad == "range" else np.zeros(3))
+    with pytest.raises(ConfigurationError, match="candidates = "):
+        read_candidates(path)
+
+
+def test_candidates_need_the_threat_model_s_permission(tmp_path):
+    with pytest.raises(ValueError, match=r"threat\.candidates"):
+        AttackSettings(run="r", directory=tmp_path, candidates=tmp_path / "x.npz")

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from contract.encodings import encode
-from contract.metrics import PSNR_CAP_DB, psnr, psnr_matrix, spike_precision_recall, ssim
+from contract.metrics import (
+    PSNR_CAP_DB,
+    area_under_roc,
+    psnr,
+    psnr_matrix,
+    sample_digest,
+    spike_precision_recall,
+    ssim,
+)
 from contract.streams import stream
 from contract.task import EncodingSpec
 
@@ -114,3 +122,33 @@ def test_streams_are_apart_and_fixed():
 
 
 GOLDEN_DRAW = 1614356446
+
+
+# --- membership -------------------------------------------------------------------------------------------------
+
+
+def test_area_under_roc_counts_pairs():
+    rng = np.random.default_rng(4)
+    for _ in range(50):
+        scores, members = rng.integers(0, 6, 12).astype(float), rng.random(12) < 0.4
+        inside, outside = scores[members], scores[~members]
+        if not len(inside) or not len(outside):
+            assert area_under_roc(scores, members) is None
+            continue
+        pairs = np.mean((inside[:, None] < outside[None]) + 0.5 * (inside[:, None] == outside[None]))
+        assert area_under_roc(scores, members) == pytest.approx(pairs, abs=1e-12)
+
+
+def test_area_under_roc_at_its_ends():
+    assert area_under_roc(np.array([0.1, 0.2, 0.9]), np.array([True, True, False])) == 1.0
+    assert area_under_roc(np.array([0.1, np.nan]), np.array([False, True])) == 0.0
+    assert area_under_roc(np.array([0.1, 0.2]), np.array([True, True])) is None
+
+
+def test_a_digest_names_a_sample_through_float_rounding_and_no_other():
+    rng = np.random.default_rng(5)
+    sample = rng.integers(0, 256, (1, 8, 8)) / 255
+    assert sample_digest(sample.astype(np.float32)) == sample_digest(sample)
+    other = sample.copy()
+    other[0, 3, 3] = 1 - other[0, 3, 3]
+    assert sample_digest(other) != sample_digest(sample)

@@ -7,12 +7,16 @@ import re
 import msgspec
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from skimage.metrics import structural_similarity
 
 from contract.codecs import encode_tensors
 from contract.codecs.bits import encode_frames
 from contract.encodings import decode, encode
-from contract.messages import AttackResult, AttackScore, Reconstruction
+from contract.errors import ConfigurationError
+from contract.messages import AttackResult, AttackScore, MembershipTest, Reconstruction
+from contract.metrics import sample_digest
+from contract.perceptual import Perceptual
 from contract.task import EncodingSpec
 from edge_client.scoring import Truth, named_samples, score
 
@@ -242,3 +246,55 @@ def test_frames_that_cannot_be_scored_have_failed(frames, truth, changes, words)
     assert found.verdict == "failed"
     assert found.frames_exact is found.spike_recall is found.rate_bound_db is None
     assert re.search(words, found.reason)
+
+
+# --- membership and LPIPS -----------------------------------------------------------------------------------------
+
+
+def tests_of(positions, figures):
+    pairs = zip(positions, figures, strict=True)
+    return tuple(MembershipTest(sample_digest(X[i]), figure) for i, figure in pairs)
+
+
+@pytest.mark.parametrize(
+    ("positions", "figures", "area"),
+    [
+        ((5, 2, 0, 1), (1e-6, 2e-6, 0.3, 0.2), 1.0),
+        ((5, 2, 0, 1), (0.3, 1e-6, 0.2, 0.4), 0.75),
+        ((0, 1), (0.1, 0.2), None),
+        ((5, 9), (0.1, 0.2), None),
+    ],
+)
+def test_membership_is_scored_where_the_truth_lives(positions, figures, area):
+    found = scored(None, membership=tests_of(positions, figures), verdict="failed")
+    assert found.membership_auc == area
+
+
+def graph(path):
+    """A stand-in for LPIPS: the mean absolute difference of a pair."""
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, None, None]) for n in ("a", "b")]
+    nodes = [helper.make_node("Sub", ["a", "b"], ["d"]), helper.make_node("Abs", ["d"], ["e"])]
+    nodes.append(helper.make_node("ReduceMean", ["e"], ["y"], keepdims=0))
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [])
+    graph_ = helper.make_graph(nodes, "g", inputs, [output])
+    model = helper.make_model(graph_, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 9
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_lpips_is_the_graph_s_value_for_the_best_pair(tmp_path):
+    perceptual = Perceptual(graph(tmp_path / "lpips.onnx"))
+    found = scored(X[[2]] * 0.5, msgspec.structs.replace(TRUTH, perceptual=perceptual))
+    assert found.lpips == pytest.approx(float(X[2].mean()), rel=1e-5)  # half of x in [0, 1] is x away in [-1, 1]
+    assert scored(X[[2]] * 0.5).lpips is None
+    assert perceptual(np.zeros(5), np.zeros(5)) is None
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not an onnx file"])
+def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "weights.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"lpips = .*weights\.onnx"):
+        Perceptual(path)

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from attack.clock import now_s
 from attack.images.deflation import Adjoints
+from attack.images.factors import Refinement
 from attack.images.rays import RayHunter
-from attack.images.refinement import blend, rounding_weights, weighted_columns
 from attack.images.row_space import row_space
 
 Array64 = npt.NDArray[np.float64]
@@ -18,13 +18,17 @@ Array64 = npt.NDArray[np.float64]
 STRANGE = 0.15
 """Share of a simulated adjoint outside the observed column space above which a candidate is no sample: true ones stay
 below 0.05 with int8 updates, the right image under a wrong label is near 0.6."""
+ABOVE = 1.3
+"""A direction counts when its singular value is this many times the first that can only be noise: the spectrum of noise
+has a sharp edge."""
 PATIENCE = 4
 """Misses in a row, beyond the images found in a sweep, after which those are subtracted."""
 SWEEP_S = 5.0
 """Longest time without a new image before the search gives up."""
-REFINEMENTS = 12
-SIGNIFICANT = 3.0
-"""An intensity below this many standard errors is taken for 0."""
+RETRIES = 4
+"""Times that the strangest image is given up when those found do not explain the gradient."""
+EXPLAINED = 1.3
+"""Root mean square left unexplained, in units of the noise beyond the rank, up to which nothing is missing."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,9 +52,9 @@ class NoisySearch:
     """The cone attack when every entry of the gradient carries a quantisation error.
 
     No vector sits on the grid then. A ray counts as an image when its *simulated* adjoint, for some label, lies in the
-    observed column space: 1 - rank/outputs of a random vector's energy lies outside. Once all are known, the images are
-    the least-squares solution of ``dW = D X`` with D simulated, which averages the error over all neurons, and D
-    follows the better images.
+    observed column space: 1 - rank/outputs of a random vector's energy lies outside. The images found are refined
+    (`attack.images.factors`) before they are subtracted, and the strangest is given up when those found do not explain
+    the gradient down to its noise.
 
     Args:
         weight: First-layer gradient `[outputs, inputs]`.
@@ -77,30 +81,56 @@ class NoisySearch:
         self._gradient = np.column_stack([weight, bias])
         self._gain = gain
         self._shape = shape
-        self._step = step
         self._adjoints = adjoints
-        space = row_space(self._gradient, limit)
+        space = row_space(self._gradient, limit, above=ABOVE)
         self._rank, self._left = space.rank, space.left
-        self._images: list[Array64] = []
+        self._noise = _noise(self._gradient, space.rank)
+        self._refinement = Refinement(weight, space.rank, gain=gain, step=step, adjoints=adjoints)
+        self._images: Array64 = np.zeros((0, weight.shape[1]))
         self._labels: list[int] = []
 
     def run(self, deadline: float, rng: np.random.Generator) -> NoisyBatch:
         """Searches until every direction is explained, nothing more is found, or `deadline` (on `attack.clock`)."""
-        residual = self._gradient.copy()
-        while len(self._images) < self._rank and now_s() < deadline:
-            found = self._sweep(residual, min(deadline, now_s() + SWEEP_S), rng)
-            if not found:
+        best = self._complete(deadline, rng)
+        for _ in range(RETRIES):
+            if not self._labels or best.residual <= EXPLAINED * self._noise or now_s() >= deadline:
                 break
-            images, adjoints = self._refined()
-            residual = self._gradient - adjoints @ np.column_stack([images * self._gain, np.ones(len(images))])
-        images, adjoints = self._refined()
-        error = self._weight - adjoints @ (images * self._gain)
+            kept = np.arange(len(self._labels)) != int(np.argmax(self._strange()))
+            self._images = self._images[kept]
+            self._labels = [label for label, keep in zip(self._labels, kept, strict=True) if keep]
+            batch = self._complete(deadline, rng)
+            best = batch if batch.residual < best.residual else best
+        return best
+
+    def _complete(self, deadline: float, rng: np.random.Generator) -> NoisyBatch:
+        """Goes on from the images found so far."""
+        residual = self._refined()
+        while len(self._labels) < self._rank and now_s() < deadline:
+            if not self._sweep(residual, min(deadline, now_s() + SWEEP_S), rng):
+                break
+            residual = self._refined()
         return NoisyBatch(
-            images=images,
+            images=self._images,
             labels=tuple(self._labels),
             rank=self._rank,
-            residual=float(np.sqrt(np.mean(error**2))),
+            residual=float(np.sqrt(np.mean(residual[:, :-1] ** 2))),
         )
+
+    def _refined(self) -> Array64:
+        """Refines the images found so far; what they leave of the gradient `[outputs, inputs + 1]`."""
+        self._images = self._refinement.run(self._images, self._labels)
+        adjoints = self._refinement.simulated(self._images, self._labels)
+        rest: Array64 = self._gradient - adjoints @ np.column_stack(
+            [self._images * self._gain, np.ones(len(self._images))]
+        )
+        return rest
+
+    def _strange(self) -> Array64:
+        """Share of each found image's adjoint outside the column space."""
+        deltas = self._refinement.simulated(self._images, self._labels)
+        outside = deltas - self._left @ (self._left.T @ deltas)
+        share: Array64 = np.linalg.norm(outside, axis=0) / (np.linalg.norm(deltas, axis=0) + 1e-300)
+        return share
 
     def _sweep(self, residual: Array64, deadline: float, rng: np.random.Generator) -> int:
         """Hunts in what is left until as many images as it has directions are found, or `deadline`."""
@@ -125,46 +155,13 @@ class NoisySearch:
         label = int(np.argmin(strange))
         if strange[label] > STRANGE:
             return False
-        self._images.append(image)
+        self._images = np.vstack([self._images, image])
         self._labels.append(label)
         return True
 
-    def _refined(self) -> tuple[Array64, Array64]:
-        """Alternates adjoints and least-squares images; images `[N, inputs]`, adjoints `[outputs, N]`."""
-        images = np.asarray(self._images).reshape(len(self._images), self._weight.shape[1])
-        adjoints = self._simulated(images)
-        if not len(images) or len(images) < self._rank:
-            return images, adjoints
-        for _ in range(REFINEMENTS):
-            adjoints = self._adjoints_given(images * self._gain)
-            last, images = images, self._images_given(adjoints, images * self._gain) / self._gain
-            if np.abs(images - last).max() < 1e-4:
-                break
-        self._images = list(images)
-        return images, self._simulated(images)
 
-    def _weights(self, prediction: Array64) -> Array64:
-        return np.ones_like(prediction) if self._step is None else rounding_weights(prediction / self._step)
-
-    def _adjoints_given(self, inputs: Array64) -> Array64:
-        simulated = self._simulated(inputs / self._gain)
-        weights = self._weights(simulated @ inputs)
-        fitted = weighted_columns(inputs.T, self._weight.T, weights.T)[0].T
-        return blend(simulated, fitted)
-
-    def _images_given(self, adjoints: Array64, inputs: Array64) -> Array64:
-        live = np.abs(self._weight).sum(0) > 0
-        seen = np.zeros_like(inputs)
-        weights = self._weights(adjoints @ inputs[:, live])
-        observed = self._weight[:, live]
-        free, error = weighted_columns(adjoints, observed, weights)
-        zero = free < SIGNIFICANT * error * (self._step or 0.0)
-        seen[:, live] = weighted_columns(adjoints, observed, weights, zero=zero)[0]
-        clipped: Array64 = np.clip(seen, 0.0, self._gain)
-        return clipped
-
-    def _simulated(self, images: Array64) -> Array64:
-        if not len(images):
-            return np.zeros((len(self._weight), 0))
-        deltas = self._adjoints(images)
-        return deltas[np.arange(len(images)), self._labels].T
+def _noise(gradient: Array64, rank: int) -> float:
+    """Root mean square of an entry's noise, from the singular values beyond the rank."""
+    rows, columns = gradient.shape
+    beyond = np.linalg.svd(gradient, compute_uv=False)[rank:]
+    return float(np.sqrt((beyond**2).sum() / max(1, (rows - rank) * (columns - rank))))

@@ -45,32 +45,34 @@ class RowSpace:
         return full
 
 
-def numerical_rank(values: Array64, limit: int, floor: float = FLOOR) -> int:
+def numerical_rank(values: Array64, limit: int, floor: float = FLOOR, above: float = ABOVE) -> int:
     """Rank of a noisy matrix of at most `limit` directions: how many stand out from those beyond the limit.
 
     Args:
         values: Singular values, falling.
         limit: Most directions that there can be (samples, or samples times steps).
         floor: Values below this fraction of the largest count as noise in any case.
+        above: How far a value must stand out from the first beyond the limit.
 
     Returns:
         A rank of at most `limit`; 0 for a zero matrix.
     """
-    noise = ABOVE * values[limit] if limit < len(values) else 0.0
+    noise = above * values[limit] if limit < len(values) else 0.0
     return int((values[:limit] > max(noise, floor * values[0])).sum()) if values[0] > 0 else 0
 
 
-def row_space(gradient: Array64, limit: int, rank: int | None = None) -> RowSpace:
+def row_space(gradient: Array64, limit: int, rank: int | None = None, above: float = ABOVE) -> RowSpace:
     """Row space of a first-layer gradient.
 
     Args:
         gradient: `[outputs, inputs]`; further columns such as the bias gradient may be appended.
         limit: Most directions that there can be.
         rank: The dimension when it is known; otherwise found in the spectrum.
+        above: See `numerical_rank`.
     """
     live = np.abs(gradient).sum(0) > 0
     left, values, right = np.linalg.svd(gradient[:, live], full_matrices=False)
-    rank = numerical_rank(values, limit) if rank is None else min(rank, len(values))
+    rank = numerical_rank(values, limit, above=above) if rank is None else min(rank, len(values))
     rest = values[rank] if rank < len(values) else 0.0
     noise = rest / values[rank - 1] if rank else 1.0
     return RowSpace(basis=right[:rank], values=values[:rank], left=left[:, :rank], live=live, noise=noise)

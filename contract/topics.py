@@ -153,8 +153,8 @@ SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
     "server": ("node/+/state", "up/+/+/+/+", "recon/+/+/+", "score/+/+", "truth/+/+"),
     "attack": ("server/state", "task/manifest", "model/+/+", "mirror/+/+/+/+"),
 }
-"""What each party reads. A device subscribes to `model/{version}/+` on demand, when it is selected, and to the graphs that
-its engine wants until it has them."""
+"""What each party reads. A device subscribes to `model/{version}/+` on demand, when it is selected, and to the graphs
+that its engine wants until it has them."""
 
 
 def subscriptions(party: str, run: str, node: str = "") -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from edge_client import events
 from edge_client.account import Account
 from edge_client.device import Device
 from edge_client.energy import PhaseMeter
-from edge_client.engine import Engine, check_engine, open_engine
+from edge_client.engine import ENGINES, Engine, Graphs, check_engine, open_engine
 from edge_client.settings import ClientSettings
 from edge_client.spool import Spool
 from edge_client.training import Shard
@@ -103,7 +103,8 @@ def _live(
         settings,
         spool,
         link,
-        prepare=lambda task: prepare(settings, task),
+        prepare=lambda task, graphs: prepare(settings, task, graphs),
+        needs=ENGINES[settings.engine].needs,
         account=Account(PhaseMeter(meter, time.monotonic), time.monotonic),
         model=model,
         clock=time.monotonic,
@@ -160,7 +161,7 @@ def _work(device: Device, inbox: queue.SimpleQueue[Message], stop: threading.Eve
     return 0
 
 
-def prepare(settings: ClientSettings, task: TaskSpec) -> tuple[Shard, Engine]:
+def prepare(settings: ClientSettings, task: TaskSpec, graphs: Graphs) -> tuple[Shard, Engine]:
     """The device's part of the data and the engine for a task.
 
     Raises:
@@ -171,7 +172,8 @@ def prepare(settings: ClientSettings, task: TaskSpec) -> tuple[Shard, Engine]:
     train, _ = held_out_split(task, data.y)
     mine = train[partition(task, data.y[train], settings.shards)[settings.shard]]
     shard = Shard(x=data.x[mine], y=data.y[mine], classes=info.classes)
-    return shard, open_engine(settings.engine, task, tuple(info.shape), info.classes, threads=settings.threads)
+    shape, threads = tuple(info.shape), settings.threads
+    return shard, open_engine(settings.engine, task, shape, info.classes, threads=threads, graphs=graphs)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """The device as a pure state machine: an event and the time in, a new state and actions out. No I/O, no clock.
 
+Before all else a task is prepared, once the graphs are here that its engine wants (`graphs`).
 An update lives through: wanted → model fetched → trained → stored → sent → acknowledged → deleted. Objects are sent
 again after each reconnection, when the server misses chunks, and when no acknowledgement came in time. Work that
 takes long (training, scoring) is asked for by `Idle` alone, when every message that waited has been seen: a device
@@ -9,12 +10,14 @@ that fell behind never trains for a round that it already knows to be over.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from contract.messages import ServerState
 from contract.pipeline import RETURNED
+from edge_client import graphs
 from edge_client.events import (
     AckArrived,
     Action,
@@ -23,6 +26,7 @@ from edge_client.events import (
     Event,
     FetchModel,
     Finish,
+    GraphArrived,
     Idle,
     LeaveModel,
     Lost,
@@ -37,6 +41,7 @@ from edge_client.events import (
     SpoolPut,
     StateArrived,
     TakeBack,
+    TaskArrived,
     Train,
     Up,
     Warn,
@@ -79,6 +84,7 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
     """All that the device knows. Times are on the caller's monotonic clock.
 
     Attributes:
+        awaited: Graphs without which the task cannot be prepared.
         made: Task hash, round and attempt for which an update was made last.
         model: Version and SHA-256 of the model that is held.
         fetching: Version whose chunks are subscribed to.
@@ -89,6 +95,7 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     connected: bool = False
     task_hash: str = ""
+    awaited: graphs.Awaited | None = None
     server: ServerState | None = None
     model: tuple[int, str] | None = None
     fetching: int | None = None
@@ -218,6 +225,11 @@ def _waiting(pending: tuple[Pending, ...]) -> tuple[Pending, ...]:
     return tuple(_replace(p, due_s=None, tries=0) for p in pending)
 
 
+def _about_graphs(change: Callable[..., graphs.Step], state: ClientState, event: Event, now_s: float) -> Step:
+    awaited, actions = change(state.awaited, event, now_s)
+    return _replace(state, awaited=awaited), actions
+
+
 def _prepared(state: ClientState, event: Prepared, _now_s: float) -> Step:
     return _replace(state, task_hash=event.task_hash, model=None), [Announce()]
 
@@ -299,11 +311,12 @@ def _lost(state: ClientState, event: Lost, _now_s: float) -> Step:
     return _replace(state, pending=tuple(p for p in state.pending if p.uid != event.uid)), []
 
 
-def _idle(state: ClientState, _event: Idle, now_s: float) -> Step:
+def _idle(state: ClientState, event: Idle, now_s: float) -> Step:
     late = {p.uid for p in state.pending if p.due_s is not None and p.due_s <= now_s}
     actions: list[Action] = [Send(uid=uid) for uid in (p.uid for p in state.pending) if uid in late]
     pending = tuple(_sent(p, now_s) if p.uid in late else p for p in state.pending)
-    state = _replace(state, pending=pending)
+    state, more = _about_graphs(graphs.overdue, _replace(state, pending=pending), event, now_s)
+    actions += more
     server = wanted(state)
     if server is not None and _held(state, server):
         actions.append(
@@ -327,6 +340,8 @@ def _finish(state: ClientState, actions: list[Action], now_s: float) -> Step:
 _HANDLERS: dict[type, Callable[[ClientState, Any, float], Step]] = {
     Up: _up,
     Down: _down,
+    TaskArrived: partial(_about_graphs, graphs.task_arrived),
+    GraphArrived: partial(_about_graphs, graphs.graph_arrived),
     Prepared: _prepared,
     StateArrived: _state_arrived,
     ModelArrived: _model_arrived,

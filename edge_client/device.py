@@ -4,48 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from contract import topics
 from contract.codecs import decode_tensors
-from contract.encodings import intensities
 from contract.errors import WireError
 from contract.frames import Assembler, split
 from contract.messages import Ack, Model, NodeState, Reconstruction, ServerState, TaskManifest, decode, encode, unpack
-from contract.task import TaskSpec, task_hash
-from edge_client import client, energy, events, objects, scoring, training
+from contract.task import task_hash
+from edge_client import client, energy, events, objects, training
 from edge_client.account import Account
-from edge_client.engine import Engine
+from edge_client.preparation import Network, Preparation, Prepare
 from edge_client.residual import Residuals
 from edge_client.settings import ClientSettings
 from edge_client.spool import Spool, SpoolItem
 from hardware.energy_model import EnergyModel
 
 log = logging.getLogger(__name__)
-
-
-class Network(Protocol):
-    """What a device needs of a link."""
-
-    frame_bytes: int
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
-        """See `contract.link.Link`."""
-        ...
-
-    def subscribe(self, *filters: str) -> None:
-        """See `contract.link.Link`."""
-        ...
-
-    def unsubscribe(self, *filters: str) -> None:
-        """See `contract.link.Link`."""
-        ...
-
-
-Prepare = Callable[[TaskSpec], tuple[training.Shard, Engine]]
 
 
 class Device:
@@ -55,7 +33,8 @@ class Device:
         settings: The device's settings.
         spool: Its durable memory, opened for this life.
         network: Where it publishes.
-        prepare: Loads the data and opens the engine of a task.
+        prepare: Loads the data and opens the engine of a task, given the graphs that it needs.
+        needs: Names of these graphs.
         account: Books time and joules on updates.
         model: Energy model.
         clock: Monotonic seconds.
@@ -69,6 +48,7 @@ class Device:
         network: Network,
         *,
         prepare: Prepare,
+        needs: tuple[str, ...] = (),
         account: Account,
         model: EnergyModel,
         clock: Callable[[], float],
@@ -76,7 +56,8 @@ class Device:
         secret: int,
     ) -> None:
         self.settings, self.spool, self.network = settings, spool, network
-        self._prepare, self._account, self._energy_model = prepare, account, model
+        self._account, self._energy_model = account, model
+        self._preparation = Preparation(settings, network, prepare, needs)
         self._clock, self._new_uid, self._secret = clock, new_uid, secret
         self._recon_inbox, self._model_inbox = Assembler(), Assembler()
         self._workshop: objects.Workshop | None = None
@@ -92,6 +73,10 @@ class Device:
         }
         self._carriers: dict[type, Callable[[Any], None]] = {
             events.Announce: self._announce,
+            events.FetchGraph: self._preparation.fetch,
+            events.LeaveGraph: self._preparation.leave,
+            events.KeepGraph: self._preparation.keep,
+            events.PrepareTask: self._prepare_task,
             events.FetchModel: self._fetch_model,
             events.LeaveModel: self._leave_model,
             events.Train: self._train,
@@ -165,25 +150,19 @@ class Device:
     def _receive_ack(self, _topic: topics.Topic, payload: bytes) -> None:
         self.handle(events.AckArrived(ack=decode(payload, Ack)))
 
-    def _receive_task(self, _topic: topics.Topic, payload: bytes) -> None:
+    def _receive_task(self, topic: topics.Topic, payload: bytes) -> None:
+        if topic.graph:
+            arrived = self._preparation.chunk(topic, payload)
+            if arrived is not None:
+                self.handle(arrived)
+            return
         manifest = decode(payload, TaskManifest)
         found = task_hash(manifest.task)
         if found != manifest.task_hash:
             raise WireError(f"task has the hash {found}, its manifest says {manifest.task_hash}")
         if self._workshop is not None and self._workshop.task_hash == found:
             return
-        shard, engine = self._prepare(manifest.task)
-        self._workshop = objects.Workshop(
-            node=self.settings.node,
-            secret=self._secret,
-            task=manifest.task,
-            task_hash=found,
-            shard=shard,
-            engine=engine,
-        )
-        self._account.rest()
-        log.info("task %s: %d samples, engine %s", found[:12], len(shard.x), engine.name)
-        self.handle(events.Prepared(task_hash=found))
+        self.handle(self._preparation.named(manifest))
 
     def _receive_model(self, topic: topics.Topic, payload: bytes) -> None:
         whole = self._model_inbox.add(payload)
@@ -258,6 +237,20 @@ class Device:
         self.finished = True
 
     # --- the work ---------------------------------------------------------------------------------------------------
+
+    def _prepare_task(self, action: events.PrepareTask) -> None:
+        task, shard, engine = self._preparation.ready()
+        self._workshop = objects.Workshop(
+            node=self.settings.node,
+            secret=self._secret,
+            task=task,
+            task_hash=action.task_hash,
+            shard=shard,
+            engine=engine,
+        )
+        self._account.rest()
+        log.info("task %s: %d samples, engine %s", action.task_hash[:12], len(shard.x), engine.name)
+        self.handle(events.Prepared(task_hash=action.task_hash))
 
     def _train(self, action: events.Train) -> None:
         self._account.begin()
@@ -360,24 +353,8 @@ class Device:
         receipt = msgspec.msgpack.decode(kept.note, type=training.Receipt)
         if workshop is None or receipt.task_hash != workshop.task_hash:
             raise WireError(f"update {recon.update_uid} belongs to another task than the present one")
-        encoding, shard = workshop.task.encoding, workshop.shard
-        spiking = encoding.kind != "direct" and any(result.frames >= 0 for result in recon.results)
-        truth = scoring.Truth(
-            x=intensities(encoding, shard.x),
-            y=shard.y,
-            samples=receipt.samples,
-            encoding=encoding,
-            frames=training.true_frames(receipt, shard, encoding) if spiking else None,
-        )
-        rng = training.update_stream(workshop.secret, "control", workshop.node, receipt.round, receipt.uid)
-        scores = scoring.score(recon, views, truth, rng)
-        items = []
-        indices = scoring.named_samples(scores, len(receipt.samples))
-        if self.settings.publish_truth and indices:
-            items.append(objects.truth_item(receipt, workshop.node, shard, indices, encoding))
-        # The score comes last: while it is missing the server mirrors again, so that a crash in between heals.
-        items.append(objects.score_item(receipt, workshop.node, scores))
-        self.handle(events.Made(items=tuple(items)))
+        items = objects.scored_items(workshop, receipt, recon, views, publish_truth=self.settings.publish_truth)
+        self.handle(events.Made(items=items))
         self.spool.receipts.delete(receipt.uid)
 
 

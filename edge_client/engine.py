@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Protocol, cast
 
 import msgspec
@@ -48,19 +49,49 @@ class Engine(Protocol):
         ...
 
 
-EngineFactory = Callable[[TaskSpec, tuple[int, ...], int, int], Engine]
+Graphs = Mapping[str, bytes]
+"""ONNX graphs of the task by name, as the server published them."""
+EngineFactory = Callable[[TaskSpec, tuple[int, ...], int, int, Graphs], Engine]
 
 
-def _torch(task: TaskSpec, shape: tuple[int, ...], classes: int, threads: int) -> Engine:
+class EngineKind(msgspec.Struct, frozen=True, kw_only=True):
+    """How an engine is come by.
+
+    Attributes:
+        factory: Takes task, sample shape, number of classes, threads and graphs; imports the library.
+        needs: Names of the graphs that it must be given.
+    """
+
+    factory: EngineFactory
+    needs: tuple[str, ...] = ()
+
+
+def _onnx(task: TaskSpec, shape: tuple[int, ...], classes: int, threads: int, graphs: Graphs) -> Engine:
+    module = importlib.import_module("edge_client.engines.onnx")
+    return cast("Engine", module.OnnxEngine(task, shape, classes, graphs, threads=threads))
+
+
+def _torch(task: TaskSpec, shape: tuple[int, ...], classes: int, threads: int, _graphs: Graphs) -> Engine:
     module = importlib.import_module("edge_client.engines.torch")
     return cast("Engine", module.TorchEngine(task, shape, classes, threads=threads))
 
 
-ENGINES: dict[str, EngineFactory] = {"torch": _torch}
-"""Every engine by name; a factory takes task, sample shape, number of classes and threads."""
+ENGINES: dict[str, EngineKind] = {
+    "onnx": EngineKind(factory=_onnx, needs=("training",)),
+    "torch": EngineKind(factory=_torch),
+}
+"""Every engine by name."""
 
 
-def open_engine(name: str, task: TaskSpec, shape: tuple[int, ...], classes: int, *, threads: int = 1) -> Engine:
+def open_engine(
+    name: str,
+    task: TaskSpec,
+    shape: tuple[int, ...],
+    classes: int,
+    *,
+    threads: int = 1,
+    graphs: Graphs = MappingProxyType({}),
+) -> Engine:
     """The engine of a name, built for one task.
 
     Args:
@@ -69,17 +100,29 @@ def open_engine(name: str, task: TaskSpec, shape: tuple[int, ...], classes: int,
         shape: Shape of one sample.
         classes: Number of classes.
         threads: CPU threads, at least 1.
+        graphs: At least those that `ENGINES[name].needs` names.
 
     Raises:
-        ConfigurationError: No such engine, or its library is not installed here.
+        ConfigurationError: No such engine, its library is not installed here, or a graph that it needs is not there
+            or not one of this task.
     """
     check_engine(name)
+    if absent := [graph for graph in ENGINES[name].needs if graph not in graphs]:
+        raise ConfigurationError(lacking(name, absent))
     try:
-        return ENGINES[name](task, shape, classes, threads)
+        return ENGINES[name].factory(task, shape, classes, threads, graphs)
     except ImportError as error:
         raise ConfigurationError(
             f"engine = {name!r} cannot be loaded here ({error}): install its library, or set another engine"
         ) from error
+
+
+def lacking(name: str, absent: Iterable[str]) -> str:
+    """What to tell a user whose server does not publish what an engine needs."""
+    return (
+        f"engine = {name!r} needs the task's {' and '.join(absent)} graph, which the server does not publish: "
+        "set export = true for the server, or engine = 'torch' for the device"
+    )
 
 
 def check_engine(name: str) -> None:

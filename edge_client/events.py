@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from contract.messages import Ack, ServerState
+from contract.messages import Ack, GraphRecord, ServerState
 from contract.task import RoundPlan
 from edge_client.spool import SpoolItem
 
@@ -24,6 +24,24 @@ class Down(_Record, frozen=True, kw_only=True):
     """The connection is lost."""
 
     reason: str = ""
+
+
+class TaskArrived(_Record, frozen=True, kw_only=True):
+    """The server named a task that is not prepared.
+
+    Attributes:
+        missing: Graphs that the engine wants and that are not on this device.
+    """
+
+    task_hash: str
+    missing: tuple[GraphRecord, ...] = ()
+
+
+class GraphArrived(_Record, frozen=True, kw_only=True):
+    """A graph is complete."""
+
+    name: str
+    sha256: str
 
 
 class Prepared(_Record, frozen=True, kw_only=True):
@@ -74,13 +92,50 @@ class Idle(_Record, frozen=True, kw_only=True):
     """Nothing waits to be read."""
 
 
-Event = Up | Down | Prepared | StateArrived | ModelArrived | AckArrived | ReconstructionArrived | Made | Lost | Idle
+Event = (
+    Up
+    | Down
+    | TaskArrived
+    | GraphArrived
+    | Prepared
+    | StateArrived
+    | ModelArrived
+    | AckArrived
+    | ReconstructionArrived
+    | Made
+    | Lost
+    | Idle
+)
 
 # --- actions --------------------------------------------------------------------------------------------------------
 
 
 class Announce(_Record, frozen=True, kw_only=True):
     """Publish the device's state."""
+
+
+class FetchGraph(_Record, frozen=True, kw_only=True):
+    """Subscribe to a graph's chunks."""
+
+    name: str
+
+
+class LeaveGraph(_Record, frozen=True, kw_only=True):
+    """End that subscription."""
+
+    name: str
+
+
+class KeepGraph(_Record, frozen=True, kw_only=True):
+    """Store the graph that just arrived: it is the one that the manifest names."""
+
+    record: GraphRecord
+
+
+class PrepareTask(_Record, frozen=True, kw_only=True):
+    """Load the task's data and open the engine: its graphs are there."""
+
+    task_hash: str
 
 
 class FetchModel(_Record, frozen=True, kw_only=True):
@@ -157,6 +212,10 @@ class Finish(_Record, frozen=True, kw_only=True):
 
 Action = (
     Announce
+    | FetchGraph
+    | LeaveGraph
+    | KeepGraph
+    | PrepareTask
     | FetchModel
     | LeaveModel
     | Train

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
 from contract.codecs import encode_tensors
 from contract.encodings import intensities
-from contract.messages import AttackScore, EnergyReport, PhaseEnergy, Score, Truth, Update, pack
+from contract.messages import AttackScore, EnergyReport, PhaseEnergy, Reconstruction, Score, Truth, Update, pack
 from contract.pipeline import pipeline
 from contract.task import EncodingSpec, RoundPlan, TaskSpec
+from edge_client import scoring
 from edge_client.energy import UpdateWindows
 from edge_client.engine import Engine
 from edge_client.pipeline import Parameters, press
 from edge_client.spool import SpoolItem
-from edge_client.training import LocalUpdate, Receipt, Shard, update_stream
+from edge_client.training import LocalUpdate, Receipt, Shard, true_frames, update_stream
 
 
 class Workshop(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -122,6 +124,39 @@ def score_item(receipt: Receipt, node: str, scores: tuple[AttackScore, ...]) -> 
         attacks=scores,
     )
     return SpoolItem(uid=message.uid, kind="score", round=receipt.round, blob=pack(message))
+
+
+def scored_items(
+    workshop: Workshop,
+    receipt: Receipt,
+    recon: Reconstruction,
+    views: Sequence[memoryview],
+    *,
+    publish_truth: bool,
+) -> tuple[SpoolItem, ...]:
+    """A reconstruction held against the truth: its score and, in lab mode, the true samples that the score names.
+
+    The score comes last: while it is missing the server mirrors again, so that a crash in between heals.
+
+    Raises:
+        WireError: The reconstruction's tensors are not what its head says.
+    """
+    encoding, shard = workshop.task.encoding, workshop.shard
+    spiking = encoding.kind != "direct" and any(result.frames >= 0 for result in recon.results)
+    truth = scoring.Truth(
+        x=intensities(encoding, shard.x),
+        y=shard.y,
+        samples=receipt.samples,
+        encoding=encoding,
+        frames=true_frames(receipt, shard, encoding) if spiking else None,
+    )
+    rng = update_stream(workshop.secret, "control", workshop.node, receipt.round, receipt.uid)
+    scores = scoring.score(recon, views, truth, rng)
+    last = score_item(receipt, workshop.node, scores)
+    indices = scoring.named_samples(scores, len(receipt.samples))
+    if not (publish_truth and indices):
+        return (last,)
+    return (truth_item(receipt, workshop.node, shard, indices, encoding), last)
 
 
 def truth_item(

@@ -22,7 +22,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         directory: Folder of this device alone in this run: outbox, receipts, journal.
         shard: Which part of the training samples is this device's, from 0.
         shards: Into how many parts they are dealt.
-        engine: What computes gradients, a key of `edge_client.engine.ENGINES`.
+        engine: What computes gradients, a key of `edge_client.engine.ENGINES`: `onnx` runs the graph that the server
+            exported, `torch` differentiates here.
         meter: The energy meter, as `hardware.meter.open_meter` takes it.
         energy_profile: Energy table of the modelled readings.
         board: What this device is, shown in the report.
@@ -40,7 +41,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     directory: Path
     shard: Annotated[int, Meta(ge=0)]
     shards: Annotated[int, Meta(ge=1)]
-    engine: str = "torch"
+    engine: str = "onnx"
     meter: str = "none"
     energy_profile: str = "horowitz-45nm"
     board: str = ""

@@ -168,8 +168,10 @@ def local_update(
 ) -> LocalUpdate:
     """Makes one update from the global model.
 
-    FedSGD gives the mean gradient of one batch. FedAvg runs ``v ← μ·v + g, w ← w − η·v`` for `local_steps` steps
-    (McMahan et al. 2017, arXiv 1602.05629) and gives the weights before minus the weights after.
+    FedSGD gives the mean gradient of one batch. FedAvg runs ``v ← m·v + g, w ← w − η·v`` with momentum m for
+    `local_steps` steps (McMahan et al. 2017, arXiv 1602.05629) and gives the weights before minus the weights after.
+    With `proximal` μ each step descends ``loss + μ/2·‖w − w₀‖²`` with the global model w₀, so that
+    ``g = ∇loss + μ·(w − w₀)`` (FedProx, Li et al. 2020, arXiv 1812.06127); the loss reported is without that term.
 
     Args:
         engine: Computes the gradients.
@@ -252,10 +254,12 @@ def _fedavg(
 ) -> Parameters:
     weights = {name: np.array(value, dtype=np.float32) for name, value in params.items()}
     velocity = {name: np.zeros_like(value) for name, value in weights.items()}
-    rate, momentum = np.float32(plan.learning_rate), np.float32(plan.momentum)
+    rate, momentum, proximal = (np.float32(x) for x in (plan.learning_rate, plan.momentum, plan.proximal))
     for frames, labels in steps:
         for name, gradient in counter.step(engine, weights, frames, labels).items():
             velocity[name] *= momentum
             velocity[name] += gradient
+            if proximal:
+                velocity[name] += proximal * (weights[name] - params[name])
             weights[name] -= rate * velocity[name]
     return {name: params[name] - weights[name] for name in weights}

@@ -7,6 +7,7 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Iterable
 
 from safetensors.numpy import save_file
 
@@ -15,12 +16,13 @@ from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.link import Link
 from contract.messages import ServerState
 from contract.models.layout import initial_parameters
-from contract.task import task_hash
+from contract.task import TaskSpec, task_hash
 from server.coordinator import Coordinator
 from server.evaluation import Evaluator, evaluate_pending
 from server.herald import Status
 from server.ledger import FILE_NAME, Ledger
 from server.model import GlobalModel
+from server.publication import Exported, ensure_exported
 from server.settings import AdmissionSettings, ScheduleEntry, ServerSettings
 
 __all__ = ["AdmissionSettings", "ScheduleEntry", "ServerSettings", "run_server"]
@@ -63,7 +65,18 @@ def run_server(settings: ServerSettings, stop: threading.Event | None = None) ->
             task_hash(settings.task),
             lambda: initial_parameters(settings.task, info.shape, info.classes),
         )
+        if settings.export:
+            ensure_exported(ledger, lambda: _exported(settings.task, tuple(info.shape), info.classes))
         return _Process(settings, ledger, model, stop).run()
+
+
+def _exported(task: TaskSpec, shape: tuple[int, ...], classes: int) -> Iterable[Exported]:
+    from server import export  # noqa: PLC0415 - onnx and torch, in a run's first life only
+
+    for name, make in (("training", export.training_graph), ("inference", export.inference_graph)):
+        began_s = time.monotonic()
+        blob = make(task, shape, classes)
+        yield Exported(name=name, blob=blob, error=None, seconds=time.monotonic() - began_s)
 
 
 def _note_run(ledger: Ledger, settings: ServerSettings) -> None:

@@ -23,6 +23,7 @@ from server.herald import Herald
 from server.intake import Intake
 from server.ledger import Ledger
 from server.model import GlobalModel, Wire
+from server.publication import PublishedGraphs
 from server.resumption import course_of, resume
 from server.rounds import (
     Action,
@@ -74,7 +75,8 @@ class Coordinator:
         self.drain: Drain | None = None
         self.failure = ""
         self._opened_s = at_s
-        self.herald = Herald(settings, self._course, model, wire, epoch=epoch)
+        graphs = PublishedGraphs(ledger, wanted=settings.export)
+        self.herald = Herald(settings, self._course, model, graphs, wire, epoch=epoch)
         self._remirror = bool(ledger.row("SELECT 1 FROM updates WHERE status = 'admitted' LIMIT 1"))
 
     # --- events -------------------------------------------------------------------------------------------------

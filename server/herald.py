@@ -8,6 +8,7 @@ from contract import messages, topics
 from contract.messages import ServerState, TaskManifest
 from contract.task import task_hash
 from server.model import GlobalModel, Wire
+from server.publication import PublishedGraphs
 from server.rounds import Course, Phase, State
 from server.settings import ServerSettings
 
@@ -16,27 +17,39 @@ _STATUS: dict[Phase, Status] = {"waiting": "waiting", "open": "open", "finished"
 
 
 class Herald:
-    """Publishes task, models and state.
+    """Publishes task, graphs, models and state.
 
     Args:
         settings: The run.
         course: Its schedule, written out.
         model: The current model.
+        graphs: The task's graphs.
         wire: The connection.
         epoch: This life's number.
     """
 
-    def __init__(self, settings: ServerSettings, course: Course, model: GlobalModel, wire: Wire, *, epoch: int) -> None:
-        self._settings, self._course, self._model = settings, course, model
+    def __init__(
+        self,
+        settings: ServerSettings,
+        course: Course,
+        model: GlobalModel,
+        graphs: PublishedGraphs,
+        wire: Wire,
+        *,
+        epoch: int,
+    ) -> None:
+        self._settings, self._course, self._model, self._graphs = settings, course, model, graphs
         self._wire, self._epoch = wire, epoch
         self._hash = task_hash(settings.task)
         self._said: ServerState | None = None
 
     def everything(self, state: State) -> None:
         """Publishes all retained topics anew: a broker may have lost them."""
-        hello = TaskManifest(run=self._settings.run, task=self._settings.task, task_hash=self._hash)
-        self._wire.publish(topics.task_manifest(self._settings.run), messages.encode(hello), retain=True)
-        self._model.publish(self._settings.run, self._wire, anew=True)
+        run = self._settings.run
+        hello = TaskManifest(run=run, task=self._settings.task, task_hash=self._hash, graphs=self._graphs.records)
+        self._wire.publish(topics.task_manifest(run), messages.encode(hello), retain=True)
+        self._graphs.publish(run, self._wire)
+        self._model.publish(run, self._wire, anew=True)
         self._said = None
         self.announce(state)
 

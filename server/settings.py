@@ -49,6 +49,16 @@ class AdmissionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     max_norm: Seconds = 1e4
 
 
+class PrivacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the privacy of rounds with noise is stated.
+
+    Attributes:
+        delta: At which ε is given: well below 1 / number of devices.
+    """
+
+    delta: Annotated[float, Meta(gt=0, lt=1)] = 1e-5
+
+
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of one server; a TOML of their own, or a section of a study.
 
@@ -63,6 +73,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             are given up.
         max_attempts: Openings of one round that may end without any update before the run fails.
         keep_images: Reconstructions kept per attack and update (audit rounds only), for the report.
+        export: Whether the task's ONNX graphs are made and published (needs torch): devices with engine `onnx` cannot
+            train without.
         evaluate: Whether accuracy on held-out samples is computed (needs torch and the data set).
     """
 
@@ -77,8 +89,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     drain_s: Annotated[float, Meta(ge=0)] = 60.0
     max_attempts: Positive = 5
     keep_images: Annotated[int, Meta(ge=0)] = 64
+    export: bool = True
     evaluate: bool = True
     admission: AdmissionSettings = AdmissionSettings()
+    privacy: PrivacySettings = PrivacySettings()
 
     @property
     def rounds(self) -> int:

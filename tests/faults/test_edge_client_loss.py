@@ -20,7 +20,7 @@ from edge_client.spool import Spool
 from edge_client.training import Shard
 from hardware.energy_model import EnergyModel
 from hardware.meter import open_meter
-from tests.unit.edge_client_world import INFO, NODE, RUN, MemoryLink, MemoryServer, settings
+from tests.unit.edge_client_world import GRAPH, INFO, NODE, RUN, MemoryLink, MemoryServer, settings
 
 SHARD = Shard(
     x=np.random.default_rng(0).random((9, *INFO.shape), dtype=np.float32), y=np.arange(9) % 10, classes=INFO.classes
@@ -32,6 +32,9 @@ class Zero:
     """An engine without arithmetic."""
 
     name = "zero"
+
+    def __init__(self, graphs) -> None:
+        assert graphs == {"training": GRAPH}
 
     def gradients(self, params, _frames, _labels) -> StepResult:
         gradients = {name: np.zeros_like(value) for name, value in params.items()}
@@ -53,7 +56,8 @@ class LossyLink(MemoryLink):
         return True
 
     def deliver(self, topic: str, payload: bytes) -> None:
-        lossy = topics.parse(topic).kind in {"ack", "model"} or "recon" in topic
+        parsed = topics.parse(topic)
+        lossy = parsed.kind in {"ack", "model"} or parsed.graph or "recon" in topic
         for _ in range(self.chance.choice([0, 1, 1, 2]) if lossy and "/recon/" not in topic else 1):
             super().deliver(topic, payload)
 
@@ -77,7 +81,8 @@ class Life:
             settings(tmp_path),
             self.spool,
             self.link,
-            prepare=lambda _task: (SHARD, Zero()),
+            prepare=lambda _task, graphs: (SHARD, Zero(graphs)),
+            needs=("training",),
             account=Account(PhaseMeter(open_meter("none"), clock), clock),
             model=MODEL,
             clock=clock,

@@ -16,6 +16,7 @@ from contract.messages import (
     Ack,
     AttackResult,
     EnergyReport,
+    GraphRecord,
     Model,
     NodeState,
     Reconstruction,
@@ -32,18 +33,28 @@ from contract.messages import (
 from contract.models.layout import initial_parameters
 from contract.task import EncodingSpec, ModelSpec, RoundPlan, TaskSpec, task_hash
 from edge_client.settings import ClientSettings
+from server.export import training_graph
 
 RUN, NODE = "trial", "device-0"
 TASK = TaskSpec(dataset="digits", encoding=EncodingSpec(steps=3), model=ModelSpec(hidden=(8,)))
 HASH = task_hash(TASK)
 INFO = dataset_info("digits")
+GRAPH = training_graph(TASK, tuple(INFO.shape), INFO.classes)
+RECORD = GraphRecord(name="training", sha256=hashlib.sha256(GRAPH).hexdigest(), nbytes=len(GRAPH))
 PLAN = RoundPlan(kind="audit", algorithm="fedsgd", batch_size=2)
 
 
 class MemoryServer:
     """Broker and server in one: answers what the device publishes, round after round."""
 
-    def __init__(self, rounds: int = 2, *, frame_bytes: int = 700, drop_first: bool = False) -> None:
+    def __init__(
+        self,
+        rounds: int = 2,
+        *,
+        frame_bytes: int = 700,
+        drop_first: bool = False,
+        graphs: tuple[GraphRecord, ...] = (RECORD,),
+    ) -> None:
         self.rounds, self.frame_bytes, self.drop_first = rounds, frame_bytes, drop_first
         self.retained: dict[str, bytes] = {}
         self.inbox = Assembler()
@@ -58,8 +69,10 @@ class MemoryServer:
         self.blob = pack(Model(version=1, task_hash=HASH, tensors=records), buffers)
         for index, frame in enumerate(split(self.blob, "0" * 31 + "1", frame_bytes=frame_bytes)):
             self.retained[topics.model_chunk(RUN, 1, index)] = frame
-        manifest = TaskManifest(run=RUN, task=TASK, task_hash=HASH)
+        manifest = TaskManifest(run=RUN, task=TASK, task_hash=HASH, graphs=graphs)
         self.retained[topics.task_manifest(RUN)] = encode(manifest)
+        for index, frame in enumerate(split(GRAPH, RECORD.sha256[:32], frame_bytes=frame_bytes)):
+            self.retained[topics.graph_chunk(RUN, "training", index)] = frame
         self.open(1)
 
     def open(self, round_: int) -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.messages import Ack, ServerState
+from contract.messages import Ack, GraphRecord, ServerState
 from contract.task import RoundPlan
-from edge_client import client
+from edge_client import client, graphs
 from edge_client.client import ACK_TIMEOUT_S, LINGER_S, LONGEST_TIMEOUT_S, WINDOW, ClientState, resumed, step
 from edge_client.events import (
     AckArrived,
@@ -19,14 +19,19 @@ from edge_client.events import (
     Announce,
     Down,
     Event,
+    FetchGraph,
     FetchModel,
     Finish,
+    GraphArrived,
     Idle,
+    KeepGraph,
+    LeaveGraph,
     LeaveModel,
     Lost,
     Made,
     ModelArrived,
     Prepared,
+    PrepareTask,
     ReconstructionArrived,
     ReportEnergy,
     ScoreReconstruction,
@@ -34,6 +39,7 @@ from edge_client.events import (
     SpoolDelete,
     SpoolPut,
     StateArrived,
+    TaskArrived,
     Train,
     Up,
     Warn,
@@ -80,6 +86,19 @@ def play(state: ClientState, *events: Event, at_s: float = 0.0) -> tuple[ClientS
     return state, actions
 
 
+TRAINING, INFERENCE = (GraphRecord(name=n, sha256=s * 64, nbytes=9) for n, s in (("training", "a"), ("inference", "b")))
+RENEWED = GraphRecord(name="training", sha256="c" * 64, nbytes=9)
+
+
+def task(*missing: GraphRecord) -> TaskArrived:
+    return TaskArrived(task_hash=TASK, missing=missing)
+
+
+def graph(record: GraphRecord, sha256: str = "") -> GraphArrived:
+    return GraphArrived(name=record.name, sha256=sha256 or record.sha256)
+
+
+WAITING, _ = play(ClientState(node=ME), Up(), task(TRAINING, INFERENCE))
 READY, _ = play(ClientState(node=ME), Up(), Prepared(task_hash=TASK))
 HELD, _ = play(READY, server(), model())
 TRAINED, _ = play(HELD, Idle())
@@ -95,6 +114,46 @@ CASES: dict[str, tuple[ClientState, Event, list[Action]]] = {
     "a connection is announced": (ClientState(node=ME, task_hash=TASK), Up(), [Announce()]),
     "a device without its task is not ready, and says nothing": (ClientState(node=ME), Up(), []),
     "a device that is ready says so": (ClientState(node=ME), Prepared(task_hash=TASK), [Announce()]),
+    "a task without graphs, or with graphs that are here": (
+        ClientState(node=ME),
+        task(),
+        [PrepareTask(task_hash=TASK)],
+    ),
+    "graphs that are not here are fetched": (
+        ClientState(node=ME),
+        task(TRAINING, INFERENCE),
+        [FetchGraph(name="training"), FetchGraph(name="inference")],
+    ),
+    "the same task again changes nothing": (WAITING, task(TRAINING, INFERENCE), []),
+    "one of two graphs": (WAITING, graph(INFERENCE), [LeaveGraph(name="inference"), KeepGraph(record=INFERENCE)]),
+    "the last graph": (
+        play(WAITING, graph(INFERENCE))[0],
+        graph(TRAINING),
+        [LeaveGraph(name="training"), KeepGraph(record=TRAINING), PrepareTask(task_hash=TASK)],
+    ),
+    "a graph again": (play(WAITING, graph(INFERENCE))[0], graph(INFERENCE), []),
+    "a graph that nobody asked for": (ClientState(node=ME), graph(TRAINING), []),
+    "a graph that the server made anew": (
+        play(WAITING, graph(INFERENCE))[0],
+        task(RENEWED),
+        [LeaveGraph(name="training"), FetchGraph(name="training")],
+    ),
+    "the old graph after that": (
+        play(WAITING, task(RENEWED))[0],
+        graph(TRAINING),
+        [
+            Warn(
+                text=f"graph 'training' refused: its SHA-256 is {'a' * 64}, the task's manifest says {'c' * 64}; "
+                "no training until the right one comes"
+            )
+        ],
+    ),
+    "a task whose graphs are here after all": (
+        WAITING,
+        task(),
+        [LeaveGraph(name="training"), LeaveGraph(name="inference"), PrepareTask(task_hash=TASK)],
+    ),
+    "no training while a graph is missing": (play(WAITING, server(), model())[0], Idle(), []),
     "selected: the model is fetched": (READY, server(), [FetchModel(version=0)]),
     "not selected": (READY, server(selected=("you",)), []),
     "closed": (READY, server(status="closed"), []),
@@ -226,6 +285,22 @@ def test_repetitions_back_off():
     assert state.pending[0].due_s - at_s == ACK_TIMEOUT_S
 
 
+def test_a_graph_that_does_not_come_is_asked_for_again():
+    state, at_s, waits = WAITING, 0.0, []
+    for _ in range(6):
+        due_s = state.awaited.due_s
+        assert step(state, Idle(), due_s - 0.001)[1] == ()
+        state, actions = step(state, Idle(), due_s)
+        assert kinds(actions) == ["Warn", "LeaveGraph", "FetchGraph", "LeaveGraph", "FetchGraph"]
+        waits.append(due_s - at_s)
+        at_s = due_s
+    assert waits == [5, 10, 20, 40, 60, 60]
+    assert (graphs.FIRST_WAIT_S, graphs.LONGEST_WAIT_S) == (5, 60)
+    state, actions = play(state, graph(TRAINING), graph(INFERENCE), at_s=at_s)
+    assert kinds(actions)[-1] == "PrepareTask"
+    assert step(state, Idle(), at_s + 1000)[1] == ()
+
+
 def test_the_end_is_not_waited_for_for_ever():
     state, _ = play(PUBLISHED, server(status="finished"), at_s=100.0)
     assert "Finish" not in kinds(step(state, Idle(), 100.0 + LINGER_S - 0.01)[1])
@@ -292,6 +367,7 @@ def test_too_many_reconstructions_are_dropped_with_a_warning():
 ROUNDS = st.integers(1, 3)
 EVENTS = st.one_of(
     st.sampled_from([Up(), Down(), Prepared(task_hash=TASK), Idle(), Idle(), Idle()]),
+    st.sampled_from([task(), task(TRAINING), task(RENEWED), graph(TRAINING), graph(RENEWED), graph(INFERENCE)]),
     st.builds(
         lambda r, a, v, s: server(r, attempt=a, version=v, status=s),
         ROUNDS,
@@ -310,11 +386,12 @@ EVENTS = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(EVENTS, st.floats(0, 20)), max_size=60))
-def test_any_order_of_events_keeps_what_was_promised(history):  # noqa: C901 - one check per kind of action
+def test_any_order_of_events_keeps_what_was_promised(history):  # noqa: C901, PLR0912, PLR0915 - a check per action
     """Events in any order, lost and repeated, with training carried out as the device would."""
     state = ClientState(node=ME)
     stored: dict[str, SpoolItem] = {}
     subscribed: set[int] = set()
+    asked: set[str] = set()
     now_s, made, last, finished = 0.0, 0, None, False
     for event, wait_s in history:
         now_s += wait_s
@@ -352,6 +429,14 @@ def test_any_order_of_events_keeps_what_was_promised(history):  # noqa: C901 - o
                     subscribed.add(action.version)
                 elif isinstance(action, LeaveModel):
                     subscribed.remove(action.version)
+                elif isinstance(action, FetchGraph):
+                    asked.add(action.name)
+                elif isinstance(action, LeaveGraph):
+                    asked.remove(action.name)
+                elif isinstance(action, KeepGraph):
+                    assert current == graph(action.record)
+                elif isinstance(action, PrepareTask):
+                    assert state.awaited is None
                 elif isinstance(action, Finish):
                     finished = True
                     assert action.undelivered == len(stored)
@@ -359,6 +444,7 @@ def test_any_order_of_events_keeps_what_was_promised(history):  # noqa: C901 - o
                 stored.pop(current.uid, None)
             assert {p.uid for p in state.pending} == set(stored)
             assert len(subscribed) <= 1
+            assert finished or asked == {r.name for r in (state.awaited.records if state.awaited else ())}
             assert sum(p.due_s is not None for p in state.pending) <= WINDOW
             if state.connected and not finished:
                 assert all(p.due_s is not None for p in state.pending)

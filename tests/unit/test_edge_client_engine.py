@@ -14,7 +14,8 @@ from contract.errors import ConfigurationError
 from contract.models.layout import initial_parameters
 from contract.models.network import Network
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
-from edge_client.engine import ENGINES, open_engine
+from edge_client.engine import ENGINES, EngineKind, open_engine
+from server.export import inference_graph, training_graph
 
 SHAPE, CLASSES, BATCH = (1, 8, 8), 10, 4
 TASKS = {
@@ -33,10 +34,17 @@ def inputs(task: TaskSpec) -> tuple[np.ndarray, np.ndarray]:
     return frames, rng.integers(0, CLASSES, BATCH)
 
 
+def opened(name: str, task: TaskSpec):
+    graphs = {}
+    if ENGINES[name].needs:
+        graphs = {"training": training_graph(task, SHAPE, CLASSES), "inference": inference_graph(task, SHAPE, CLASSES)}
+    return open_engine(name, task, SHAPE, CLASSES, graphs=graphs)
+
+
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_every_engine_gives_the_gradient_of_the_reference_network(name, task):
-    engine = open_engine(name, task, SHAPE, CLASSES)
+    engine = opened(name, task)
     params = initial_parameters(task, SHAPE, CLASSES)
     kept = {key: value.copy() for key, value in params.items()}
     frames, labels = inputs(task)
@@ -65,11 +73,11 @@ def test_read_only_parameters_are_taken(name):
         value.flags.writeable = False
     frames, labels = inputs(task)
     frames.flags.writeable = labels.flags.writeable = False
-    assert np.isfinite(open_engine(name, task, SHAPE, CLASSES).gradients(params, frames, labels).loss)
+    assert np.isfinite(opened(name, task).gradients(params, frames, labels).loss)
 
 
 def test_there_are_engines():
-    assert "torch" in ENGINES
+    assert {"onnx", "torch"} <= set(ENGINES)
 
 
 @pytest.mark.parametrize("name", ["loihi", "", "Torch"])
@@ -82,7 +90,7 @@ def test_an_engine_without_its_library_is_refused(monkeypatch):
     def absent(*_args: object) -> None:
         raise ImportError("No module named 'torch'")
 
-    monkeypatch.setitem(ENGINES, "torch", absent)
+    monkeypatch.setitem(ENGINES, "torch", EngineKind(factory=absent))
     with pytest.raises(ConfigurationError, match="install its library"):
         open_engine("torch", TASKS["fc"], SHAPE, CLASSES)
 

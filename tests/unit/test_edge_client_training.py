@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -105,9 +106,12 @@ def test_fedsgd_is_the_mean_gradient_of_the_batch():
         np.testing.assert_allclose(gradient, leaves[name].grad.numpy(), rtol=1e-5, atol=1e-8)
 
 
-def test_fedavg_equals_torchs_own_sgd():
-    drawn = receipt(FEDAVG)
-    made = update(FEDAVG, drawn)
+@pytest.mark.parametrize("proximal", [0.0, 0.5])
+def test_fedavg_and_fedprox_equal_torchs_own_sgd(proximal):
+    """FedProx: autograd over the loss with its proximal term, as Li et al. write it."""
+    plan = msgspec.structs.replace(FEDAVG, proximal=proximal)
+    drawn = receipt(plan)
+    made = update(plan, drawn)
     leaves = {k: torch.tensor(v, requires_grad=True) for k, v in PARAMS.items()}
     optimiser = torch.optim.SGD(leaves.values(), lr=0.3, momentum=0.9)
     network, losses = Network(TASK, SHAPE, CLASSES), []
@@ -116,13 +120,22 @@ def test_fedavg_equals_torchs_own_sgd():
         loss = torch.nn.functional.cross_entropy(
             network(leaves, torch.tensor(frames)), torch.tensor(SHARD.y[list(draw)])
         )
-        loss.backward()
+        distance = sum(((leaf - torch.tensor(PARAMS[name])) ** 2).sum() for name, leaf in leaves.items())
+        (loss + proximal / 2 * distance).backward()
         optimiser.step()
         losses.append(loss.item())
     assert made.loss == pytest.approx(np.mean(losses), rel=1e-5)
     for name, value in made.tensors.items():
         np.testing.assert_allclose(value, PARAMS[name] - leaves[name].detach().numpy(), rtol=2e-4, atol=1e-6)
         assert np.abs(value).max() > 0
+
+
+def test_a_proximal_term_keeps_the_update_small():
+    def norm(proximal: float) -> float:
+        plan = RoundPlan(local_steps=20, batch_size=8, learning_rate=0.1, proximal=proximal)
+        return float(np.sqrt(sum(np.square(v).sum() for v in update(plan, receipt(plan)).tensors.values())))
+
+    assert norm(5.0) < 0.7 * norm(0.0)
 
 
 def test_fedavg_of_one_step_is_the_learning_rate_times_fedsgd():

@@ -15,9 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from contract import topics
 from contract.configuration import decode_toml
-from contract.datasets import dataset_info, held_out_split, load, partition
+from contract.datasets import dataset_info, held_out_split, load_part, partition
 from contract.errors import ConfigurationError, SpikeleakError
 from contract.link import Link
 from contract.messages import NodeState, encode
@@ -167,11 +170,14 @@ def prepare(settings: ClientSettings, task: TaskSpec, graphs: Graphs) -> tuple[S
     Raises:
         ConfigurationError: The data set or the engine is not to be had here.
     """
+
+    def mine(y: NDArray[np.int64]) -> NDArray[np.int64]:
+        train, _ = held_out_split(task, y)
+        return train[partition(task, y[train], settings.shards)[settings.shard]]
+
     info = dataset_info(task.dataset)
-    data = load(task.dataset)
-    train, _ = held_out_split(task, data.y)
-    mine = train[partition(task, data.y[train], settings.shards)[settings.shard]]
-    shard = Shard(x=data.x[mine], y=data.y[mine], classes=info.classes)
+    data = load_part(task.dataset, mine)
+    shard = Shard(x=data.x, y=data.y, classes=info.classes)
     shape, threads = tuple(info.shape), settings.threads
     return shard, open_engine(settings.engine, task, shape, info.classes, threads=threads, graphs=graphs)
 

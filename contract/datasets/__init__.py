@@ -6,13 +6,24 @@ Needs numpy only once a set is cached; the library that brings a set is imported
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contract.datasets.archives import ARCHIVES, present
-from contract.datasets.cache import Arrays, Samples, content_sha256, data_dir, read, write
+from contract.datasets.archives import ARCHIVES, BLOCK, Labels, mnist_blocks, mnist_labels, present
+from contract.datasets.cache import (
+    Arrays,
+    ContentDigest,
+    Samples,
+    blocks,
+    content_sha256,
+    data_dir,
+    labels,
+    read,
+    write,
+)
 from contract.datasets.partition import held_out_split, partition
 from contract.datasets.sources import DECODERS
 from contract.errors import ConfigurationError, EnvironmentFaultError
@@ -27,6 +38,7 @@ __all__ = [
     "dataset_info",
     "held_out_split",
     "load",
+    "load_part",
     "on_disk",
     "partition",
 ]
@@ -188,6 +200,53 @@ def load(name: str) -> Dataset:
     write(name, x, y)
     x.flags.writeable = y.flags.writeable = False
     return Dataset(info=info, x=x, y=y)
+
+
+def load_part(name: str, choose: Callable[[Labels], Labels]) -> Dataset:
+    """Some samples of a data set, without ever holding all of them where it lies on the disk.
+
+    The whole set is read and its checksum compared all the same. Nothing is cached: a board's card is small and wears.
+
+    Args:
+        name: The data set.
+        choose: Takes the labels of all samples and names those wanted, ascending.
+
+    Raises:
+        ConfigurationError: As `load`, or what `choose` raises.
+        EnvironmentFaultError: As `load`.
+    """
+    info = dataset_info(name)
+    for y, parts in _streams(name):
+        rows = choose(y)
+        x, found = _picked(info, parts, y, rows)
+        if found == info.sha256:
+            return Dataset(info=info, x=x, y=y[rows])
+    whole = load(name)
+    rows = choose(whole.y)
+    return Dataset(info=info, x=whole.x[rows], y=whole.y[rows])
+
+
+def _streams(name: str) -> Iterator[tuple[Labels, Iterable[Samples]]]:
+    """Labels and blocks of samples of each copy that can be read in pieces, the quickest first."""
+    cached = labels(name)
+    if cached is not None:
+        yield cached, blocks(name, BLOCK)
+    elif name == "mnist" and present(name):
+        yield mnist_labels(), mnist_blocks()
+
+
+def _picked(info: DatasetInfo, parts: Iterable[Samples], y: Labels, rows: Labels) -> tuple[Samples, str]:
+    """The samples at `rows`, and the SHA-256 of the whole content."""
+    digest = ContentDigest((info.samples, *info.shape), y.shape)
+    shape = (len(rows), *info.shape)
+    x: Samples = np.empty(shape, dtype=np.uint64) if info.events else np.empty(shape, dtype=np.float32)
+    at = 0
+    for part in parts:
+        digest.samples(part)
+        first, last = np.searchsorted(rows, (at, at + len(part)))
+        x[first:last] = part[rows[first:last] - at]
+        at += len(part)
+    return x, digest.finish(y)
 
 
 def on_disk(name: str) -> bool:

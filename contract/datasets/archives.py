@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import zipfile
 import zlib
@@ -21,6 +22,8 @@ Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Masks = npt.NDArray[np.uint64]
 
+BLOCK = 2048
+"""Images of an archive that are decoded at a time."""
 EVENT_BYTES = 5
 _RECORDING = re.compile(r"(?:^|/)(Train|Test)/(\d)/(\d{5})\.bin$")
 _KEPT = {"Train": 1000, "Test": 100}
@@ -80,21 +83,44 @@ def mnist() -> tuple[Images, Labels]:
         ConfigurationError: An archive is not there.
         EnvironmentFaultError: One is damaged.
     """
-    parts = [_idx(archive) for archive in _wanted("mnist")]
+    y = mnist_labels()
+    x = np.empty((len(y), 1, 28, 28), dtype=np.float32)
+    at = 0
+    for block in mnist_blocks():
+        if at + len(block) > len(y):
+            raise _damage(data_dir() / "mnist", ValueError(f"more images than the {len(y)} labels"), None)
+        x[at : at + len(block)] = block
+        at += len(block)
+    return x[:at], y
+
+
+def mnist_labels() -> Labels:
+    """The labels alone, in the order of `mnist`; raises as it does."""
+    _, train, _, test = _wanted("mnist")
+    return np.concatenate([b for archive in (train, test) for b in _idx_blocks(archive)]).astype(np.int64)
+
+
+def mnist_blocks() -> Iterator[Images]:
+    """The images in the order of `mnist`, `BLOCK` at a time: never all in memory; raises as it does."""
+    train, _, test, _ = _wanted("mnist")
     levels = (np.arange(256) / 255).astype(np.float32)
-    pixels = np.concatenate([parts[0], parts[2]])
-    return levels[pixels].reshape(-1, 1, 28, 28), np.concatenate([parts[1], parts[3]]).astype(np.int64)
+    for archive in (train, test):
+        for block in _idx_blocks(archive):
+            yield levels[block].reshape(-1, 1, 28, 28)
 
 
-def _idx(archive: Archive) -> npt.NDArray[np.uint8]:
-    """An idx file of bytes: ``u16 0 | u8 type 8 | u8 axes | axes × u32 big-endian | data``."""
+def _idx_blocks(archive: Archive) -> Iterator[npt.NDArray[np.uint8]]:
+    """An idx file of bytes, some rows at a time: ``u16 0 | u8 type 8 | u8 axes | axes × u32 big-endian | data``."""
     try:
-        blob = gzip.decompress((data_dir() / archive.path).read_bytes())
-        if blob[:3] != b"\x00\x00\x08":
-            raise ValueError(f"begins with {blob[:3].hex()}, an idx file of bytes with 000008")
-        axes = blob[3]
-        shape = np.frombuffer(blob, dtype=">u4", count=axes, offset=4)
-        return np.frombuffer(blob, dtype=np.uint8, offset=4 + 4 * axes).reshape([int(n) for n in shape])
+        with gzip.open(data_dir() / archive.path) as file:
+            head = file.read(4)
+            if head[:3] != b"\x00\x00\x08" or len(head) < 4:
+                raise ValueError(f"begins with {head[:3].hex()}, an idx file of bytes with 000008")
+            rows, *shape = (int(n) for n in np.frombuffer(file.read(4 * head[3]), dtype=">u4", count=head[3]))
+            for at in range(0, rows, BLOCK):
+                count = min(BLOCK, rows - at)
+                block = np.frombuffer(file.read(count * math.prod(shape)), dtype=np.uint8)
+                yield block.reshape(count, *shape)
     except _DAMAGED as error:
         raise _damage(data_dir() / archive.path, error, archive) from error
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +32,34 @@ def data_dir() -> Path:
 
 def content_sha256(x: Samples, y: npt.NDArray[np.int64]) -> str:
     """SHA-256 over both shapes, then the samples (little-endian float32 or uint64) and the labels (int64)."""
-    digest = hashlib.sha256(f"{x.shape}{y.shape}".encode())
-    digest.update(np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("<")).data)
-    digest.update(np.ascontiguousarray(y, dtype="<i8").data)
-    return digest.hexdigest()
+    digest = ContentDigest(x.shape, y.shape)
+    digest.samples(x)
+    return digest.finish(y)
+
+
+class ContentDigest:
+    """`content_sha256` of a set whose samples come piece by piece.
+
+    Args:
+        x_shape: Shape of all samples.
+        y_shape: Shape of the labels.
+    """
+
+    def __init__(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> None:
+        self._digest = hashlib.sha256(f"{x_shape}{y_shape}".encode())
+
+    def samples(self, x: Samples) -> None:
+        """Takes the next samples."""
+        self._digest.update(np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("<")).data)
+
+    def finish(self, y: npt.NDArray[np.int64]) -> str:
+        """Takes the labels.
+
+        Returns:
+            64 hex digits.
+        """
+        self._digest.update(np.ascontiguousarray(y, dtype="<i8").data)
+        return self._digest.hexdigest()
 
 
 def read(name: str) -> Arrays | None:
@@ -51,6 +77,29 @@ def read(name: str) -> Arrays | None:
         return None
     y.flags.writeable = False
     return x, y
+
+
+def labels(name: str) -> npt.NDArray[np.int64] | None:
+    """The cached labels; `None` when there is no readable copy of the set."""
+    found = read(name)
+    return None if found is None else found[1]
+
+
+def blocks(name: str, samples: int) -> Iterator[Samples]:
+    """The cached samples, some at a time, read and not mapped: mapped pages count as the process's memory.
+
+    Args:
+        name: A set of which `read` finds a copy.
+        samples: How many at a time.
+    """
+    with _paths(name)[0].open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = read_header[version](file)
+        for at in range(0, shape[0], samples):
+            count = min(samples, shape[0] - at)
+            block: Samples = np.fromfile(file, dtype=dtype, count=count * math.prod(shape[1:]))
+            yield block.reshape(count, *shape[1:])
 
 
 def write(name: str, x: Samples, y: npt.NDArray[np.int64]) -> bool:

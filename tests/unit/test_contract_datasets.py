@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
 import sys
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
@@ -13,7 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.datasets import DATASETS, cache, check_encoding, data_dir, dataset_info, held_out_split, load, partition
+from contract.datasets import (
+    DATASETS,
+    cache,
+    check_encoding,
+    data_dir,
+    dataset_info,
+    held_out_split,
+    load,
+    load_part,
+    partition,
+)
 from contract.datasets.archives import ARCHIVES, event_mask, present
 from contract.datasets.sources import DECODERS
 from contract.encodings import intensities
@@ -122,8 +133,52 @@ def test_damaged_archives_are_named(empty_cache, blob):
     (empty_cache / "mnist").mkdir(parents=True)
     for archive in ARCHIVES["mnist"]:
         (empty_cache / archive.path).write_bytes(blob)
-    with pytest.raises(EnvironmentFaultError, match=r"train-images.*damaged.*md5 must be f68b3c"):
+    with pytest.raises(EnvironmentFaultError, match=r"train-labels.*damaged.*md5 must be d53e105"):
         load("mnist")
+    (empty_cache / ARCHIVES["mnist"][1].path).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01a"))
+    (empty_cache / ARCHIVES["mnist"][3].path).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01a"))
+    for whole in (load, lambda name: load_part(name, lambda y: np.arange(len(y)))):
+        with pytest.raises(EnvironmentFaultError, match=r"train-images.*damaged.*md5 must be f68b3c"):
+            whole("mnist")
+
+
+def every_third(y):
+    return np.arange(1, len(y), 3)
+
+
+def test_a_part_is_what_the_whole_has_there_cached_or_not(empty_cache):
+    whole = load("digits")
+    for _ in range(2):
+        part = load_part("digits", every_third)
+        np.testing.assert_array_equal(part.x, whole.x[1::3])
+        np.testing.assert_array_equal(part.y, whole.y[1::3])
+        assert not isinstance(part.x, np.memmap)
+        for path in empty_cache.iterdir():
+            path.unlink()
+
+
+def test_a_part_of_a_damaged_copy_is_decoded_anew(empty_cache):
+    whole = load("digits")
+    x = np.array(whole.x)
+    x[5] += 1
+    np.save(empty_cache / "digits.x.npy", x)
+    np.testing.assert_array_equal(load_part("digits", every_third).x, whole.x[1::3])
+
+
+def test_a_part_of_the_archives_is_read_in_little_memory_and_not_cached(official):
+    official("mnist")
+    program = (
+        "import resource, numpy as np; from contract.datasets import load_part;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "part = load_part('mnist', lambda y: np.arange(7, len(y), 20));"
+        "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before;"
+        "print(part.x.shape, part.y[:3].tolist(), grown // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    shape, labels, grown_mb = done.stdout.replace(") ", ")|").replace("] ", "]|").split("|")
+    assert (shape, labels) == ("(3500, 1, 28, 28)", "[3, 3, 5]")
+    assert int(grown_mb) < 50  # all images would take 220
+    assert not list(data_dir().glob("*.npy"))
 
 
 def test_damaged_recordings_are_named(empty_cache):

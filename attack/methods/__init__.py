@@ -13,6 +13,7 @@ from attack.methods.grnn import GenerativeRegression
 from attack.methods.image_lp import ImageLp
 from attack.methods.label import LabelRecovery
 from attack.methods.latency import Latency
+from attack.methods.matching_variants import MATCHING_VARIANTS
 from attack.methods.quantized_alternation import QuantizedAlternation
 from attack.methods.rank1 import RankOne
 from attack.methods.ratio import Ratio
@@ -43,3 +44,9 @@ METHODS: dict[str, Method] = {
         GenerativeRegression(),
     )
 }
+
+VARIANTS: dict[str, Method] = {method.name: method for method in MATCHING_VARIANTS}
+"""Attacks that run only when settings name them: dearer, or no better, than what the ladder has."""
+
+KNOWN: dict[str, Method] = METHODS | VARIANTS
+"""All that settings may name."""

@@ -2,8 +2,9 @@
 
     x̂ = argmin_x Σ ‖∇_W L(x, y; W) − g*‖² / Σ ‖g*‖²
 
-Zhu, Liu and Han 2019 (arXiv 1906.08935), with its standard normal start; the label is read off the readout first (iDLG,
-arXiv 2001.02610), the target's norm divided out and float64 used, so that tiny gradients are matched as well. On
+Zhu, Liu and Han 2019 (arXiv 1906.08935), with its standard normal start; the label is read off the readout first, which
+makes it iDLG (Zhao, Mopuri and Bilen 2020, arXiv 2001.02610; `dlg_joint` searches for the label as well, as published),
+the target's norm divided out and float64 used, so that tiny gradients are matched as well. On
 spiking networks the derivative goes through the surrogate twice. `dlg_faint` is the same from a better start.
 """
 

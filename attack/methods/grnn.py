@@ -7,8 +7,8 @@ a branch of their own and 1,000 iterations are kept. A small version: dense laye
 (inputs need not be images), the Wasserstein distance in one dimension (of sorted entries), both distances divided by
 the target's size and the second, which is not smooth, by 100 as well, and Adam in place of RMSprop with momentum 0.99.
 For a spiking network the generator gives T relaxed frames per sample, or one under direct coding, and the derivative
-goes through the surrogate twice. One start: gradients are sums over the batch, so restarts cannot share one, and the
-neurons' own autograd functions have no `vmap` rule.
+goes through the surrogate twice. One start: the Wasserstein distance needs every entry of the gradient, so that
+restarts cannot share a batch as those of the other matching attacks do.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ class GenerativeRegression(msgspec.Struct, frozen=True, kw_only=True):
         )
 
         def loss(weights: Tensor) -> Tensor:
-            frames, labels = generator(weights)
+            frames, labels = generator(weights[0])
             found = simulator.gradients(frames, labels, create_graph=True)
             distance = relative_square(found, simulator.target) + TRANSPORT * wasserstein(found, simulator.target)
-            return distance + SMOOTHNESS * total_variation(frames.mean(dim=0))
+            return distance + SMOOTHNESS * total_variation(frames[None])
 
         descent, trouble = Descent(loss, deadline=now_s() + budget_s, enough=1e-12), ""
         try:
-            adam(descent, generator.start(rng), ITERATIONS)
+            adam(descent, generator.start(rng)[None], ITERATIONS)
         except OutOfTimeError:
             pass
         except DivergedError as error:

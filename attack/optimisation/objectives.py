@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Objective = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
-"""Found and target gradients, parameter by parameter, to a scalar that is 0 when they agree."""
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Products:
+    """What a distance between found gradients g and the target g* is made of.
+
+    Attributes:
+        found: ``‖g‖²`` of each restart `[R]`.
+        cross: ``⟨g, g*⟩`` of each restart `[R]`.
+        target: ``‖g*‖²``.
+    """
+
+    found: Tensor
+    cross: Tensor
+    target: Tensor
 
 
-def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+Objective = Callable[[Products], Tensor]
+"""One number per restart, 0 when the gradients agree."""
+
+
+def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Inner product over all parameters together."""
     return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
 
 
-def relative_square(found: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """``Σ ‖g − g*‖² / Σ ‖g*‖²``: DLG's objective (arXiv 1906.08935, eq. 3), divided by the target's squared norm."""
-    error = [x - y for x, y in zip(found, target, strict=True)]
-    return _dot(error, error) / _dot(target, target)
+def square(products: Products) -> Tensor:
+    """``‖g − g*‖² / ‖g*‖²``: DLG's objective (arXiv 1906.08935, eq. 3), divided by the target's squared norm."""
+    return (products.found - 2 * products.cross + products.target) / products.target
 
 
-def cosine_distance(found: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+def cosine(products: Products) -> Tensor:
     """``1 − ⟨g, g*⟩ / (‖g‖ ‖g*‖)`` over all parameters together (arXiv 2003.14053, eq. 4)."""
-    norms = (_dot(found, found) * _dot(target, target)).sqrt()
-    tiny = torch.finfo(norms.dtype).tiny
-    return 1 - _dot(found, target) / norms.clamp_min(tiny)
+    norms = (products.found * products.target).clamp_min(torch.finfo(products.found.dtype).tiny).sqrt()
+    return 1 - products.cross / norms
+
+
+OBJECTIVES: dict[str, Objective] = {"relative_square": square, "cosine_distance": cosine}
+
+
+def relative_square(found: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+    """`square` of gradients at hand, without the cancellation of its three terms."""
+    error = [x - y for x, y in zip(found, target, strict=True)]
+    return dot(error, error) / dot(target, target)
 
 
 def wasserstein(found: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
@@ -37,10 +62,3 @@ def wasserstein(found: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
         (x.flatten().sort().values - y.flatten().sort().values).abs().sum() for x, y in zip(found, target, strict=True)
     ]
     return torch.stack(moved).sum() / torch.stack([y.abs().sum() for y in target]).sum()
-
-
-OBJECTIVES: dict[str, Objective] = {
-    "relative_square": relative_square,
-    "cosine_distance": cosine_distance,
-    "wasserstein": wasserstein,
-}

@@ -1,4 +1,4 @@
-"""How a candidate moves downhill. Each keeps to the descent's deadline and leaves its best point there."""
+"""How candidates move downhill, all restarts at once. Each keeps to the deadline and leaves its best in the descent."""
 
 from __future__ import annotations
 
@@ -8,30 +8,12 @@ import torch
 from torch import Tensor
 
 from attack.optimisation.descent import Descent
+from attack.optimisation.lbfgs import lbfgs
 
 Optimiser = Callable[[Descent, Tensor, int], None]
-"""Descent, first candidate, iterations."""
+"""Descent, first candidates `[R, ...]`, iterations."""
 
 _STEP = 0.1
-
-
-def lbfgs(descent: Descent, start: Tensor, iterations: int) -> None:
-    """L-BFGS with a strong-Wolfe line search, unconstrained (DLG; Liu and Nocedal 1989)."""
-    x = start.clone().requires_grad_()
-    solver = torch.optim.LBFGS(
-        [x],
-        max_iter=iterations,
-        max_eval=2 * iterations,
-        history_size=50,
-        tolerance_grad=0.0,
-        tolerance_change=0.0,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> float:
-        return float(descent.evaluate(x).detach())
-
-    solver.step(closure)  # type: ignore[no-untyped-call]
 
 
 def signed_adam(descent: Descent, start: Tensor, iterations: int) -> None:

@@ -244,16 +244,26 @@ def test_no_file_of_the_room_can_reach_a_truth():
 # --- descent ----------------------------------------------------------------------------------------------------
 
 
-def test_descent_keeps_its_best_point_and_names_divergence():
+def test_descent_keeps_each_restarts_best_point_and_names_divergence():
     import torch
 
-    x = torch.tensor([2.0], requires_grad=True)
-    descent = Descent(lambda v: (v**2).sum(), deadline=0.0, enough=0.0)
+    x = torch.tensor([[2.0], [3.0]], requires_grad=True)
+    descent = Descent(lambda v: (v**2).sum(1), deadline=0.0, enough=0.0)
     descent.evaluate(x)
     assert (descent.best_loss, descent.best.item()) == (4.0, 2.0)
     with pytest.raises(OutOfTimeError):
         descent.evaluate(x)
-    with pytest.raises(DivergedError, match="nan"):
-        Descent(lambda v: (v - torch.inf).sum() * 0, deadline=1e12, enough=0.0).evaluate(x)
-    with pytest.raises(DivergedError, match="gradient"):
-        Descent(lambda v: (v - 2).sqrt().sum(), deadline=1e12, enough=0.0).evaluate(x)
+    for broken in (lambda v: (v - torch.inf).sum(1) * 0, lambda v: (v - 4).sqrt().sum(1)):
+        with pytest.raises(DivergedError, match="finite"):
+            Descent(broken, deadline=1e12, enough=0.0).evaluate(x)
+
+
+def test_a_restart_that_diverges_leaves_the_others_alone():
+    import torch
+
+    x = torch.tensor([[2.0], [5.0]], requires_grad=True)
+    descent = Descent(lambda v: (v - 4).sqrt().sum(1), deadline=1e12, enough=0.0)
+    assert descent.evaluate(x).tolist() == [float("inf"), 1.0]
+    assert descent.broken.tolist() == [True, False]
+    assert x.grad.tolist() == [[0.0], [0.5]]
+    assert (descent.best_loss, descent.best.item()) == (1.0, 5.0)

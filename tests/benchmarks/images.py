@@ -134,10 +134,12 @@ CELLS: dict[str, Callable[[int], Row]] = {
 }
 
 
-def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Bootstrap interval (95 %) of the median."""
+def interval(
+    values: NDArray[np.float64], statistic: Callable[..., NDArray[np.float64]] = np.median
+) -> tuple[float, float]:
+    """Bootstrap interval (95 %) of a statistic over seeds."""
     draws = np.random.default_rng(0).choice(values, (2000, len(values)))
-    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    low, high = np.percentile(statistic(draws, axis=1), [2.5, 97.5])
     return float(low), float(high)
 
 

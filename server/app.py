@@ -20,6 +20,7 @@ from contract.task import TaskSpec, task_hash
 from server.coordinator import Coordinator
 from server.evaluation import Evaluator, evaluate_pending
 from server.herald import Status
+from server.integer_inference import note_int8_inference
 from server.ledger import FILE_NAME, Ledger
 from server.model import GlobalModel
 from server.publication import Exported, ensure_exported
@@ -188,6 +189,9 @@ class _Process:
         while time.monotonic() < min(end_s, quiet_s):
             if self._empty_mailbox(_TICK_S):
                 quiet_s = time.monotonic() + _LINGER_S
+        if self._settings.evaluate:
+            self._evaluator = self._evaluator or Evaluator(self._settings.task)
+            note_int8_inference(self._ledger, self._evaluator)
 
     def _lost(self, reason: str) -> None:
         if not self._ending:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from contract import datasets, encodings
 from contract.task import TaskSpec
@@ -43,8 +45,9 @@ class Evaluator:
         data = datasets.load(task.dataset)
         _, held_out = datasets.held_out_split(task, data.y)
         self._x, self._y = data.x[held_out], data.y[held_out]
-        self._task, self._batch = task, batch
-        self._network = Network(task, data.info.shape, data.info.classes)
+        self.task, self._batch = task, batch
+        self.shape, self.classes = tuple(data.info.shape), data.info.classes
+        self._network = Network(task, self.shape, self.classes)
 
     def __call__(self, parameters: Parameters) -> Evaluation:
         """Evaluates one model.
@@ -57,17 +60,24 @@ class Evaluator:
         start_s = time.monotonic()
         weights = {name: torch.from_numpy(value) for name, value in parameters.items()}
         right, loss, total = 0, 0.0, len(self._y)
-        rng = np.random.default_rng([self._task.seed, _STREAM])
         with torch.no_grad():
-            for at in range(0, total, self._batch):
-                frames = encodings.encode(self._task.encoding, self._x[at : at + self._batch], rng)
-                labels = torch.from_numpy(self._y[at : at + self._batch])
+            for frames, y in self.batches():
+                labels = torch.from_numpy(y)
                 logits = self._network(weights, torch.from_numpy(frames))
                 right += int((logits.argmax(dim=1) == labels).sum())
                 loss += float(torch.nn.functional.cross_entropy(logits.double(), labels, reduction="sum"))
         return Evaluation(
             accuracy=right / total, loss=loss / total, samples=total, duration_s=time.monotonic() - start_s
         )
+
+    def batches(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Frames `[S, B, *shape]` and labels `[B]` of the held-out samples, the same each time."""
+        rng = np.random.default_rng([self.task.seed, _STREAM])
+        for at in range(0, len(self._y), self._batch):
+            yield (
+                encodings.encode(self.task.encoding, self._x[at : at + self._batch], rng),
+                np.array(self._y[at : at + self._batch]),
+            )
 
 
 def evaluate_pending(ledger: Ledger, evaluator: Evaluator) -> bool:

@@ -44,9 +44,13 @@ CREATE TABLE IF NOT EXISTS updates (
     samples INTEGER, loss REAL, norm REAL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
     object BLOB,                             -- the object as it came; NULL when refused
     received_wall REAL NOT NULL, redelivered INTEGER NOT NULL DEFAULT 0,
-    mirrored INTEGER NOT NULL DEFAULT 0      -- how often it was handed to the mirror in full
+    mirrored INTEGER NOT NULL DEFAULT 0,     -- how often it was handed to the mirror in full
+    noise REAL,                              -- noise_multiplier of its plan; NULL: the object could not be read
+    epsilon REAL,                            -- of all the device's updates so far, at delta; NULL: none, see the reason
+    delta REAL, epsilon_reason TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS updates_by_round ON updates (round, status, uid);
+CREATE INDEX IF NOT EXISTS updates_by_node ON updates (node);
 
 CREATE TABLE IF NOT EXISTS models (          -- version 0 is the initial model
     version INTEGER PRIMARY KEY, round INTEGER NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
@@ -57,7 +61,7 @@ CREATE TABLE IF NOT EXISTS models (          -- version 0 is the initial model
 
 CREATE TABLE IF NOT EXISTS graphs (          -- the task's ONNX graphs, as exported in the run's first life
     name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, object BLOB NOT NULL,
-    error REAL,                              -- greatest relative error against torch before publishing; NULL: not checked
+    error REAL,                              -- greatest relative error against torch; NULL: not checked
     export_s REAL NOT NULL,
     chunks INTEGER NOT NULL DEFAULT 0        -- chunks under which it was last published, 0 once cleared
 ) WITHOUT ROWID;

@@ -17,7 +17,9 @@ import msgspec
 from contract.messages import AttackScore
 from server.accounting import count_updates
 from server.drain import outstanding
+from server.integer_inference import noted
 from server.ledger import FILE_NAME, Ledger
+from server.privacy import privacy
 from server.report.controls import false_certificates
 from server.report.data import KINDS, RoundKind, ScoreRow
 from server.report.ledger_rows import read_noise
@@ -48,17 +50,20 @@ def summarise(directory: Path, twin: Path | None = None) -> dict[str, Any]:
 
 def _one(directory: Path) -> dict[str, Any]:
     with Ledger.open_read(directory / FILE_NAME) as ledger:
+        counted = count_updates(ledger)
         return {
             "run": ledger.meta("run"),
             "task_hash": ledger.meta("task_hash"),
             "outcome": ledger.meta("outcome"),
             **_rounds(ledger),
             **_accuracy(ledger),
-            "updates": count_updates(ledger),
+            "int8_inference": msgspec.to_builtins(noted(ledger)),
+            "updates": counted,
             "bytes_up": ledger.value("SELECT COALESCE(SUM(bytes), 0) FROM updates"),
             "bytes_received": ledger.value("SELECT COALESCE(SUM(bytes_in), 0) FROM sessions"),
             "energy_j": energy(ledger),
             "leakage": leakage(ledger),
+            "privacy": privacy(ledger, counted["published"]),
             "wall_s": ledger.value("SELECT SUM(duration_s) FROM sessions"),
             "starts": ledger.value("SELECT COUNT(*) FROM sessions"),
         }
@@ -226,14 +231,14 @@ def _attack(rows: Sequence[ScoreRow]) -> dict[str, Any]:
         "frames_exact_ci95": found.frames_exact_ci,
         "frames_placed": found.frames_placed,
         "frames_placed_ci95": found.frames_placed_ci,
-        "median_s": found.seconds,
-    }
-
         "membership_auc": found.membership_auc,
         "membership_auc_ci95": found.membership_ci,
         "membership_n": found.membership_trials,
         "median_lpips": found.lpips,
         "lpips_n": found.lpips_trials,
+        "median_s": found.seconds,
+    }
+
 
 def _controls(rows: Sequence[ScoreRow]) -> dict[str, Any]:
     """Negative controls: what a stranger's reconstruction and the mean image reach."""

@@ -27,13 +27,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Device(Record, frozen=True):
-    """What a device said of itself at its last birth."""
+    """What a device said of itself at its last birth.
+
+    Attributes:
+        privacy: Its ε after its last update, or why there is none; empty when no update carried noise.
+    """
 
     node: str
     board: str = ""
     engine: str = ""
     meter: str = ""
     samples: int | None = None
+    privacy: str = ""
 
 
 class RoundRow(Record, frozen=True):

@@ -13,6 +13,7 @@ from contract.messages import AttackScore, Operations
 from contract.task import RoundPlan, TaskSpec, task_hash
 from hardware.energy import EnergyReading
 from server.ledger import Ledger
+from server.privacy import privacy
 from server.report.data import (
     Counts,
     Device,
@@ -106,7 +107,17 @@ def _rounds(ledger: Ledger) -> tuple[RoundRow, ...]:
 
 def _devices(ledger: Ledger) -> tuple[Device, ...]:
     rows = ledger.rows("SELECT *, MAX(epoch) FROM nodes GROUP BY node ORDER BY node")
-    return tuple(Device(**_pick(row, Device.__struct_fields__)) for row in rows)
+    said = _privacy(ledger)
+    names = tuple(name for name in Device.__struct_fields__ if name != "privacy")
+    return tuple(Device(**_pick(row, names), privacy=said.get(row["node"], "")) for row in rows)
+
+
+def _privacy(ledger: Ledger) -> dict[str, str]:
+    found = privacy(ledger)
+    return {
+        node: f"no guarantee: {found['reasons'][node]}" if value is None else f"{value:.3g} at δ = {found['delta']:g}"
+        for node, value in found["by_device"].items()
+    }
 
 
 def _updates(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[UpdateRow, ...]:

@@ -18,7 +18,7 @@ import torch
 from attack.candidates import read_candidates
 from attack.desk import Desk
 from attack.method import Method
-from attack.methods import METHODS
+from attack.methods import KNOWN, METHODS
 from attack.settings import AttackSettings
 from attack.worker import Answer, UpdateQueue, Worker
 from contract import topics
@@ -35,17 +35,19 @@ _CONNECT_S = 10.0
 
 
 def chosen_methods(names: tuple[str, ...] | None) -> Mapping[str, Method]:
-    """The methods of that names, in ladder order; all of them for `None`.
+    """The methods of that names, in ladder order and then the variants; the whole ladder, without these, for `None`.
 
     Raises:
         ConfigurationError: An unknown name, with the nearest known one.
     """
-    for name in names or ():
-        if name not in METHODS:
-            near = difflib.get_close_matches(name, METHODS, n=1)
+    if names is None:
+        return METHODS
+    for name in names:
+        if name not in KNOWN:
+            near = difflib.get_close_matches(name, KNOWN, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigurationError(f"attacks: unknown attack {name!r}; {hint}known attacks: {', '.join(METHODS)}")
-    return {name: method for name, method in METHODS.items() if names is None or name in names}
+            raise ConfigurationError(f"attacks: unknown attack {name!r}; {hint}known attacks: {', '.join(KNOWN)}")
+    return {name: method for name, method in KNOWN.items() if name in names}
 
 
 def _open_journal(directory: Path) -> IO[bytes]:

@@ -26,7 +26,7 @@ from edge_client.engine import ENGINES, check_engine
 from hardware.energy_model import EnergyModel
 from hardware.errors import MeterError
 from hardware.meter import open_meter
-from server.settings import AdmissionSettings, ScheduleEntry
+from server.settings import AdmissionSettings, PrivacySettings, ScheduleEntry
 
 STUDIES = Path(__file__).parent / "studies"
 LONGEST_NAME = 48
@@ -72,11 +72,13 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         drain_s: Seconds without progress that the server waits for scores after the last round.
         export: Whether the task's ONNX graphs are made and published; engine `onnx` needs them.
         admission: Limits of the admission checks.
+        privacy: How the privacy of rounds with noise is stated.
     """
 
     drain_s: Annotated[float, Meta(gt=0)] = 60.0
     export: bool = True
     admission: AdmissionSettings = AdmissionSettings()
+    privacy: PrivacySettings = PrivacySettings()
 
 
 class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,19 +88,19 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         attacks: Names of the attacks to run; `None` runs the whole ladder.
         budget_s: Processor seconds per update, shared by the attacks of the ladder.
         noise_controls: The first audit updates, so many, are attacked a second time with noise in their place.
-        queue: Mirrored updates that may wait.
-        threads: Threads of the attack process.
         candidates: Samples drawn from the data set, by chance in an update or not, about which the attacker asks
             whether they are in. 0: none.
+        queue: Mirrored updates that may wait.
+        threads: Threads of the attack process.
         threat: What the attacker knows.
     """
 
     attacks: tuple[str, ...] | None = None
     budget_s: Annotated[float, Meta(gt=0)] = 10.0
     noise_controls: Annotated[int, Meta(ge=0)] = 3
+    candidates: Annotated[int, Meta(ge=0, le=MAX_CANDIDATES)] = 0
     queue: Annotated[int, Meta(ge=1)] = 256
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
-    candidates: Annotated[int, Meta(ge=0, le=MAX_CANDIDATES)] = 0
     threat: ThreatModel = ThreatModel()
 
 
@@ -114,12 +116,18 @@ class TruthSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole run. See `deploy/studies/demo.toml` for one with every section."""
+    """A whole run. See `deploy/studies/demo.toml` for one with every section.
+
+    Attributes:
+        schedule: Kinds of rounds in their order.
+        repeat: How often the schedule is gone through.
+    """
 
     name: str
     clients: Annotated[int, Meta(ge=1, le=2000)] = 4
     task: TaskSpec = TaskSpec()
     schedule: Annotated[tuple[ScheduleEntry, ...], Meta(min_length=1)]
+    repeat: Annotated[int, Meta(ge=1, le=1000)] = 1
     twin: TwinSection | None = None
     broker: BrokerSection = BrokerSection()
     server: ServerSection = ServerSection()
@@ -137,13 +145,13 @@ def _check(origin: str, key: str, test: Callable[[], object]) -> None:
 
 
 def _check_attacks(names: tuple[str, ...]) -> None:
-    from attack.methods import METHODS  # noqa: PLC0415 - brings torch
+    from attack.methods import KNOWN  # noqa: PLC0415 - brings torch
 
     for name in names:
-        if name not in METHODS:
-            near = difflib.get_close_matches(name, METHODS, n=1)
+        if name not in KNOWN:
+            near = difflib.get_close_matches(name, KNOWN, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigurationError(f"{name!r}: {hint}known attacks: {', '.join(METHODS)}")
+            raise ConfigurationError(f"{name!r}: {hint}known attacks: {', '.join(KNOWN)}")
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +169,8 @@ def load_study(path: Path) -> Study:
     Raises:
         ConfigurationError: Names file, key, value and what is allowed.
     """
-    return check_study(decode_tables(read_toml(path), Study, origin=str(path)), origin=str(path))
+    study = check_study(decode_tables(read_toml(path), Study, origin=str(path)), origin=str(path))
+    return msgspec.structs.replace(study, schedule=study.schedule * study.repeat, repeat=1)
 
 
 def check_study(study: Study, *, origin: str) -> Study:

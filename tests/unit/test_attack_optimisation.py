@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from attack.methods import VARIANTS
+from attack.app import chosen_methods
+from attack.citations import CITATIONS
+from attack.methods import METHODS, VARIANTS
 from attack.optimisation.candidates import Candidates
 from attack.optimisation.descent import Descent
 from attack.optimisation.gauss_newton import _Linearised
@@ -133,6 +135,16 @@ def test_gauss_newton_products_are_those_of_the_jacobian():
         torch.testing.assert_close(at.normal_product(v)[restart], expected, rtol=1e-8, atol=1e-12)
         downhill = 2 * jacobian.T @ (gradient(x[restart]) - target)
         torch.testing.assert_close(at.gradient[restart], downhill, rtol=1e-7, atol=1e-11)
+
+
+def test_variants_run_when_they_are_named_and_only_then():
+    assert list(chosen_methods(("gauss_newton", "ratio"))) == ["ratio", "gauss_newton"]
+    assert chosen_methods(None) is METHODS
+    assert VARIANTS
+    assert not METHODS.keys() & VARIANTS.keys()
+    for name, method in VARIANTS.items():
+        assert method.name == name
+        assert CITATIONS[method.citation.key] == method.citation
 
 
 @pytest.mark.parametrize("name", ["dlg_joint", "gauss_newton"])

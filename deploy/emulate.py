@@ -202,11 +202,12 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         drain_s=study.server.drain_s,
         export=study.server.export and bool(ENGINES[study.devices.engine].needs),
         admission=study.server.admission,
+        privacy=study.server.privacy,
     )
-    attack = AttackSettings(
     suspects = None
     if study.attack.candidates:
         suspects = write_candidates(base / "attack" / "candidates.npz", arm.task, study.attack.candidates)
+    attack = AttackSettings(
         run=run,
         link=running.link,
         directory=base / "attack",

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from contract.messages import AttackScore, Operations, Verdict
 from contract.task import RoundPlan, TaskSpec
 from hardware.energy import EnergyReading
+from server.integer_inference import Int8Inference
 
 Image = npt.NDArray[np.float32]
 RoundKind = Literal["train", "audit"]
@@ -178,6 +179,7 @@ class Family(Record, frozen=True):
         bytes_up: Bytes of all admitted updates as published.
         initial_accuracy: Accuracy before the first round.
         evaluated_on: Number of held-out samples behind each accuracy.
+        int8: True int8 inference of the final model, or why there is none.
         wall_s: Wall time of the run.
     """
 
@@ -199,6 +201,7 @@ class Family(Record, frozen=True):
     scores: tuple[ScoreRow, ...] = ()
     noise: tuple[NoiseRow, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    int8: Int8Inference = Int8Inference(reason="not recorded with this run")
     wall_s: float | None = None
 
     @property

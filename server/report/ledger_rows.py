@@ -12,6 +12,7 @@ import msgspec
 from contract.messages import AttackScore, Operations
 from contract.task import RoundPlan, TaskSpec, task_hash
 from hardware.energy import EnergyReading
+from server.integer_inference import noted
 from server.ledger import Ledger
 from server.privacy import privacy
 from server.report.data import (
@@ -67,6 +68,7 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
         scores=scores,
         noise=read_noise(ledger),
         pictures=read_pictures(ledger, scores),
+        int8=noted(ledger),
         wall_s=ledger.value("SELECT SUM(duration_s) FROM sessions"),
     )
 

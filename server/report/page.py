@@ -15,7 +15,8 @@ from server.report.data import Family, ReportData
 from server.report.energy import gaps
 from server.report.energy_bars import energy_chart
 from server.report.glossary import GLOSSARY
-from server.report.quantities import count, duration, percent, significant
+from server.report.integer_table import integer_lines
+from server.report.quantities import count, duration, percent, significant, weight_grid
 from server.report.round_charts import accuracy_chart, leakage_chart
 from server.report.verdict_chart import verdict_chart
 
@@ -50,6 +51,7 @@ def render(data: ReportData) -> str:
         leakage_chart=leakage_chart(families),
         verdict_chart=verdict_chart(families),
         accuracy_chart=accuracy_chart(families),
+        integer_lines=integer_lines(data),
         energy_chart=energy_chart(families),
         attack_groups=attack_tables.attack_groups(data),
         galleries=galleries.galleries(data),
@@ -73,10 +75,10 @@ def subtitle(family: Family) -> tuple[str, ...]:
     if task is None:
         return (*parts, "task unknown")
     layers = task.model.hidden if task.model.kind == "fc" else task.model.channels + task.model.hidden
-    weights = "float weights" if task.model.weight_bits is None else f"int{task.model.weight_bits} weights"
+    parts.append(task.dataset)
+    membranes = "" if task.model.membrane_bits is None else f", {task.model.membrane_bits}-bit membranes"
     return (
         *parts,
-        task.dataset,
-        f"{task.model.kind} {'–'.join(map(str, layers))}, {weights}",
+        f"{task.model.kind} {'–'.join(map(str, layers))}, {weight_grid(task.model.weight_bits)}{membranes}",
         f"{task.encoding.kind} coding, T = {task.encoding.steps}",
     )

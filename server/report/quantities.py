@@ -71,6 +71,11 @@ def count(value: int | None) -> str:
     return MISSING if value is None else f"{value:,}".replace(",", _NARROW_SPACE)
 
 
+def weight_grid(bits: int | None) -> str:
+    """What a network's weights are trained as."""
+    return {None: "float weights", 2: "ternary weights"}.get(bits, f"int{bits} weights")
+
+
 def duration(seconds: float | None) -> str:
     """Milliseconds below 0.1 s, seconds, or minutes from 100 s on."""
     if seconds is None:

@@ -1,7 +1,8 @@
 """How samples become a network's input over time, and what frames say of a sample.
 
-One function a kind, one literal dict. Samples are intensities in [0, 1] (float32), or *event masks* (uint64): bit k of
-a mask says that this input had an event in the k-th of `EVENT_BINS` equal spans of the recording.
+One function a kind, one literal dict. Samples are intensities in [0, 1] (float32), *levels* (uint8: k stands for the
+intensity k / 255, in a quarter of the memory), or *event masks* (uint64): bit k of a mask says that this input had an
+event in the k-th of `EVENT_BINS` equal spans of the recording.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ def _events(spec: EncodingSpec, x: npt.NDArray[Any], _rng: np.random.Generator) 
     return np.stack([(x & window) != 0 for window in _windows(spec.steps)]).astype(np.float32)
 
 
+LEVELS: Samples = (np.arange(256) / 255).astype(np.float32)
+"""Intensity of each level."""
+
 ENCODINGS: dict[str, Encoder] = {"direct": _direct, "rate": _rate, "latency": _latency, "events": _events}
 
 
@@ -63,7 +67,7 @@ def encode(spec: EncodingSpec, x: npt.NDArray[Any], rng: np.random.Generator) ->
 
     Args:
         spec: The encoding.
-        x: `[B, *shape]`: intensities in [0, 1], or event masks.
+        x: `[B, *shape]`: intensities in [0, 1], levels, or event masks.
         rng: Draws the spikes of `rate`; the other kinds are deterministic.
 
     Returns:
@@ -80,7 +84,7 @@ def intensities(spec: EncodingSpec, x: npt.NDArray[Any]) -> Samples:
 
     Args:
         spec: Gives the number of steps.
-        x: `[B, *shape]`: intensities, which pass as they are, or event masks.
+        x: `[B, *shape]`: intensities, which pass as they are, levels, or event masks.
 
     Returns:
         `[B, *shape]`; of event masks the share of the T steps with an event.
@@ -126,6 +130,8 @@ def decode(spec: EncodingSpec, frames: npt.NDArray[Any]) -> Samples:
 
 def _samples(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     x = np.asarray(x)
+    if x.dtype == np.uint8:
+        return np.take(LEVELS, x)
     return x if x.dtype == np.uint64 else np.asarray(x, dtype=np.float32)
 
 

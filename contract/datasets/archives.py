@@ -22,7 +22,7 @@ Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Masks = npt.NDArray[np.uint64]
 
-BLOCK = 2048
+BLOCK = 512
 """Images of an archive that are decoded at a time."""
 EVENT_BYTES = 5
 _RECORDING = re.compile(r"(?:^|/)(Train|Test)/(\d)/(\d{5})\.bin$")

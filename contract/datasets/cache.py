@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 log = logging.getLogger(__name__)
 
-Samples = npt.NDArray[np.float32] | npt.NDArray[np.uint64]
-"""Intensities in [0, 1], or event masks (`contract.encodings`)."""
+Samples = npt.NDArray[np.float32] | npt.NDArray[np.uint64] | npt.NDArray[np.uint8]
+"""Intensities in [0, 1], event masks or, in memory only, levels (`contract.encodings`)."""
 Arrays = tuple[Samples, npt.NDArray[np.int64]]
 
 

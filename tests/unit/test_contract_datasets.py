@@ -27,7 +27,7 @@ from contract.datasets import (
 )
 from contract.datasets.archives import ARCHIVES, event_mask, present
 from contract.datasets.sources import DECODERS
-from contract.encodings import intensities
+from contract.encodings import encode, intensities
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.task import EncodingSpec, PartitionSpec, TaskSpec
 
@@ -155,6 +155,20 @@ def test_a_part_is_what_the_whole_has_there_cached_or_not(empty_cache):
         assert not isinstance(part.x, np.memmap)
         for path in empty_cache.iterdir():
             path.unlink()
+
+
+@pytest.mark.parametrize("name", sorted(n for n, info in DATASETS.items() if info.levels))
+def test_levels_lose_nothing(name, official):
+    if name in ARCHIVES:
+        official(name)
+    part, whole = load_part(name, every_third), load(name)
+    assert part.x.dtype == np.uint8
+    assert part.x.shape == whole.x[1::3].shape
+    for spec in (EncodingSpec(), EncodingSpec(kind="rate", steps=2), EncodingSpec(kind="latency", steps=3)):
+        few = slice(0, 500)
+        one, other = (encode(spec, x[few], np.random.default_rng(1)) for x in (part.x, whole.x[1::3]))
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(intensities(EncodingSpec(), part.x), whole.x[1::3])
 
 
 def test_a_part_of_a_damaged_copy_is_decoded_anew(empty_cache):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attack.method import Method
+from attack.methods.coarse_rank1 import CoarseRankOne
 from attack.methods.conv_codebook import ConvCodebook
 from attack.methods.cosine import CosineMatching
 from attack.methods.dlg import DeepLeakage
@@ -29,6 +30,7 @@ METHODS: dict[str, Method] = {
         Footprint(),
         Ratio(),
         RankOne(),
+        CoarseRankOne(),
         ReadoutSubsetSum(),
         RowSpaceMembership(),
         Latency(),

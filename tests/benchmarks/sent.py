@@ -33,7 +33,7 @@ from tests.science.image_updates import observe, task_of
 
 OPTIMISATION = frozenset({"dlg", "dlg_faint", "cosine", "grnn"})
 FALSE_DB = 40.0
-"""A certified image farther than this from every sample is a lie; a codec's own error keeps it from being bitwise equal."""
+"""A certified image farther than this from every sample is a lie; closer ones differ by the codec's own error."""
 SHORT = ("fp32", "int8", "sign", "topk-10", "noise-1e-3", "fedavg-4")
 
 CASES: dict[str, dict[str, Any]] = {

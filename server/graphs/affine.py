@@ -1,56 +1,113 @@
-"""Layers with parameters as nodes: forward, and the gradients of parameters and input. Rows are samples (and steps)."""
+"""Layers with parameters as nodes: forward, and the gradients of parameters and input.
+
+Activity is ``[S, N]`` everywhere, S steps (1 where one stands for all) of ``N = B * features``. Which of the two is the
+inner one is up to the layer: a product wants rows of features, a convolution columns of samples, `[S, positions,
+channels, B]`. Neurons do not care.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Protocol
 
+from msgspec import Struct
+
 from contract.models.layout import LayerSpec
 from server.graphs.builder import Graph, Value
 
 
+class Place(Struct, frozen=True, kw_only=True):
+    """Where a layer stands.
+
+    Attributes:
+        spec: The layer.
+        steps: S of its input and output.
+        columns: Whether its input comes as `[S, positions, channels, B]`, not `[S, B, *shape]`.
+    """
+
+    spec: LayerSpec
+    steps: int
+    columns: bool
+
+    @property
+    def outputs(self) -> int:
+        """Features that come out."""
+        return math.prod(self.spec.outputs)
+
+
 class Affine(Protocol):
-    """``y = W x + b`` of one layer, with ``N`` rows."""
+    """``y = W x + b`` of one layer."""
+
+    columns: bool
+    """Whether its output comes as `[S, positions, channels, B]`."""
 
     def forward(self, x: Value) -> Value:
-        """From `[N, inputs]`, of any shape with as many elements, to `[N, *outputs]`; once only."""
+        """From `[S, N]`, or frames `[S, B, *shape]`, to `[S, N']`; called once."""
         ...
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
-        """Of weight and bias, summed over the rows, from ``delta`` of as many elements as the output."""
+        """Of weight and bias, summed over steps and samples, from ``delta`` `[S, N']`."""
         ...
 
     def input_gradient(self, delta: Value) -> Value:
-        """``W^T delta``, `[N, inputs]`."""
+        """``W^T delta``, `[S, N]` in the order of the input."""
         ...
 
 
-class Linear:
-    """One product over all rows.
+def as_rows(graph: Graph, x: Value, steps: int, shape: tuple[int, ...], *, columns: bool) -> Value:
+    """Activity as `[S * B, features]`.
 
     Args:
         graph: Where the nodes go.
-        spec: The layer.
+        x: `[S, N]`.
+        steps: S.
+        shape: Of one sample.
+        columns: Whether it is `[S, positions, channels, B]`.
+    """
+    if columns:
+        split = graph.reshape(x, steps, math.prod(shape[1:]), shape[0], -1)
+        x = graph.node("Transpose", split, perm=[0, 3, 2, 1])
+    return graph.reshape(x, -1, math.prod(shape))
+
+
+def from_rows(graph: Graph, rows: Value, steps: int, shape: tuple[int, ...], *, columns: bool) -> Value:
+    """Undoes `as_rows`."""
+    if columns:
+        split = graph.reshape(rows, steps, -1, shape[0], math.prod(shape[1:]))
+        rows = graph.node("Transpose", split, perm=[0, 3, 2, 1])
+    return graph.reshape(rows, steps, -1)
+
+
+class Linear:
+    """One product over all steps and samples.
+
+    Args:
+        graph: Where the nodes go.
+        place: The layer.
         weight: Its weight, as it multiplies.
         bias: Its bias.
     """
 
-    def __init__(self, graph: Graph, spec: LayerSpec, weight: Value, bias: Value) -> None:
-        self._graph, self._weight, self._bias = graph, weight, bias
-        self._inputs, self._outputs = math.prod(spec.inputs), math.prod(spec.outputs)
+    columns = False
+
+    def __init__(self, graph: Graph, place: Place, weight: Value, bias: Value) -> None:
+        self._graph, self._place, self._weight, self._bias = graph, place, weight, bias
         self._rows = ""
 
     def forward(self, x: Value) -> Value:
         """See `Affine`."""
-        self._rows = self._graph.reshape(x, -1, self._inputs)
-        return self._graph.node("Gemm", self._rows, self._weight, self._bias, transB=1)
+        graph, place = self._graph, self._place
+        self._rows = as_rows(graph, x, place.steps, place.spec.inputs, columns=place.columns)
+        current = graph.node("Gemm", self._rows, self._weight, self._bias, transB=1)
+        return graph.reshape(current, place.steps, -1)
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
         """See `Affine`."""
-        rows = self._graph.reshape(delta, -1, self._outputs)
+        rows = self._graph.reshape(delta, -1, self._place.outputs)
         return self._graph.node("Gemm", rows, self._rows, transA=1), self._graph.total(rows, 0)
 
     def input_gradient(self, delta: Value) -> Value:
         """See `Affine`."""
-        rows = self._graph.reshape(delta, -1, self._outputs)
-        return self._graph.node("MatMul", rows, self._weight)
+        graph, place = self._graph, self._place
+        rows = graph.node("MatMul", graph.reshape(delta, -1, place.outputs), self._weight)
+        return from_rows(graph, rows, place.steps, place.spec.inputs, columns=place.columns)

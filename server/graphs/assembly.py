@@ -56,7 +56,7 @@ def training_model(task: TaskSpec, shape: tuple[int, ...], classes: int, *, trac
         graph.output(f"spikes:{i}", count, INT64, [])
     graph.output("nonzeros", made.count_input(), INT64, [])
     if traces:
-        for name, value in network.traces.items():
+        for name, value in network.traces().items():
             graph.output(name, value, FLOAT, [None, None])
     return graph.model("training")
 

@@ -44,7 +44,8 @@ def with_integer_products(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph after `onnxruntime.quantization.quantize_dynamic`: uint8 activations, int8 weights per channel."""
     with tempfile.TemporaryDirectory() as folder:
         folded = _folded(model, Path(folder) / "folded.onnx")
-        _put_weights_second(folded)
+        weights = (held for held in model.graph.initializer if held.name.endswith(".weight"))
+        _put_weights_second(folded, frozenset(_fingerprint(numpy_helper.to_array(held)) for held in weights))
         # The quantiser asks for its preprocessing on the terminal; folding constants is what it would do here.
         helper.set_model_props(folded, {"onnx.quant.pre_process": "onnxruntime.quant"})
         path = Path(folder) / "int8.onnx"
@@ -67,44 +68,52 @@ def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     return onnx.load(path)
 
 
-def _put_weights_second(model: onnx.ModelProto) -> None:
-    """Writes each `Gemm` with a constant weight as ``x W + b``, the form that the quantiser takes.
+def _put_weights_second(model: onnx.ModelProto, weights: frozenset[bytes]) -> None:
+    """Writes each product with a weight as ``x W``, the form that the quantiser takes.
 
-    ``W x + b``, a convolution over patches, becomes ``(x^T W^T + b^T)^T``; a factor on b goes into b.
+    A convolution, ``W x`` at each position, becomes ``(x^T W^T)^T``; ``Gemm``'s factor on the bias goes into the bias.
+    Other constants, such as weights of time steps, stay where they are and in float.
     """
     constants = {held.name: numpy_helper.to_array(held) for held in model.graph.initializer}
+    known = {name for name, array in constants.items() if _fingerprint(array) in weights}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        nodes.extend(_product(model, node, constants) or [node])
+        if node.op_type == "Gemm" and node.input[1] in known and node.input[2] in constants:
+            nodes.extend(_plain_gemm(model, node, constants))
+        elif node.op_type == "MatMul" and node.input[0] in known:
+            nodes.extend(_turned(model, node, constants))
+        else:
+            nodes.append(node)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
 
-def _product(model: onnx.ModelProto, node: onnx.NodeProto, constants: Mapping[str, Array32]) -> list[onnx.NodeProto]:
-    if node.op_type != "Gemm" or node.input[2] not in constants:
-        return []
-    settings = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    left, right, bias = node.input
-    name = node.output[0]
-    weight_first = left in constants
-    if not weight_first and right not in constants:
-        return []
-    flipped = bool(settings.get("transA" if weight_first else "transB"))
-    weight = constants[left if weight_first else right]
-    _hold(model, f"{name}_w", weight.T if flipped != weight_first else weight)
-    _hold(model, f"{name}_b", constants[bias].reshape(1, -1) * np.float32(settings.get("beta", 1.0)))
-    turn = bool(settings.get("transB" if weight_first else "transA")) != weight_first
-    made: list[onnx.NodeProto] = []
-    x = right if weight_first else left
-    if turn:
-        made.append(helper.make_node("Transpose", [x], [f"{name}_x"], perm=[1, 0]))
-        x = f"{name}_x"
-    rows = f"{name}_rows" if weight_first else name
-    made.append(helper.make_node("MatMul", [x, f"{name}_w"], [f"{name}_product"]))
-    made.append(helper.make_node("Add", [f"{name}_product", f"{name}_b"], [rows]))
-    if weight_first:
-        made.append(helper.make_node("Transpose", [rows], [name], perm=[1, 0]))
-    return made
+def _plain_gemm(model: onnx.ModelProto, node: onnx.NodeProto, constants: Mapping[str, Array32]) -> list[onnx.NodeProto]:
+    x, weight, bias = node.input
+    name, settings = node.output[0], {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    assert not settings.get("transA"), "activity stands as rows before a weight"
+    _hold(model, f"{name}_w", constants[weight].T if settings.get("transB") else constants[weight])
+    _hold(model, f"{name}_b", constants[bias] * np.float32(settings.get("beta", 1.0)))
+    return [
+        helper.make_node("MatMul", [x, f"{name}_w"], [f"{name}_product"]),
+        helper.make_node("Add", [f"{name}_product", f"{name}_b"], [name]),
+    ]
+
+
+def _turned(model: onnx.ModelProto, node: onnx.NodeProto, constants: Mapping[str, Array32]) -> list[onnx.NodeProto]:
+    """``W x`` for x `[positions, taps, M]`."""
+    (weight, x), name = node.input, node.output[0]
+    _hold(model, f"{name}_w", constants[weight].T)
+    return [
+        helper.make_node("Transpose", [x], [f"{name}_x"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", [f"{name}_x", f"{name}_w"], [f"{name}_rows"]),
+        helper.make_node("Transpose", [f"{name}_rows"], [name], perm=[0, 2, 1]),
+    ]
+
+
+def _fingerprint(array: NDArray[Any]) -> bytes:
+    """The same for the same numbers in any order and shape: folding transposes and reshapes weights."""
+    return np.sort(array, axis=None).tobytes()
 
 
 def _hold(model: onnx.ModelProto, name: str, array: NDArray[Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from contract.models.layout import LayerSpec
 from contract.task import TaskSpec
-from server.graphs.affine import Affine, Linear
+from server.graphs.affine import Affine, Linear, Place, as_rows
 from server.graphs.builder import Graph, Value
 from server.graphs.convolution import Convolution
 from server.graphs.neurons import Neurons, Upstream
@@ -21,8 +21,6 @@ Gradients = list[Value]
 class Stage(Protocol):
     """A family of networks in a graph."""
 
-    traces: dict[str, Value]
-    """What is worth comparing between implementations: `spikes:0`, `membranes:0`, ... each `[T, B * neurons]`."""
     emitted: list[Value]
     """Per hidden layer its spikes or activations, `[T or 1, B * neurons]`."""
 
@@ -34,9 +32,23 @@ class Stage(Protocol):
         """Parameters' gradients from the scores'."""
         ...
 
+    def traces(self) -> dict[str, Value]:
+        """`membranes:I` and `trains:I` of the hidden layers, each `[T, B * neurons]`: to compare implementations."""
+        ...
 
-def _affines(graph: Graph, task: TaskSpec, specs: tuple[LayerSpec, ...], params: Mapping[str, Value]) -> list[Affine]:
-    return [AFFINES[spec.kind](graph, spec, *_parameters(graph, task, spec, params)) for spec in specs]
+
+def _places(specs: tuple[LayerSpec, ...], first: int, others: int) -> list[Place]:
+    """Where each layer stands, with S of the first and of the others."""
+    places: list[Place] = []
+    columns = False
+    for i, spec in enumerate(specs):
+        places.append(Place(spec=spec, steps=others if i else first, columns=columns))
+        columns = AFFINES[spec.kind].columns
+    return places
+
+
+def _affine(graph: Graph, task: TaskSpec, place: Place, params: Mapping[str, Value]) -> Affine:
+    return AFFINES[place.spec.kind](graph, place, *_parameters(graph, task, place.spec, params))
 
 
 def _parameters(graph: Graph, task: TaskSpec, spec: LayerSpec, params: Mapping[str, Value]) -> tuple[Value, Value]:
@@ -51,25 +63,31 @@ class Spiking:
         self._graph, self._steps = graph, task.encoding.steps
         self._constant = task.encoding.kind == "direct"
         self._neurons = Neurons(graph, task)
-        self._affines = _affines(graph, task, specs[:-1], params)
-        self._readout = READOUTS[task.model.readout](
-            graph, task, specs[-1], *_parameters(graph, task, specs[-1], params)
-        )
+        self._places = _places(specs, 1 if self._constant else self._steps, self._steps)
+        self._affines = [_affine(graph, task, place, params) for place in self._places[:-1]]
+        last = _parameters(graph, task, specs[-1], params)
+        self._readout = READOUTS[task.model.readout](graph, task, self._places[-1], *last)
         self._membranes: list[Value] = []
         self.emitted: list[Value] = []
-        self.traces: dict[str, Value] = {}
 
     def forward(self, frames: Value) -> Value:
         """See `Stage`."""
         x = frames
         for i, affine in enumerate(self._affines):
             constant = self._constant and i == 0
-            current = self._graph.reshape(affine.forward(x), 1 if constant else self._steps, -1)
-            self._membranes.append(self._neurons.membranes(current, constant=constant))
+            self._membranes.append(self._neurons.membranes(affine.forward(x), constant=constant))
             x = self._neurons.fires(self._membranes[-1])
             self.emitted.append(x)
-            self.traces |= {f"membranes:{i}": self._membranes[-1], f"trains:{i}": x}
         return self._readout.forward(x)
+
+    def traces(self) -> dict[str, Value]:
+        """See `Stage`."""
+        found: dict[str, Value] = {}
+        for kind, values in (("membranes", self._membranes), ("trains", self.emitted)):
+            for i, (value, place, affine) in enumerate(zip(values, self._places[:-1], self._affines, strict=True)):
+                rows = as_rows(self._graph, value, self._steps, place.spec.outputs, columns=affine.columns)
+                found[f"{kind}:{i}"] = self._graph.reshape(rows, self._steps, -1)
+        return found
 
     def backward(self, delta: Value) -> Gradients:
         """See `Stage`."""
@@ -81,8 +99,7 @@ class Spiking:
             inner = gradient(self._membranes[i], self.emitted[i], upstream)
             found.append(affine.parameter_gradients(inner))
             if i > 0:
-                below = affine.input_gradient(inner)
-                upstream = Upstream(value=self._graph.reshape(below, self._steps, -1))
+                upstream = Upstream(value=affine.input_gradient(inner))
         return [gradient for pair in reversed(found) for gradient in pair]
 
 
@@ -90,11 +107,11 @@ class Twin:
     """The ANN: an activation after each hidden layer, the first frame as its input."""
 
     def __init__(self, graph: Graph, task: TaskSpec, specs: tuple[LayerSpec, ...], params: Mapping[str, Value]) -> None:
-        self._graph, self._specs, self._activation = graph, specs, task.model.activation
-        self._affines = _affines(graph, task, specs, params)
+        self._graph, self._activation = graph, task.model.activation
+        places = _places(specs, 1, 1)
+        self._affines, self._classes = [_affine(graph, task, place, params) for place in places], places[-1].outputs
         self._first = task.encoding.kind != "direct" and task.encoding.steps > 1
         self.emitted: list[Value] = []
-        self.traces: dict[str, Value] = {}
 
     def forward(self, frames: Value) -> Value:
         """See `Stage`."""
@@ -103,14 +120,19 @@ class Twin:
         for affine in self._affines[:-1]:
             x = graph.node(self._activation.capitalize(), affine.forward(x))
             self.emitted.append(x)
-        return self._affines[-1].forward(x)
+        return graph.reshape(self._affines[-1].forward(x), -1, self._classes)
+
+    def traces(self) -> dict[str, Value]:
+        """See `Stage`: no steps, nothing that a rounding could flip."""
+        return {}
 
     def backward(self, delta: Value) -> Gradients:
         """See `Stage`."""
+        delta = self._graph.reshape(delta, 1, -1)
         found = [self._affines[-1].parameter_gradients(delta)]
         for i in range(len(self._affines) - 2, -1, -1):
             outer = self._affines[i + 1].input_gradient(delta)
-            delta = self._through(self._graph.reshape(outer, -1, *self._specs[i].outputs), self.emitted[i])
+            delta = self._through(outer, self.emitted[i])
             found.append(self._affines[i].parameter_gradients(delta))
         return [gradient for pair in reversed(found) for gradient in pair]
 

@@ -1,0 +1,151 @@
+"""Gradients of exported graphs against snntorch's own network, stepped in Python: one line a cell.
+
+python -m tests.benchmarks.gradients [CELL ...] [--batches N] [--exact] [--quantized] [--float64]
+
+A cell is named `net-surrogate-reset-T-B`; any part of a name chooses the cells that have it. An error is the greatest
+difference over the greatest magnitude of that gradient. A batch whose spike trains (or fixed-point membranes) differ
+anywhere is *flipped*: counted, and not part of the error. `--exact` takes batches on which float32 sums are exact, so
+that nothing may flip; `--float64` compares the layer-wise torch network with the stepped one in double precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+
+import numpy as np
+import torch
+from msgspec import Struct
+from torch.nn.functional import cross_entropy
+
+from contract.encodings import encode
+from contract.models.layout import initial_parameters
+from contract.models.network import Network
+from contract.models.reference import SteppingNetwork
+from contract.task import EncodingSpec, ModelSpec, NeuronSpec, TaskSpec
+from server.graphs.assembly import training_model
+from server.graphs.checking import Arrays, Batch, exact_batch, session, stepped
+
+SHAPE, CLASSES = (1, 28, 28), 10
+MODELS = {"fc": ModelSpec(weight_bits=None), "conv": ModelSpec(kind="conv", hidden=(), weight_bits=None)}
+QUANTIZED = {
+    f"{net}-w{weight}-m{membrane}": ModelSpec(
+        kind=net, hidden=(256,) if net == "fc" else (), weight_bits=weight, membrane_bits=membrane
+    )
+    for net, weight, membrane in itertools.product(("fc", "conv"), (8, 4, 2), (None, 8, 16))
+}
+SURROGATES = ("atan", "fast_sigmoid", "ste", "triangular", "spike_rate_escape")
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """A cell's outcome.
+
+    Attributes:
+        batches: How many were compared.
+        flipped: Batches with a spike or a fixed-point membrane that differs.
+        elements: Spikes and membranes that differ, of all batches.
+        error: Greatest error of the others; `None` when there are none.
+    """
+
+    batches: int
+    flipped: int
+    elements: int
+    error: float | None
+
+
+def cells(*, quantized: bool = False) -> dict[str, tuple[TaskSpec, int]]:
+    """Every cell by name: its task and batch size."""
+    found: dict[str, tuple[TaskSpec, int]] = {}
+    models, steps, batches = (QUANTIZED, (10,), (7,)) if quantized else (MODELS, (1, 10, 50, 100), (1, 7, 32))
+    for net, surrogate, reset, T, B in itertools.product(models, SURROGATES, ("subtract", "zero"), steps, batches):
+        neuron = NeuronSpec(surrogate=surrogate, reset=reset)
+        task = TaskSpec(model=models[net], neuron=neuron, encoding=EncodingSpec(kind="rate", steps=T))
+        found[f"{net}-{surrogate}-{reset}-T{T}-B{B}"] = task, B
+    return found
+
+
+def random_batch(task: TaskSpec, size: int, seed: int) -> Batch:
+    """Random intensities as spikes; weights of twice the usual size, so that deep layers fire."""
+    rng = np.random.default_rng(seed)
+    params = {name: 2 * value for name, value in initial_parameters(task, SHAPE, CLASSES).items()}
+    frames = encode(task.encoding, 0.6 * rng.random((size, *SHAPE), dtype=np.float32), rng)
+    return Batch(params, np.ascontiguousarray(frames), rng.integers(0, CLASSES, size))
+
+
+def differing(task: TaskSpec, found: Arrays, expected: Arrays) -> int:
+    """Spikes, and membranes in fixed point, that differ."""
+    count = 0
+    for name, value in found.items():
+        if name.startswith("trains"):
+            count += int((value != expected[name]).sum())
+        elif name.startswith("membranes") and task.model.membrane_bits is not None:
+            half_step = 2.0 * task.neuron.threshold / 2 ** (task.model.membrane_bits - 1)
+            count += int((np.abs(value - expected[name]) > half_step).sum())
+    return count
+
+
+def compare(task: TaskSpec, size: int, *, batches: int, exact: bool = False) -> Row:
+    """Runs one cell."""
+    opened = session(training_model(task, SHAPE, CLASSES, traces=True).SerializeToString())
+    names = [declared.name for declared in opened.get_outputs()]
+    flipped, elements, errors = 0, 0, []
+    for seed in range(batches):
+        batch = exact_batch(task, SHAPE, CLASSES, batch=size, seed=seed) if exact else random_batch(task, size, seed)
+        found = dict(zip(names, opened.run(None, batch.feed()), strict=True))
+        expected = stepped(task, SHAPE, CLASSES, batch)
+        differs = differing(task, found, expected)
+        elements += differs
+        flipped += differs > 0
+        if not differs:
+            errors.append(max(error(found[n], expected[n]) for n in names if n.startswith("gradient")))
+    return Row(batches=batches, flipped=flipped, elements=elements, error=max(errors, default=None))
+
+
+def error(found: np.ndarray, expected: np.ndarray) -> float:
+    """Greatest difference over the greatest magnitude."""
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+
+
+def double(task: TaskSpec, size: int, seed: int) -> float:
+    """Greatest error of the layer-wise torch network against the stepped one, both in float64."""
+    batch = random_batch(task, size, seed)
+    reference = SteppingNetwork(task, SHAPE, CLASSES, dtype=torch.float64)
+    tensors = {name: torch.from_numpy(value).double() for name, value in batch.params.items()}
+    reference.load_state_dict(tensors, strict=False)
+    leaves = {name: value.clone().requires_grad_() for name, value in tensors.items()}
+    frames, labels = torch.from_numpy(batch.frames).double(), torch.from_numpy(batch.labels)
+    network = Network(task, SHAPE, CLASSES, dtype=torch.float64)
+    wanted = torch.autograd.grad(cross_entropy(reference(frames), labels), list(reference.parameters()))
+    got = torch.autograd.grad(cross_entropy(network(leaves, frames), labels), list(leaves.values()))
+    return max(error(g.numpy(), w.numpy()) for g, w in zip(got, wanted, strict=True))
+
+
+def main() -> None:
+    """Runs the cells that were asked for, on one thread."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cells", nargs="*", help="part of a cell's name; all when none is given")
+    parser.add_argument("--batches", type=int, default=30)
+    for option in ("--exact", "--quantized", "--float64"):
+        parser.add_argument(option, action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    for name, (task, size) in cells(quantized=asked.quantized).items():
+        if asked.cells and not any(part in name for part in asked.cells):
+            continue
+        if asked.float64:
+            worst = max(double(task, size, seed) for seed in range(asked.batches))
+            print(f"{name:40} float64 error {worst:.1e}", flush=True)
+            continue
+        row = compare(task, size, batches=asked.batches, exact=asked.exact)
+        rows.append(row)
+        shown = "none left" if row.error is None else f"{row.error:.1e}"
+        print(f"{name:40} error {shown}, flipped {row.flipped}/{row.batches} ({row.elements} elements)", flush=True)
+    if rows:
+        total, flipped = sum(r.batches for r in rows), sum(r.flipped for r in rows)
+        worst = max((r.error for r in rows if r.error is not None), default=None)
+        print(f"all: {total} batches, {flipped} flipped ({flipped / total:.2%}), worst error {worst}")
+
+
+if __name__ == "__main__":
+    main()

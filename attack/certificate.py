@@ -40,6 +40,8 @@ def obstacle(observation: Observation, finding: Finding) -> str | None:
         return f"the threat model withholds {', '.join(missing)}"
     if observation.plan.algorithm != "fedsgd":
         return "the update is a weight difference, not a gradient of the whole batch at known weights"
+    if observation.distortion:
+        return f"the update is distorted: {observation.distortion}"
     if finding.images is None or len(finding.images) != observation.samples:
         return f"not one candidate for each of {observation.samples} samples"
     if observation.encoding.kind != "direct" and finding.frames is None:
@@ -60,7 +62,7 @@ def certify(observation: Observation, frames: Array32, labels: Sequence[int]) ->
     """
     simulator = Simulator(observation, dtype=torch.float32)
     inputs = torch.as_tensor(frames, dtype=torch.float32)
-    found = simulator.gradients(inputs, torch.as_tensor(list(labels), dtype=torch.long))
+    found = _clipped(observation, simulator.gradients(inputs, torch.as_tensor(list(labels), dtype=torch.long)))
     squared = bound_squared = norm_squared = 0.0
     inside = True
     for name, gradient in zip(simulator.names, found, strict=True):
@@ -82,6 +84,13 @@ def certify(observation: Observation, frames: Array32, labels: Sequence[int]) ->
     sign = "<" if holds else "is not certified against"
     reason = f"forward simulation: gradient residual {residual:.1e} {sign} {threshold:.1e}"
     return Certificate(holds=holds, residual=residual, reason=reason)
+
+
+def _clipped(observation: Observation, gradients: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """The gradients as the plan clips them."""
+    bound = observation.plan.clip_norm
+    length = float(torch.stack([gradient.double().norm() for gradient in gradients]).norm())
+    return gradients if bound is None or length <= bound else [gradient * (bound / length) for gradient in gradients]
 
 
 def certified(observation: Observation, finding: Finding) -> Finding:

@@ -57,6 +57,18 @@ def checked(finding: Finding, shape: tuple[int, ...]) -> Finding:
     return msgspec.structs.replace(finding, images=np.clip(images[:MAX_IMAGES], 0.0, 1.0), labels=labels, frames=frames)
 
 
+def sober(observation: Observation, finding: Finding) -> Finding:
+    """The finding, no better than `partial` where the update is no gradient of the batch (`Observation.distortion`).
+
+    A certificate or criterion that holds of a sparse or noisy update all the same holds by chance: zero columns are
+    then no silent pixels, and few bytes lie on any grid.
+    """
+    if not observation.distortion or finding.verdict not in {"exact", "recovered"}:
+        return finding
+    reason = f"{finding.reason}; no certificate: the update is distorted, {observation.distortion}"
+    return msgspec.structs.replace(finding, verdict="partial", reason=reason)
+
+
 def attempt(method: Method, observation: Observation, budget_s: float) -> Finding:
     """Runs one method; whatever it raises is its failure, with the reason."""
     words = np.frombuffer(hashlib.sha256(method.name.encode()).digest()[:16], dtype="<u4")
@@ -65,7 +77,8 @@ def attempt(method: Method, observation: Observation, budget_s: float) -> Findin
         reason = refusal(method, observation)
         if reason is not None:
             return Finding(verdict="refused", reason=reason)
-        return certified(observation, checked(method.run(observation, budget_s, rng), observation.shape))
+        finding = checked(method.run(observation, budget_s, rng), observation.shape)
+        return sober(observation, certified(observation, finding))
     except NotKnownError as error:
         return Finding(verdict="refused", reason=str(error))
     except Exception as error:

@@ -19,6 +19,9 @@ from contract.task import EncodingSpec, ModelSpec, NeuronSpec, RoundPlan, TaskSp
 Vantage = Literal["server", "broker", "client"]
 Knowledge = Literal["architecture", "neuron", "encoding", "weights", "plan", "labels", "codec", "candidates"]
 
+COARSE = frozenset({"ternary", "sign", "topk"})
+"""Codecs after which a value's error is as large as the value: what is not there proves nothing."""
+
 Array32 = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
 
@@ -80,6 +83,7 @@ class OwnNetwork(Protocol):
         timeless: Whether it has no dynamics, so that one frame stands for all steps.
         tells_labels: Whether the last weight of the update belongs to the layer that gives the logits.
         once: Why its gradient cannot be differentiated again; empty when it can.
+        coupled: Whether samples of a batch act on each other, as by batch norm.
     """
 
     @property
@@ -96,6 +100,9 @@ class OwnNetwork(Protocol):
 
     @property
     def once(self) -> str: ...  # noqa: D102
+
+    @property
+    def coupled(self) -> bool: ...  # noqa: D102
 
     def __call__(self, params: Mapping[str, Any], frames: Any) -> Any:
         """Logits `[B, classes]` of frames `[T or 1, B, *shape]`."""
@@ -233,7 +240,8 @@ class Observation:
         """The update as gradients.
 
         FedSGD: the mean gradient of the batch, as sent. FedAvg with plain SGD: ``(before - after) / lr``, the sum over
-        the local steps of each step's mean gradient (with local momentum a sum with weights of at least 1).
+        the local steps of each step's mean gradient (with local momentum a sum with weights of at least 1). A plan that
+        clips leaves its direction and hides its length; what else may have happened to it says `distortion`.
         """
         factor = 1.0 if self.plan.algorithm == "fedsgd" else 1.0 / self.plan.learning_rate
         return {name: tensor.astype(np.float64) * factor for name, tensor in self.update.items()}
@@ -269,7 +277,34 @@ class Observation:
         """Step size of the local SGD for one parameter."""
         return self.plan.learning_rate * self._rates.get(name, 1.0)
 
+    @cached_property
+    def distortion(self) -> str:
+        """Why the update is no gradient of this batch even up to small errors, as far as is known; empty when it is."""
+        plan = self._plan if "plan" in self.known else None
+        if plan is not None and plan.noise_multiplier:
+            return f"it carries noise of {plan.noise_multiplier:g} × clip_norm on every element"
+        if plan is not None and plan.feeds_back:
+            return "by error feedback it carries what earlier updates lost"
+        codecs = {record.codec for record in self._records.values()} if "codec" in self.known else set()
+        coarse = sorted(codecs & COARSE)
+        return f"codec {coarse[0]} left little of the values" if coarse else ""
+
     def error_bound(self, name: str) -> float:
-        """Largest absolute error that the codec put on one element of `update[name]`."""
-        record = self.records.get(name)
-        return 0.0 if record is None else CODECS[record.codec].error_bound(self.update[name])
+        """Largest absolute error that noise, error feedback and codec put on one element of `update[name]`.
+
+        Of the clipped update: clipping is a factor, not an error. Infinite where there is no bound: `sign` does not
+        tell its largest value, noise has none, and error feedback brings in other updates. `topk` may have dropped
+        what is smaller than the least that it kept, up to a step.
+        """
+        record, update = self.records.get(name), self.update[name]
+        plan = self._plan if "plan" in self.known else None
+        if plan is not None and (plan.noise_multiplier or plan.feeds_back):
+            return np.inf
+        if record is None:
+            return 0.0
+        if record.codec == "sign":
+            return np.inf if update.any() else 0.0
+        if record.codec == "topk":
+            kept = np.abs(update[update != 0])
+            return float(kept.min()) + record.scale * (1 + 2.0**-16) if kept.size else 0.0
+        return CODECS[record.codec].error_bound(update)

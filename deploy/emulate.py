@@ -242,6 +242,7 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
                 energy_profile=study.devices.energy_profile,
                 threads=study.devices.threads,
                 seed=study.devices.seed,
+                lpips=study.devices.lpips,
                 board="emulated",
                 publish_truth=study.truth.publish,
             ),

@@ -19,6 +19,7 @@ from contract.configuration import decode_tables, read_toml
 from contract.datasets import check_encoding, dataset_info
 from contract.errors import ConfigurationError
 from contract.messages import MAX_CANDIDATES
+from contract.perceptual import Perceptual
 from contract.task import TaskSpec
 from contract.topics import valid_name
 from deploy.broker import BrokerSection
@@ -54,6 +55,7 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             so that a meter of the machine does not tell them apart: the default is `none` (modelled energy only).
         energy_profile: Board profile of the modelled energy.
         threads: Threads of each device's engine.
+        lpips: ONNX file with LPIPS and its weights, see `contract.perceptual`; `None`: scores are without it.
         seed: Makes the devices' draws, and with them the run, repeatable; no other party is told. `None`: every run
             draws anew.
     """
@@ -62,6 +64,7 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     meter: str = "none"
     energy_profile: str = "horowitz-45nm"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    lpips: Path | None = None
     seed: Annotated[int, Meta(ge=0)] | None = None
 
 
@@ -191,6 +194,7 @@ def check_study(study: Study, *, origin: str) -> Study:
         )
     _check(origin, "devices.meter", lambda: open_meter(study.devices.meter).close())
     _check(origin, "devices.energy_profile", lambda: EnergyModel.load(study.devices.energy_profile))
+    _check(origin, "devices.lpips", lambda: study.devices.lpips and Perceptual(study.devices.lpips))
     _check(origin, "attack.attacks", lambda: _check_attacks(study.attack.attacks or ()))
     if study.twin is not None and study.task.model.family != "snn":
         raise ConfigurationError(f"{origin}: [twin] asks for the ANN twin, but task.model.family is already 'ann'")

@@ -24,6 +24,7 @@ from contract.datasets import dataset_info, held_out_split, load_part, partition
 from contract.errors import ConfigurationError, SpikeleakError
 from contract.link import Link
 from contract.messages import NodeState, encode
+from contract.perceptual import Perceptual
 from contract.task import TaskSpec
 from edge_client import events
 from edge_client.account import Account
@@ -67,11 +68,13 @@ def run_client(
     """
     stop = stop or threading.Event()
     check_engine(settings.engine)
+    perceptual = None if settings.lpips is None else Perceptual(settings.lpips)
     meter, model = _open_energy(settings)
     with contextlib.closing(meter):
         spool = Spool(settings.directory, settings.run, settings.node, receipts_kept=settings.receipts_kept)
         with contextlib.closing(spool):
-            return _live(settings, stop, spool=spool, energy=(meter, model), link_type=link_type)
+            energy = (meter, model)
+            return _live(settings, stop, spool=spool, energy=energy, perceptual=perceptual, link_type=link_type)
 
 
 def _open_energy(settings: ClientSettings) -> tuple[Meter, EnergyModel]:
@@ -89,6 +92,7 @@ def _live(
     *,
     spool: Spool,
     energy: tuple[Meter, EnergyModel],
+    perceptual: Perceptual | None,
     link_type: Callable[..., Link],
 ) -> int:
     meter, model = energy
@@ -113,6 +117,7 @@ def _live(
         clock=time.monotonic,
         new_uid=_uid_source(settings),
         secret=secrets.randbits(128) if settings.seed is None else settings.seed,
+        perceptual=perceptual,
     )
     link.subscribe(*device.subscriptions())
     link.start()

@@ -14,6 +14,7 @@ from contract.codecs import decode_tensors
 from contract.errors import WireError
 from contract.frames import Assembler, split
 from contract.messages import Ack, Model, NodeState, Reconstruction, ServerState, TaskManifest, decode, encode, unpack
+from contract.perceptual import Perceptual
 from contract.task import task_hash
 from edge_client import client, energy, events, objects, training
 from edge_client.account import Account
@@ -54,11 +55,13 @@ class Device:
         clock: Callable[[], float],
         new_uid: Callable[[str], str],
         secret: int,
+        perceptual: Perceptual | None = None,
     ) -> None:
         self.settings, self.spool, self.network = settings, spool, network
         self._account, self._energy_model = account, model
         self._preparation = Preparation(settings, network, prepare, needs)
         self._clock, self._new_uid, self._secret = clock, new_uid, secret
+        self._perceptual = perceptual
         self._recon_inbox, self._model_inbox = Assembler(), Assembler()
         self._workshop: objects.Workshop | None = None
         self._model = ("", bytearray())
@@ -247,6 +250,7 @@ class Device:
             task_hash=action.task_hash,
             shard=shard,
             engine=engine,
+            perceptual=self._perceptual,
         )
         self._account.rest()
         log.info("task %s: %d samples, engine %s", action.task_hash[:12], len(shard.x), engine.name)

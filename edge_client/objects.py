@@ -11,6 +11,7 @@ import numpy as np
 from contract.codecs import encode_tensors
 from contract.encodings import intensities
 from contract.messages import AttackScore, EnergyReport, PhaseEnergy, Reconstruction, Score, Truth, Update, pack
+from contract.perceptual import Perceptual
 from contract.pipeline import pipeline
 from contract.task import EncodingSpec, RoundPlan, TaskSpec
 from edge_client import scoring
@@ -26,6 +27,7 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     Attributes:
         secret: Seeds all draws of this device; known to nobody else.
+        perceptual: LPIPS for the scores, where the device has its weights.
     """
 
     node: str
@@ -34,6 +36,7 @@ class Workshop(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     task_hash: str
     shard: Shard
     engine: Engine
+    perceptual: Perceptual | None = None
 
 
 class UpdateNote(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +152,7 @@ def scored_items(
         samples=receipt.samples,
         encoding=encoding,
         frames=true_frames(receipt, shard, encoding) if spiking else None,
+        perceptual=workshop.perceptual,
     )
     rng = update_stream(workshop.secret, "control", workshop.node, receipt.round, receipt.uid)
     scores = scoring.score(recon, views, truth, rng)

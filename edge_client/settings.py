@@ -27,6 +27,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         meter: The energy meter, as `hardware.meter.open_meter` takes it.
         energy_profile: Energy table of the modelled readings.
         board: What this device is, shown in the report.
+        lpips: ONNX file with LPIPS and its weights, made as `contract.perceptual` says: scores carry LPIPS then.
         publish_truth: Lab mode: also publish the true samples that a score names.
         threads: CPU threads of the engine.
         seed: Makes the names of updates and all draws (batches, encoding, stochastic rounding) repeatable: for studies.
@@ -45,6 +46,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     meter: str = "none"
     energy_profile: str = "horowitz-45nm"
     board: str = ""
+    lpips: Path | None = None
     publish_truth: bool = False
     threads: Annotated[int, Meta(ge=1)] = 1
     seed: Annotated[int, Meta(ge=0)] | None = None

@@ -28,6 +28,9 @@ def audit(
     local_steps: Annotated[int, typer.Option(help="Local SGD steps, with --weights-after.")] = 1,
     lr: Annotated[float | None, typer.Option(help="Their learning rate.")] = None,
     truth: Annotated[Path | None, typer.Option(metavar="X.npz", help="Array x [N, *shape], to score by.")] = None,
+    lpips: Annotated[
+        Path | None, typer.Option(metavar="LPIPS.onnx", help="LPIPS with its weights, for --truth.")
+    ] = None,
     input_range: Annotated[str, typer.Option(metavar="LOW,HIGH", help="What 0 and 1 are normalised to.")] = "0,1",
     budget: Annotated[float, typer.Option(metavar="S", help="Seconds for all attacks.")] = 60.0,
     control: Annotated[
@@ -65,6 +68,7 @@ def audit(
             local_steps=local_steps,
             learning_rate=lr,
             truth=truth,
+            lpips=lpips,
             input_range=(low_high[0], low_high[1]),
             budget_s=budget,
             control=control,

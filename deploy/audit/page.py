@@ -98,6 +98,9 @@ def _against_truth(audit: Audit, score: Score | None) -> str:
     parts = ["one candidate per true sample, matched"]
     if score.frames_exact is not None:
         parts.append(f"{score.frames_exact:.0%} of spike frames exact")
+    distances = [value for value in score.lpips if value is not None]
+    if distances:
+        parts.append(f"LPIPS {min(distances):.3f} to {max(distances):.3f}")
     if score.labels_right is not None:
         parts.append(f"{score.labels_right} of {len(score.psnr_db)} labels right")
     return "; ".join(parts)

@@ -12,6 +12,7 @@ from attack.ladder import Rung, climb
 from attack.methods import METHODS
 from attack.noise import noise_observation
 from contract.errors import EnvironmentFaultError
+from contract.perceptual import Perceptual
 from deploy.audit.files import read_truth
 from deploy.audit.page import render
 from deploy.audit.request import AuditRequest, check
@@ -37,6 +38,7 @@ def audit(request: AuditRequest, *, announce: Callable[[Subject], None] = lambda
     check(request)
     torch.set_num_threads(max(1, min(4, torch.get_num_threads())))
     truth = None if request.truth is None else read_truth(request.truth, request.input_shape, request.samples)
+    perceptual = None if request.lpips is None else Perceptual(request.lpips)
     found = subject(request)
     try:
         request.out.mkdir(parents=True, exist_ok=True)
@@ -53,7 +55,7 @@ def audit(request: AuditRequest, *, announce: Callable[[Subject], None] = lambda
         outcome=outcome(found, rungs),
         noise=_noise_control(request, found, rungs),
         truth=truth,
-        scores=scores(rungs, truth),
+        scores=scores(rungs, truth, perceptual),
         seconds=time.perf_counter() - started_s,
     )
     try:

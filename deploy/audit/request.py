@@ -33,6 +33,7 @@ class AuditRequest(msgspec.Struct, frozen=True, kw_only=True):
         local_steps: SGD steps between `weights` and `weights_after`.
         learning_rate: Of those steps.
         truth: `x` `[N, *shape]` in [0, 1], optionally `y` `[N]` and `frames` `[N, T, *shape]`; read after the attacks.
+        lpips: ONNX file with LPIPS and its weights, made as `contract.perceptual` says; read with `truth` only.
         input_range: What 0 and 1 of a sample become before the network sees them (normalisation).
         budget_s: Wall time for all attacks.
         control: Also attack noise in the update's place.
@@ -53,6 +54,7 @@ class AuditRequest(msgspec.Struct, frozen=True, kw_only=True):
     local_steps: int = 1
     learning_rate: float | None = None
     truth: Path | None = None
+    lpips: Path | None = None
     input_range: tuple[float, float] = (0.0, 1.0)
     budget_s: float = 60.0
     control: bool = True

@@ -18,6 +18,7 @@ from attack.method import Finding
 from attack.methods import METHODS
 from attack.threat import Array32, Observation
 from contract.messages import Verdict
+from contract.perceptual import Perceptual
 from deploy.audit.expression import Expression
 from deploy.audit.request import AuditRequest
 from deploy.audit.scoring import Score, score
@@ -118,13 +119,15 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def scores(rungs: Sequence[Rung], truth: Mapping[str, Any] | None) -> dict[str, Score]:
+def scores(
+    rungs: Sequence[Rung], truth: Mapping[str, Any] | None, perceptual: Perceptual | None = None
+) -> dict[str, Score]:
     """The score of each attack that has candidates."""
     found: dict[str, Score] = {}
     for rung in rungs if truth is not None else ():
         finding = rung.finding
         if finding.images is not None and truth is not None:
-            found[rung.attack] = score(finding.images, finding.frames, finding.labels, truth)
+            found[rung.attack] = score(finding.images, finding.frames, finding.labels, truth, perceptual)
     return found
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from contract.metrics import SSIM_WINDOW, psnr_matrix, ssim
+from contract.perceptual import Perceptual
 
 Array32 = npt.NDArray[np.float32]
 
@@ -23,18 +24,26 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
         psnr_db: Per true sample; `None` where no candidate was left for it.
         ssim: Per true sample; `None` also where samples are too small for a window.
         candidate: Per true sample, index of the candidate.
+        lpips: Per true sample, where weights were given; `None` like `ssim`.
         frames_exact: Share of all true frames that were found bit for bit at their time step; `None` without frames.
         labels_right: How many of the true labels were named; `None` without labels on either side.
     """
 
     psnr_db: tuple[float | None, ...]
     ssim: tuple[float | None, ...]
+    lpips: tuple[float | None, ...]
     candidate: tuple[int | None, ...]
     frames_exact: float | None
     labels_right: int | None
 
 
-def score(images: Array32, frames: Array32 | None, labels: tuple[int, ...], truth: Mapping[str, Any]) -> Score:
+def score(
+    images: Array32,
+    frames: Array32 | None,
+    labels: tuple[int, ...],
+    truth: Mapping[str, Any],
+    perceptual: Perceptual | None = None,
+) -> Score:
     """Scores `[N, *shape]` candidates.
 
     Args:
@@ -42,6 +51,7 @@ def score(images: Array32, frames: Array32 | None, labels: tuple[int, ...], trut
         frames: Their spike frames `[N, T, *shape]`, if any.
         labels: Labels that the attack named.
         truth: `x` `[M, *shape]`; `frames` and `y` where known.
+        perceptual: LPIPS, if the user brought its weights.
     """
     true = np.asarray(truth["x"], dtype=np.float32)
     matrix = psnr_matrix(images, true)
@@ -52,6 +62,10 @@ def score(images: Array32, frames: Array32 | None, labels: tuple[int, ...], trut
     return Score(
         psnr_db=tuple(None if row is None else float(matrix[row, i]) for i, row in enumerate(order)),
         ssim=tuple(None if row is None or not square else ssim(images[row], true[i]) for i, row in enumerate(order)),
+        lpips=tuple(
+            None if row is None or perceptual is None else perceptual(images[row], true[i])
+            for i, row in enumerate(order)
+        ),
         candidate=tuple(order),
         frames_exact=_frames_exact(frames, order, truth.get("frames")),
         labels_right=_labels_right(labels, truth.get("y")),

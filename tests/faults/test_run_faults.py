@@ -229,6 +229,8 @@ def one_message(done: subprocess.CompletedProcess[str], status: int) -> str:
         (f'name = "{"x" * 60}"\n[[schedule]]\n', ["study.toml: name", "1 to 48"]),
         ('name = "x"\n[[schedule]]\nalgorithm = "fedsgd"\nlocal_steps = 3\n', ["local_steps = 3", "fedsgd"]),
         ('name = "x"\n[attack]\nattacks = ["ratoi"]\n[[schedule]]\n', ["attack.attacks", "'ratoi'", "ratio"]),
+        ('name = "x"\n[devices]\nlpips = "no.onnx"\n[[schedule]]\n', ["devices.lpips", "no.onnx", "no such file"]),
+        ('name = "x"\nrepeat = 0\n[[schedule]]\n', ["repeat", "1"]),
         ('name = "x"\n[devices]\nengine = "tensorflow"\n[[schedule]]\n', ["devices.engine", "'tensorflow'", "torch"]),
         ('name = "x"\n[devices]\nmeter = "vibes"\n[[schedule]]\n', ["devices.meter", "'vibes'", "rapl"]),
     ],

@@ -251,7 +251,7 @@ def test_frames_that_cannot_be_scored_have_failed(frames, truth, changes, words)
 # --- membership and LPIPS -----------------------------------------------------------------------------------------
 
 
-def tests_of(positions, figures):
+def suspects(positions, figures):
     pairs = zip(positions, figures, strict=True)
     return tuple(MembershipTest(sample_digest(X[i]), figure) for i, figure in pairs)
 
@@ -266,7 +266,7 @@ def tests_of(positions, figures):
     ],
 )
 def test_membership_is_scored_where_the_truth_lives(positions, figures, area):
-    found = scored(None, membership=tests_of(positions, figures), verdict="failed")
+    found = scored(None, membership=suspects(positions, figures), verdict="failed")
     assert found.membership_auc == area
 
 

@@ -113,7 +113,7 @@ def _turned(model: onnx.ModelProto, node: onnx.NodeProto, constants: Mapping[str
 
 def _fingerprint(array: NDArray[Any]) -> bytes:
     """The same for the same numbers in any order and shape: folding transposes and reshapes weights."""
-    return np.sort(array, axis=None).tobytes()
+    return np.sort(array + 0.0, axis=None).tobytes()  # -0.0 and 0.0 are one number
 
 
 def _hold(model: onnx.ModelProto, name: str, array: NDArray[Any]) -> None:

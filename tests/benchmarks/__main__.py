@@ -9,12 +9,16 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from attack.optimisation.candidates import Candidates
+from attack.optimisation.objectives import OBJECTIVES, relative_square
 from contract.codecs import CODECS
 from contract.encodings import encode
 from contract.models.layout import initial_parameters
 from contract.models.network import Network
 from contract.models.reference import SteppingNetwork
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
+from tests.benchmarks import breaching, literature
+from tests.science.image_updates import observe, task_of
 
 SHAPE, CLASSES = (1, 28, 28), 10
 
@@ -74,6 +78,42 @@ def codecs() -> None:
         )
 
 
+def restarts() -> None:
+    """Gradient evaluations of matching: restarts in one tensor against one after the other."""
+    for name, options in {
+        "fc ann": {"family": "ann"},
+        "fc snn direct": {},
+        "fc snn rate T=8": {"encoding": "rate", "steps": 8},
+        "conv snn T=10": {"kind": "conv", "channels": (12,), "hidden": ()},
+    }.items():
+        for count in (1, 4, 8, 16):
+            one, all_at_once, ratio = pairs(*matched(options, count), repeats=10)
+            print(
+                f"matching {name:15} R={count:2}: plain gradients {1e3 * count / one:5.0f}/s, "
+                f"rows of all restarts {1e3 * count / all_at_once:5.0f}/s, {ratio:4.1f}×"
+            )
+
+
+def matched(options: dict[str, object], count: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """An evaluation of the relative square and its derivative for `count` candidates: plain gradients, and rows."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.random((1, *SHAPE), np.float32), rng.integers(0, CLASSES, 1)
+    observation, _ = observe(task_of(**options), x, labels)
+    candidates, y = Candidates(observation, dtype=torch.float64), torch.from_numpy(labels)
+    simulator = candidates.simulator
+    frames = torch.from_numpy(rng.random((count, simulator.steps, 1, *SHAPE))).requires_grad_()
+
+    def plain() -> object:
+        found = [simulator.gradients(restart, y, create_graph=True) for restart in frames]
+        losses = torch.stack([relative_square(gradient, simulator.target) for gradient in found])
+        return torch.autograd.grad(losses.sum(), frames)
+
+    def rows() -> object:
+        return torch.autograd.grad(OBJECTIVES["relative_square"](candidates.products(frames, y)).sum(), frames)
+
+    return plain, rows
+
+
 def main() -> None:
     """Runs all benchmarks on one thread."""
     torch.set_num_threads(1)
@@ -81,6 +121,9 @@ def main() -> None:
         training_step(steps, batch, "rate")
     training_step(25, 32, "direct")
     codecs()
+    restarts()
+    breaching.main([])
+    literature.main(["ann-sigmoid", "snn-atan", "--seeds", "2", "--budget", "2"])
 
 
 if __name__ == "__main__":

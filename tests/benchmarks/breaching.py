@@ -1,6 +1,6 @@
 """IG and DLG against the breaching package, in one process, on the same network, image and settings.
 
-python -m tests.benchmarks.breaching [--restarts R] [--iterations N]
+python -m tests.benchmarks.breaching [--restarts R ...] [--iterations N]
 
 breaching 0.1.2 is no dependency. It runs beside this project's torch when it is put into a folder of its own:
 
@@ -236,9 +236,10 @@ def compare(package: Any, kind: str, *, restarts: int, iterations: int, images: 
 def main(arguments: list[str] | None = None) -> None:
     """Compares, or says how to install breaching."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--restarts", type=int, default=8)
+    parser.add_argument("--restarts", type=int, nargs="+", default=(1, 8))
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--images", type=int, default=3)
+    parser.add_argument("--attacks", nargs="+", choices=("IG", "DLG"), default=("IG", "DLG"))
     asked = parser.parse_args(arguments)
     try:
         package = breaching()
@@ -247,8 +248,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     torch.set_num_threads(1)
     logging.disable(logging.INFO)
-    for kind in ("IG", "DLG"):
-        for restarts in sorted({1, asked.restarts}):
+    for kind in asked.attacks:
+        for restarts in asked.restarts:
             compare(package, kind, restarts=restarts, iterations=asked.iterations, images=asked.images)
 
 

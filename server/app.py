@@ -7,7 +7,8 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from safetensors.numpy import save_file
 
@@ -23,8 +24,11 @@ from server.herald import Status
 from server.integer_inference import note_int8_inference
 from server.ledger import FILE_NAME, Ledger
 from server.model import GlobalModel
-from server.publication import Exported, ensure_exported
+from server.publication import ensure_exported
 from server.settings import AdmissionSettings, ScheduleEntry, ServerSettings
+
+if TYPE_CHECKING:
+    from server.export import Export
 
 __all__ = ["AdmissionSettings", "ScheduleEntry", "ServerSettings", "run_server"]
 
@@ -71,13 +75,20 @@ def run_server(settings: ServerSettings, stop: threading.Event | None = None) ->
         return _Process(settings, ledger, model, stop).run()
 
 
-def _exported(task: TaskSpec, shape: tuple[int, ...], classes: int) -> Iterable[Exported]:
+def _exported(task: TaskSpec, shape: tuple[int, ...], classes: int) -> Iterator[Export]:
+    """The graphs, checked.
+
+    Raises:
+        EnvironmentFaultError: One does not compute on this machine what it must.
+    """
     from server import export  # noqa: PLC0415 - onnx and torch, in a run's first life only
 
-    for name, make in (("training", export.training_graph), ("inference", export.inference_graph)):
-        began_s = time.monotonic()
-        blob = make(task, shape, classes)
-        yield Exported(name=name, blob=blob, error=None, seconds=time.monotonic() - began_s)
+    try:
+        yield from export.exported(task, shape, classes)
+    except export.GraphMismatchError as error:
+        raise EnvironmentFaultError(
+            f"{error}; update onnxruntime, or set export = false for the server and engine = 'torch' for the devices"
+        ) from error
 
 
 def _note_run(ledger: Ledger, settings: ServerSettings) -> None:

@@ -6,37 +6,22 @@ keep graphs by their SHA-256.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from contract import frames, topics
 from contract.messages import GraphRecord
 from server.ledger import Ledger
 from server.model import Wire
 
+if TYPE_CHECKING:
+    from server.export import Export
+
 log = logging.getLogger(__name__)
 
 
-class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """A graph as it was made.
-
-    Attributes:
-        name: `training` or `inference`.
-        blob: The ONNX file.
-        error: Greatest relative error against torch in the check before publishing; `None` when it was not checked.
-        seconds: Time of export and check.
-    """
-
-    name: str
-    blob: bytes
-    error: float | None
-    seconds: float
-
-
-def ensure_exported(ledger: Ledger, export: Callable[[], Iterable[Exported]]) -> None:
+def ensure_exported(ledger: Ledger, export: Callable[[], Iterable[Export]]) -> None:
     """Exports the graphs and keeps them, unless the ledger has them.
 
     Args:
@@ -53,16 +38,16 @@ def ensure_exported(ledger: Ledger, export: Callable[[], Iterable[Exported]]) ->
                 "graphs",
                 {
                     "name": graph.name,
-                    "sha256": hashlib.sha256(graph.blob).hexdigest(),
-                    "bytes": len(graph.blob),
+                    "sha256": graph.sha256,
+                    "bytes": graph.nbytes,
                     "object": graph.blob,
                     "error": graph.error,
                     "export_s": graph.seconds,
                 },
             )
     for graph in found:
-        against = "" if graph.error is None else f", within {graph.error:.1e} of torch"
-        log.info("graph %s: %.1f kB in %.1f s%s", graph.name, len(graph.blob) / 1e3, graph.seconds, against)
+        text = "graph %s: %.1f kB in %.1f s, within %.1e of snntorch"
+        log.info(text, graph.name, graph.nbytes / 1e3, graph.seconds, graph.error)
 
 
 class PublishedGraphs:

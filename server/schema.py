@@ -61,7 +61,7 @@ CREATE TABLE IF NOT EXISTS models (          -- version 0 is the initial model
 
 CREATE TABLE IF NOT EXISTS graphs (          -- the task's ONNX graphs, as exported in the run's first life
     name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL, object BLOB NOT NULL,
-    error REAL,                              -- greatest relative error against torch; NULL: not checked
+    error REAL NOT NULL,                     -- greatest relative error against snntorch when it was checked
     export_s REAL NOT NULL,
     chunks INTEGER NOT NULL DEFAULT 0        -- chunks under which it was last published, 0 once cleared
 ) WITHOUT ROWID;

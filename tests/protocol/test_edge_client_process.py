@@ -22,6 +22,7 @@ from contract.link import Link, LinkSettings
 from contract.messages import (
     Ack,
     EnergyReport,
+    GraphRecord,
     Model,
     NodeState,
     ServerState,
@@ -34,7 +35,15 @@ from contract.messages import (
 )
 from contract.models.layout import initial_parameters
 from contract.task import EncodingSpec, ModelSpec, RoundPlan, TaskSpec, task_hash
+from server.export import training_graph
 
+CLIENT = """
+import sys
+from edge_client.app import main
+status = main(sys.argv[1:])
+print(*sorted({"torch", "snntorch", "onnx", "scipy", "pandas"} & {m.split(".")[0] for m in sys.modules}))
+sys.exit(status)
+"""
 RUN, NODE = "trial", "device-0"
 TASK = TaskSpec(dataset="digits", encoding=EncodingSpec(steps=2), model=ModelSpec(hidden=(4,)))
 PATIENCE_S = 60.0
@@ -100,7 +109,8 @@ def start(running_broker, tmp_path) -> Iterator[Callable[[], subprocess.Popen[by
     children: list[subprocess.Popen[bytes]] = []
 
     def begin() -> subprocess.Popen[bytes]:
-        children.append(subprocess.Popen([sys.executable, "-m", "edge_client", str(config)], stderr=subprocess.PIPE))
+        command = [sys.executable, "-c", CLIENT, str(config)]
+        children.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         return children[-1]
 
     yield begin
@@ -116,7 +126,12 @@ def open_round(ear: Ear) -> None:
     blob = pack(Model(version=0, task_hash=task_hash(TASK), tensors=records), buffers)
     for index, frame in enumerate(split(blob, "0" * 32, frame_bytes=512)):
         ear.say(topics.model_chunk(RUN, 0, index), frame, retain=True)
-    ear.say(topics.task_manifest(RUN), encode(TaskManifest(run=RUN, task=TASK, task_hash=task_hash(TASK))), retain=True)
+    graph = training_graph(TASK, tuple(info.shape), info.classes)
+    record = GraphRecord(name="training", sha256=hashlib.sha256(graph).hexdigest(), nbytes=len(graph))
+    for index, frame in enumerate(split(graph, record.sha256[:32], frame_bytes=512)):
+        ear.say(topics.graph_chunk(RUN, "training", index), frame, retain=True)
+    manifest = TaskManifest(run=RUN, task=TASK, task_hash=task_hash(TASK), graphs=(record,))
+    ear.say(topics.task_manifest(RUN), encode(manifest), retain=True)
     state = ServerState(
         run=RUN,
         status="open",
@@ -156,6 +171,8 @@ def test_killed_before_the_acknowledgement_the_update_comes_again_and_once(ear, 
     last = ear.state("offline")
     assert (last.epoch, last.published, last.acknowledged, last.pending) == (2, 1, 1, 0)
     assert child.wait(PATIENCE_S) == 0
+
+    assert child.stdout.read() == b"\n", "the default engine trained without torch or any other heavy library"
 
     child = start()
     assert ear.state("online").epoch == 3

@@ -89,6 +89,7 @@ class Server:
             clients=2,
             drain_s=0.2,
             evaluate=False,
+            export=False,
             schedule=(ScheduleEntry(rounds=4, server_momentum=0.9, deadline_s=20.0),),
         )
         self.stop = threading.Event()

@@ -26,7 +26,7 @@ SHAPE, CLASSES = (1, 28, 28), 10
 def pairs(
     first: Callable[[], object], second: Callable[[], object], *, repeats: int = 30
 ) -> tuple[float, float, float]:
-    """Median milliseconds of both, run in turn, and the median of the pairs' ratios first / second."""
+    """Median processor milliseconds of both, run in turn, and the median of the pairs' ratios first / second."""
     for _ in range(3):
         first()
         second()
@@ -34,9 +34,9 @@ def pairs(
     for _ in range(repeats):
         times = []
         for work in (first, second):
-            began = time.perf_counter()
+            began = time.process_time()
             work()
-            times.append(1e3 * (time.perf_counter() - began))
+            times.append(1e3 * (time.process_time() - began))
         taken.append((times[0], times[1]))
     firsts, seconds = zip(*taken, strict=True)
     return [statistics.median(firsts), statistics.median(seconds), statistics.median(a / b for a, b in taken)]
@@ -87,6 +87,42 @@ def codecs() -> None:
 def _rate(x: np.ndarray, milliseconds: float) -> str:
     rate = x.nbytes / 1e3 / milliseconds
     return f"{rate:6.0f}" if rate < 1e5 else " a view"
+
+
+def restarts() -> None:
+    """Gradient evaluations of matching: restarts in one tensor against one after the other."""
+    for name, options in {
+        "fc ann": {"family": "ann"},
+        "fc snn direct": {},
+        "fc snn rate T=8": {"encoding": "rate", "steps": 8},
+        "conv snn T=10": {"kind": "conv", "channels": (12,), "hidden": ()},
+    }.items():
+        for count in (1, 4, 8, 16):
+            one, all_at_once, ratio = pairs(*matched(options, count), repeats=10)
+            print(
+                f"matching {name:15} R={count:2}: plain gradients {1e3 * count / one:5.0f}/s, "
+                f"rows of all restarts {1e3 * count / all_at_once:5.0f}/s, {ratio:4.1f}×"
+            )
+
+
+def matched(options: dict[str, object], count: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """An evaluation of the relative square and its derivative for `count` candidates: plain gradients, and rows."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.random((1, *SHAPE), np.float32), rng.integers(0, CLASSES, 1)
+    observation, _ = observe(task_of(**options), x, labels)
+    candidates, y = Candidates(observation, dtype=torch.float64), torch.from_numpy(labels)
+    simulator = candidates.simulator
+    frames = torch.from_numpy(rng.random((count, simulator.steps, 1, *SHAPE))).requires_grad_()
+
+    def plain() -> object:
+        found = [simulator.gradients(restart, y, create_graph=True) for restart in frames]
+        losses = torch.stack([relative_square(gradient, simulator.target) for gradient in found])
+        return torch.autograd.grad(losses.sum(), frames)
+
+    def rows() -> object:
+        return torch.autograd.grad(OBJECTIVES["relative_square"](candidates.products(frames, y)).sum(), frames)
+
+    return plain, rows
 
 
 def main() -> None:

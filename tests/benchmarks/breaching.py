@@ -29,6 +29,7 @@ import types
 import warnings
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import msgspec
@@ -74,7 +75,13 @@ class _Nothing(types.ModuleType):
 
 
 def breaching() -> Any:
-    """The package, or the reason why it is not at hand."""
+    """The package.
+
+    Raises:
+        ImportError: It is not at hand.
+    """
+    if find_spec("breaching") is None:
+        raise ImportError("no package of that name")
     names = ("torchvision", *(f"torchvision.{part}" for part in ("transforms", "datasets", "models")))
     names = (*names, "torchvision.datasets.utils", "torchvision.models.resnet", "torchvision.transforms.functional")
     try:

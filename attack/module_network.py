@@ -49,7 +49,7 @@ class ModuleNetwork:
     ) -> None:
         self.module, self.names, self.steps = module, tuple(names), steps
         self.reason, self.timeless, self.tells_labels = reason, timeless, tells_labels
-        self.once, self._coupled = once, coupled
+        self.once, self.coupled = once, coupled
         self._own = dict(names)
         self._first = first
         self._offset, self._scale = offset, scale
@@ -81,7 +81,7 @@ class ModuleNetwork:
         if rows is None:
             yield
             return
-        if self._coupled:
+        if self.coupled:
             raise NotKnownError("samples of a batch act on each other, as by batch norm: none can be simulated alone")
         layer = self.module.get_submodule(self._first or "")
         if not isinstance(layer, nn.Linear):

@@ -21,6 +21,7 @@ import numpy as np
 import scipy.linalg
 
 from attack.frames.pauses import AT_ONCE, Pause
+from attack.frames.resets import forgetting
 from attack.frames.row_space import Binary, RowSpace
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
@@ -31,6 +32,8 @@ _SHARPENINGS = 25
 _PUSH = 1.6
 _KEEP = 0.2
 _LEAST_VARIANCE = 0.01
+_FUTURE = 10.0
+"""Adjoint of the steps to come, in multiples of a single step's: what a neuron that forgets may leave out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,8 +123,10 @@ class CausalNewton:
             membrane = guess.membrane + self._weight @ vector
             gain, slope, bend = self._gains(guess.pause, membrane, uncertainty)
             drive = self._above @ error
+            forgets = forgetting(self.simulator, membrane, guess.pause, margin=uncertainty)
             weight = 1 / (
                 np.abs(drive) * bend
+                + _FUTURE * forgets * np.abs(drive) * gain.max()
                 + np.linalg.norm(self._above, axis=1) * np.abs(slope) * uncertainty * min(guess.spread, uncertainty)
                 + guess.noise * np.abs(drive).mean() * gain.max()
             )

@@ -5,7 +5,7 @@ The adjoints of a fully connected spiking layer obey ``delta_t - beta delta_{t+1
 alone. A frame is therefore some sample's first if the space ``{G_1 * (W_next^T epsilon)}`` meets the column space, the
 second given the first likewise, and so on: a chain of exact tests that needs no other sample's frames.
 
-The derivation holds for reset by subtraction and without reset; a reset to zero makes the decay differ per neuron.
+A reset to zero makes the decay differ per neuron: see `attack.frames.resets` for what is left of the test then.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attack.frames.pauses import AT_ONCE
+from attack.frames.resets import equations, forgetting
 from attack.frames.row_space import Binary
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
@@ -52,7 +54,7 @@ class ChainTest:
     def conclusive(self) -> bool:
         """Whether the column space leaves enough equations for the test to mean anything."""
         above = self.simulator.next_weight.shape[0]
-        return self.simulator.neuron.reset != "zero" and self.complement.shape[1] >= above + _MARGIN
+        return bool(self.complement.shape[1] >= above + _MARGIN)
 
     def angles(self, membranes: Array64) -> Array64:
         """Sine of the smallest angle between each frame's possible adjoints and the column space.
@@ -61,9 +63,11 @@ class ChainTest:
             membranes: First-layer membranes after the frame `[N, H1]`.
 
         Returns:
-            `[N]`, 0 where they meet.
+            `[N]`, 0 where they meet; infinite where a reset to zero leaves too few equations.
         """
         above = self._above()
+        if self.simulator.neuron.reset == "zero":
+            return np.array([self._angle(membrane, above) for membrane in membranes])
         sines = np.empty(len(membranes))
         for start in range(0, len(membranes), 64):
             gains = self.simulator.surrogate(membranes[start : start + 64])
@@ -71,6 +75,13 @@ class ChainTest:
             outside = np.swapaxes(possible, 1, 2) @ self.complement
             sines[start : start + 64] = np.linalg.svd(outside, compute_uv=False)[:, -1]
         return sines
+
+    def _angle(self, membrane: Array64, above: Array64) -> float:
+        left = equations(self.complement, forgetting(self.simulator, membrane, AT_ONCE))
+        if left.shape[1] < above.shape[1] + _MARGIN:
+            return float("inf")
+        possible, _ = np.linalg.qr(self.simulator.surrogate(membrane)[:, None] * above)
+        return float(np.linalg.svd(possible.T @ left, compute_uv=False)[-1])
 
     def _above(self) -> Array64:
         """Directions that an adjoint may have before the surrogate's gain `[H1, k]`."""
@@ -103,7 +114,7 @@ def chains(test: ChainTest, pool: Binary, steps: int, *, keep: int = 64) -> list
     for t in range(steps):
         grown: list[Prefix] = []
         for prefix in front:
-            membranes = test.simulator.step(prefix.membrane, currents) if t else currents
+            membranes = test.simulator.step(prefix.membrane, currents)
             sines = test.angles(membranes)
             sines[list(prefix.chosen)] = np.inf
             hits = np.flatnonzero(sines < test.meets)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from attack.clock import now_s
 from attack.frames.causal_newton import CausalNewton, Guess
 from attack.frames.pauses import Pause, pauses
+from attack.frames.resets import equations, forgetting
 from attack.frames.row_space import Binary, RowSpace
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
 
 _RETRIES = 2
+_SPARE = 8
 _KNOWN_ERROR = 1e-4
 
 
@@ -72,13 +75,12 @@ class SampleSearch:
         spikes = simulator.readout == "spike"
         self._spreads = (0.05, 0.2) if spikes else (0.03, 0.03, 0.2)
         self._later = 0.03 if spikes else _KNOWN_ERROR
-        self._images = self._class_images(gradient)
+        self._gradient = gradient[:, space.active]
 
     @property
     def possible(self) -> bool:
         """Whether the error above the first layer has few unknowns, and the column space equations to spare."""
-        one_hidden = len(self.simulator.weights) == 2 and self.simulator.neuron.reset != "zero"
-        return one_hidden and self.space.complement.shape[1] > self.simulator.classes + 8
+        return len(self.simulator.weights) == 2 and self.space.complement.shape[1] > self.simulator.classes + _SPARE
 
     def labels(self) -> list[int]:
         """Labels, those that the gradient shows most of first."""
@@ -89,11 +91,12 @@ class SampleSearch:
         error[label] = -1.0
         return error
 
-    def _class_images(self, gradient: Array64) -> Array64:
+    @cached_property
+    def _images(self) -> Array64:
         """What each class spikes where, up to scale: the gradient's regression on each label's expected adjoint."""
         gain = self.simulator.surrogate(self.simulator.biases[0])
         expected = np.array([gain * (self._above @ self._error(c)) for c in range(self.simulator.classes)])
-        return np.asarray(np.linalg.lstsq(expected.T, gradient[:, self.space.active], rcond=None)[0])
+        return np.asarray(np.linalg.lstsq(expected.T, self._gradient, rcond=None)[0])
 
     def attempt(self, label: int, rng: np.random.Generator, end: float) -> Binary:
         """Looks for a sample of a label from a random start; its frames in order, as far as read `[t, active]`."""
@@ -150,7 +153,7 @@ class SampleSearch:
             if frame is None:
                 continue
             membrane = silent + self.simulator.weights[0][:, self.space.active] @ frame
-            error, sine = self._confirm(pause.gain(self.simulator, membrane), walk.error, walk.label)
+            error, sine = self._confirm(membrane, pause, walk.error, walk.label)
             if sine < self.meets:
                 after = pause.membranes(self.simulator, membrane)
                 return replace(
@@ -176,13 +179,16 @@ class SampleSearch:
             start = walk.prior if rng.random() < 0.5 else alike
             yield np.clip(start * np.exp(0.3 * rng.normal(size=len(start))), 0.03, 0.97)
 
-    def _confirm(self, gains: Array64, error: Array64, label: int) -> tuple[Array64, float]:
+    def _confirm(self, membrane: Array64, pause: Pause, error: Array64, label: int) -> tuple[Array64, float]:
         """The error at the logits that fits best, and the sine of the angle that is left to the column space."""
         free = self._newton.free(label)
-        gain = gains[:, None]
-        fixed = self.space.complement.T @ (gain * (self._above @ error)[:, None])
-        moving = self.space.complement.T @ (gain * (self._above @ free))
+        gain = pause.gain(self.simulator, membrane)[:, None]
+        left = equations(self.space.complement, forgetting(self.simulator, membrane, pause))
+        if left.shape[1] <= self.simulator.classes + _SPARE:
+            return error, np.inf
+        fixed = left.T @ (gain * (self._above @ error)[:, None])
+        moving = left.T @ (gain * (self._above @ free))
         change = np.linalg.lstsq(moving, -fixed, rcond=None)[0]
         exact = error + (free @ change)[:, 0]
         drive = gain[:, 0] * (self._above @ exact)
-        return exact, float(np.linalg.norm(self.space.complement.T @ drive) / np.linalg.norm(drive))
+        return exact, float(np.linalg.norm(left.T @ drive) / np.linalg.norm(drive))

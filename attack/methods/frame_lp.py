@@ -7,6 +7,12 @@ hunted by linear programming (`attack.frames.vertex_hunt`), and the chain orders
 A complete sample is subtracted by simulation: the rank must drop by exactly T (`attack.frames.deflation`), which
 certifies frames, order and label at once.
 
+Frames that no chain completes (other readouts, deeper networks, a frame that came twice, somebody's own module) are
+arranged by forward simulation alone (`attack.arrangement`), which the ladder then certifies against the whole update.
+
+A sample of few inputs over many steps (MNIST at T = 64) may have fewer distinct columns than frames. Then the row space
+is full, every vector lies in it, and neither hunt nor chain can tell a frame; such an update fails here.
+
 A weight difference after K local steps holds the frames of all of them. Those of the first step obey the chain at the
 known weights; once its samples are complete, the step is repeated and the second step's weights are known too.
 """
@@ -21,17 +27,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from attack.arrangement import arrange
 from attack.citations import CITATIONS
+from attack.clock import now_s
 from attack.frames.completion import Completion, Recovery, Sample
+from attack.frames.row_space import Binary, row_space
 from attack.frames.simulation import Simulator, simulator
 from attack.frames.spectrum import Array64
+from attack.frames.vertex_hunt import VertexHunt
 from attack.method import MAX_IMAGES, Citation, Finding
-from attack.methods.row_space_enumeration import arrange, binary_input
+from attack.methods.row_space_enumeration import binary_input
 from attack.threat import Knowledge, Observation
 from contract.encodings import decode
 from contract.models.network import Network
 from contract.models.quantization import fake_quantize
 from contract.task import RoundPlan
+
+_HUNTING = 0.9
+"""Share of the budget in which frames are looked for; the rest is for the order of those that belong to no sample."""
 
 
 class FrameLP(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,9 +55,9 @@ class FrameLP(msgspec.Struct, frozen=True, kw_only=True):
     requires: frozenset[Knowledge] = frozenset({"architecture", "neuron", "encoding", "weights", "plan"})
 
     def applies(self, observation: Observation) -> str | None:
-        """Needs a spiking fully connected network with fewer frames than hidden neurons."""
-        model = observation.model
-        if model.family != "snn" or model.kind != "fc":
+        """Needs binary frames, fewer than hidden neurons, and a dense first layer."""
+        if observation.network is None and (observation.model.family != "snn" or observation.model.kind != "fc"):
+            model = observation.model
             return f"the network is {model.family}/{model.kind}: only fully connected spiking networks are simulated"
         count, hidden = observation.samples * observation.encoding.steps, observation.first_layer.weight.shape[0]
         if count >= hidden:
@@ -53,7 +66,9 @@ class FrameLP(msgspec.Struct, frozen=True, kw_only=True):
 
     def run(self, observation: Observation, budget_s: float, rng: np.random.Generator) -> Finding:
         """Recovers sample after sample; `exact` when all of them are certified."""
-        plan = observation.plan
+        end_s, plan = now_s() + budget_s, observation.plan
+        if observation.network is not None:
+            return hunted(observation, end_s, rng)
         completion = Completion(
             simulator=known_network(observation),
             steps=observation.encoding.steps,
@@ -63,8 +78,8 @@ class FrameLP(msgspec.Struct, frozen=True, kw_only=True):
             successor=LocalSteps(observation) if plan.local_steps > 1 else None,
         )
         gradient = observation.gradient[f"{observation.first_layer.name}.weight"]
-        recovery = completion.recover(gradient, samples=observation.samples, budget_s=budget_s)
-        return finding(recovery, observation)
+        recovery = completion.recover(gradient, samples=observation.samples, budget_s=_HUNTING * budget_s)
+        return finding(recovery, observation, end_s)
 
 
 def step_scales(plan: RoundPlan) -> tuple[float, ...]:
@@ -85,7 +100,8 @@ def _effective(parameters: Mapping[str, Tensor], observation: Observation) -> Si
         name: (fake_quantize(value, bits) if name.endswith("weight") else value).detach().numpy().astype(np.float64)
         for name, value in parameters.items()
     }
-    return simulator(wide, observation.neuron, observation.model.readout)
+    model = observation.model
+    return simulator(wide, observation.neuron, model.readout, model.membrane_bits)
 
 
 class LocalSteps:
@@ -117,8 +133,33 @@ class LocalSteps:
         return _effective(self._parameters, self.observation)
 
 
-def finding(recovery: Recovery, observation: Observation) -> Finding:
-    """What a recovery says, in the ladder's terms."""
+def hunted(observation: Observation, end_s: float, rng: np.random.Generator) -> Finding:
+    """Frames by the vertex hunt alone, arranged by simulation: for a network whose inside is not known."""
+    most = observation.samples * observation.encoding.steps
+    space = row_space(observation.gradient[f"{observation.first_layer.name}.weight"], most=most)
+    if not space.rank or not space.selective:
+        return Finding(verdict="failed", reason=f"rank {space.rank}, {len(space.representative)} distinct columns")
+    hunt = VertexHunt(space=space, rng=rng, steps=observation.encoding.steps)
+    hunt.run(_HUNTING * (end_s - now_s()))
+    return loose(space.widen(hunt.frames), f"{len(hunt.frames)} frames of rank {space.rank}", observation, end_s)
+
+
+def loose(found: Binary, reason: str, observation: Observation, end_s: float) -> Finding:
+    """What frames without certificate say."""
+    if not len(found):
+        return Finding(verdict="failed", reason=f"no binary vector found: {reason}")
+    best = arrange(found, observation, end_s - now_s())
+    return Finding(
+        verdict="recovered" if best.settled else "partial",
+        reason=reason + ("; arranged by forward simulation" if best.settled else ""),
+        images=best.images,
+        labels=best.labels,
+        frames=best.frames,
+    )
+
+
+def finding(recovery: Recovery, observation: Observation, end_s: float) -> Finding:
+    """What a recovery says, in the ladder's terms; `end_s` on `attack.clock`."""
     if not recovery.samples and not len(recovery.loose):
         return Finding(verdict="failed", reason=f"no binary vector found in a row space of rank {recovery.rank}")
     reason = (
@@ -126,9 +167,7 @@ def finding(recovery: Recovery, observation: Observation) -> Finding:
         f"{recovery.left} of rank {recovery.rank} left, {len(recovery.loose)} loose frames"
     )
     if not recovery.samples:
-        adjoints = observation.first_layer.weight @ np.linalg.pinv(recovery.loose.astype(np.float64))
-        images, loose = arrange(recovery.loose, adjoints, observation)
-        return Finding(verdict="partial", reason=reason, images=images, frames=loose)
+        return loose(recovery.loose, reason, observation, end_s)
     kept = recovery.samples[:MAX_IMAGES]
     frames = np.array([sample.frames for sample in kept], dtype=np.float32)
     frames = frames.reshape(-1, observation.encoding.steps, *observation.shape)

@@ -2,8 +2,12 @@ r"""Exact spike frames of small updates by enumerating the binary vectors of the
 
 With ``I_t = W x_t + b`` the first layer's gradient is ``dW = Σ_t δ_t x_tᵀ`` over samples and steps: for any neuron,
 surrogate, reset or depth above, every frame lies in its row space, and generically no other binary vector does. r
-pivot columns decide a vector of a row space of rank r, so 2^r candidates hold all frames. The order of the frames
-and, in a batch, their sample are guessed from the adjoints ``Δ = dW X⁺``: earlier steps have larger ones.
+pivot columns decide a vector of a row space of rank r, so 2^r candidates hold all frames. Their samples and order are
+guessed from the adjoints ``Δ = dW X⁺``, and settled by simulation when the model is known (`attack.arrangement`).
+
+A batch norm on the first layer that uses the batch's own statistics makes the adjoints of each channel sum to zero over
+all that it normalises together, so that only differences of frames lie in the row space and the bias gradient is zero:
+nothing is found then. With running statistics (evaluation mode) it changes the adjoints alone, and all holds.
 """
 
 from __future__ import annotations
@@ -11,15 +15,14 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from attack.arrangement import arrange
 from attack.citations import CITATIONS
-from attack.frames.clustering import clusters, distances
+from attack.clock import now_s
 from attack.frames.enumeration import enumerate_frames
-from attack.frames.row_space import Binary, row_space
-from attack.frames.spectrum import Array64
-from attack.method import MAX_IMAGES, Citation, Finding
+from attack.frames.row_space import row_space
+from attack.method import Citation, Finding
 from attack.methods.ratio import fully_connected_first
-from attack.threat import Array32, Knowledge, Observation
-from contract.encodings import decode
+from attack.threat import Knowledge, Observation
 
 MAX_FRAMES = 18
 """Largest batch size × steps: 2^18 candidates take about a second."""
@@ -47,7 +50,8 @@ class RowSpaceEnumeration(msgspec.Struct, frozen=True, kw_only=True):
         return binary_input(observation)
 
     def run(self, observation: Observation, budget_s: float, rng: np.random.Generator) -> Finding:  # noqa: ARG002
-        """Enumerates; `recovered` when it finds as many frames as the rank demands and no other binary vector."""
+        """Enumerates; `recovered` when it finds T frames and no other binary vector, or a simulation agrees."""
+        end_s = now_s() + budget_s
         layer, steps = observation.first_layer, observation.encoding.steps
         space = row_space(layer.weight, most=observation.samples * steps)
         if not space.selective:
@@ -57,27 +61,12 @@ class RowSpaceEnumeration(msgspec.Struct, frozen=True, kw_only=True):
         if not len(found):
             return Finding(verdict="failed", reason=f"no binary vector in the row space of rank {space.rank}")
         reason = f"{len(found)} binary vectors in a row space of rank {space.rank}"
-        adjoints = layer.weight @ np.linalg.pinv(found.astype(np.float64))
-        images, frames = arrange(found, adjoints, observation)
-        sure = len(found) == space.rank and observation.samples == 1
+        best = arrange(found, observation, end_s - now_s())
+        sure = best.settled or (len(found) == space.rank == steps and observation.samples == 1)
         return Finding(
-            verdict="recovered" if sure else "partial", reason=reason, images=images, labels=(), frames=frames
+            verdict="recovered" if sure else "partial",
+            reason=reason + ("; order by forward simulation" if best.settled else "; order guessed"),
+            images=best.images,
+            labels=best.labels,
+            frames=best.frames,
         )
-
-
-def arrange(found: Binary, adjoints: Array64, observation: Observation) -> tuple[Array32, Array32 | None]:
-    """Guesses samples and order of loose frames.
-
-    Returns:
-        Rate images `[N, *shape]`; frames `[N, T, *shape]`, or `None` when the samples are not all of T frames.
-    """
-    steps = observation.encoding.steps
-    groups = clusters(distances(found, adjoints), groups=observation.samples, size=steps)[:MAX_IMAGES]
-    strength = np.linalg.norm(adjoints, axis=0)
-    ordered = [found[group[np.argsort(-strength[group])]].astype(np.float32) for group in groups]
-    # A frame that is missing was empty or a repetition: it counts as empty, at the end.
-    filled = [np.concatenate([one, np.zeros((max(steps - len(one), 0), one.shape[1]), one.dtype)]) for one in ordered]
-    images = np.array([decode(observation.encoding, one) for one in filled])
-    whole = all(len(one) == steps for one in ordered)
-    frames = np.array(ordered).reshape(len(ordered), steps, *observation.shape) if whole else None
-    return images.reshape(-1, *observation.shape), frames

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
+from attack.ladder import attempt
 from attack.methods.frame_lp import FrameLP
 from attack.methods.row_space_enumeration import RowSpaceEnumeration
+from attack.threat import ThreatModel
 from contract.errors import ConfigurationError
 from contract.models.layout import initial_parameters
 from tests.frame_updates import event_task, rate_task, rate_update
@@ -63,17 +66,24 @@ def test_empty_frames_are_part_of_a_certified_sample(batch, empty):
     assert samples(finding) == {sample.tobytes(): int(label) for sample, label in zip(truth, y, strict=True)}
 
 
-def test_a_sample_that_repeats_a_frame_is_found_frame_by_frame_and_not_certified():
-    def repeat(frames):
-        frames = frames.copy()
-        frames[5] = frames[4]
-        return frames
+def repeated(frames):
+    frames = frames.copy()
+    frames[4, 0] = frames[3, 0]
+    return frames
 
-    observation, truth, _ = rate_update(rate_task(8), 1, seed=3, change=repeat)
-    finding = run(observation, budget_s=2.0)
-    assert uncertified(finding)
-    assert finding.reason.endswith("7 of rank 7 left, 7 loose frames")
-    np.testing.assert_array_equal(finding.images[0] > 0, truth[0].any(axis=0).reshape(finding.images[0].shape))
+
+def shared(frames):
+    frames = frames.copy()
+    frames[4, 1] = frames[2, 0]
+    return frames
+
+
+@pytest.mark.parametrize(("batch", "change"), [(1, repeated), (2, shared)])
+def test_a_frame_that_came_twice_is_put_in_both_places(batch, change):
+    observation, truth, y = rate_update(rate_task(6), batch, seed=3, change=change)
+    finding = attempt(RowSpaceEnumeration(), observation, 20.0)
+    assert finding.verdict == "exact", finding.reason
+    assert samples(finding) == {sample.tobytes(): int(label) for sample, label in zip(truth, y, strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -87,6 +97,8 @@ def test_a_sample_that_repeats_a_frame_is_found_frame_by_frame_and_not_certified
         (2, 8, {"weight_bits": 8}),
         (2, 8, {"surrogate": "fast_sigmoid"}),
         (2, 8, {"readout": "spike"}),
+        (2, 8, {"reset": "zero"}),
+        (2, 8, {"reset": "none"}),
     ],
 )
 def test_every_sample_is_exact_in_order_and_certified(batch, steps, options):
@@ -113,8 +125,25 @@ def test_local_steps_are_unrolled(options):
     assert samples(finding) == {sample.tobytes(): int(label) for sample, label in zip(truth, y, strict=True)}
 
 
+def test_momentum_of_the_local_steps_is_unrolled():
+    observation, truth, y = rate_update(rate_task(4), 2, seed=1, local_steps=3, momentum=0.9)
+    finding = run(observation)
+    assert finding.verdict == "exact", finding.reason
+    assert samples(finding) == {sample.tobytes(): int(label) for sample, label in zip(truth, y, strict=True)}
+
+
+def test_two_hidden_layers_are_completed_by_simulation():
+    task = rate_task(8)
+    task = msgspec.structs.replace(task, model=msgspec.structs.replace(task.model, hidden=(128, 32)))
+    observation, truth, y = rate_update(task, 1, seed=2)
+    for method in (FrameLP(), RowSpaceEnumeration()):
+        finding = attempt(method, observation, 20.0)
+        assert finding.verdict == "exact", finding.reason
+        assert samples(finding) == {truth[0].tobytes(): int(y[0])}
+
+
 def test_enumeration_needs_no_weights():
-    observation, truth, _ = rate_update(rate_task(8), 1, seed=2)
+    observation, truth, _ = rate_update(rate_task(8), 1, seed=2, threat=ThreatModel(weights=False))
     finding = run(observation, RowSpaceEnumeration())
     assert finding.verdict == "recovered"
     found = finding.frames.reshape(8, -1).astype(np.uint8)

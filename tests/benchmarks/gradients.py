@@ -65,9 +65,10 @@ def cells(*, quantized: bool = False) -> dict[str, tuple[TaskSpec, int]]:
 
 
 def random_batch(task: TaskSpec, size: int, seed: int) -> Batch:
-    """Random intensities as spikes; weights of twice the usual size, so that deep layers fire."""
+    """Random intensities as spikes, initial parameters; of a conv net twice those, so that its second layer fires."""
     rng = np.random.default_rng(seed)
-    params = {name: 2 * value for name, value in initial_parameters(task, SHAPE, CLASSES).items()}
+    gain = 2 if task.model.kind == "conv" else 1
+    params = {name: gain * value for name, value in initial_parameters(task, SHAPE, CLASSES).items()}
     frames = encode(task.encoding, 0.6 * rng.random((size, *SHAPE), dtype=np.float32), rng)
     return Batch(params, np.ascontiguousarray(frames), rng.integers(0, CLASSES, size))
 

@@ -1,0 +1,188 @@
+"""One training step: the exported graph against snntorch's loop, our torch engine and spikingjelly's multi-step mode.
+
+python -m tests.benchmarks.steps [CELL ...] [--repeats N] [--profile]
+
+Medians over interleaved turns in one run on one thread, and the median of each turn's ratio. Times are processor
+seconds of the thread, which other work on the machine disturbs less than the wall clock. All take the same frames and
+parameters and end with the gradients in hand. `--profile` adds what each operator of the graph takes, and what numpy
+needs for the same matrix products. spikingjelly is left out, with a line that says so, where it is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import importlib.util
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from contract.models.reference import SteppingNetwork
+from contract.task import EncodingSpec, ModelSpec, TaskSpec
+from edge_client.engines.torch import TorchEngine
+from server.export import training_graph
+from server.graphs.checking import Batch, session
+from tests.benchmarks.gradients import CLASSES, SHAPE, random_batch
+
+FC, CONV = ModelSpec(weight_bits=None), ModelSpec(kind="conv", hidden=(), weight_bits=None)
+CELLS = {
+    "fc-rate-T10-B1": (FC, "rate", 10, 1),
+    "fc-rate-T25-B1": (FC, "rate", 25, 1),
+    "fc-rate-T100-B1": (FC, "rate", 100, 1),
+    "fc-rate-T10-B16": (FC, "rate", 10, 16),
+    "fc-rate-T25-B32": (FC, "rate", 25, 32),
+    "fc-direct-T25-B32": (FC, "direct", 25, 32),
+    "conv-rate-T10-B1": (CONV, "rate", 10, 1),
+    "conv-rate-T10-B16": (CONV, "rate", 10, 16),
+}
+Work = Callable[[], object]
+
+
+def task_of(name: str) -> tuple[TaskSpec, int]:
+    """A cell's task and batch size."""
+    model, kind, T, B = CELLS[name]
+    return TaskSpec(model=model, encoding=EncodingSpec(kind=kind, steps=T)), B
+
+
+def turns(works: dict[str, Work], repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each, taken in turn."""
+    for work in works.values():
+        for _ in range(3):
+            work()
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            began = time.thread_time()
+            work()
+            taken[name].append(1e3 * (time.thread_time() - began))
+    return taken
+
+
+def peers(task: TaskSpec, batch: Batch) -> dict[str, Work]:
+    """What is timed, by name; the graph first."""
+    opened, feed = session(training_graph(task, SHAPE, CLASSES)), batch.feed()
+    engine = TorchEngine(task, SHAPE, CLASSES)
+    frames = torch.from_numpy(batch.frames)
+    frames = frames.expand(task.encoding.steps, *frames.shape[1:]).contiguous()
+    labels = torch.from_numpy(batch.labels)
+    loop = SteppingNetwork(task, SHAPE, CLASSES)
+
+    def gradients(network: nn.Module) -> object:
+        return torch.autograd.grad(cross_entropy(network(frames), labels), list(network.parameters()))
+
+    found: dict[str, Work] = {
+        "graph": lambda: opened.run(None, feed),
+        "torch engine": lambda: engine.gradients(batch.params, batch.frames, batch.labels),
+        "snntorch": lambda: gradients(loop),
+    }
+    if importlib.util.find_spec("spikingjelly") is not None:
+        multi = multi_step(task)
+        found["spikingjelly"] = lambda: gradients(multi)
+    return found
+
+
+def multi_step(task: TaskSpec) -> nn.Module:
+    """The same layers in spikingjelly's multi-step mode, on its torch backend; it has no resetting-free readout."""
+    from spikingjelly.activation_based import functional, layer, neuron, surrogate
+
+    def leaky() -> nn.Module:
+        # charge v + (x - v)/tau with decay_input off is x + (1 - 1/tau) v: beta = 0.9 is tau = 10
+        return neuron.LIFNode(tau=10.0, decay_input=False, v_reset=None, surrogate_function=surrogate.ATan())
+
+    parts: list[nn.Module] = []
+    channels, side = SHAPE[0], SHAPE[1]
+    for out in task.model.channels if task.model.kind == "conv" else ():
+        parts += [layer.Conv2d(channels, out, 5, stride=2, padding=2), leaky()]
+        channels, side = out, (side + 1) // 2
+    parts.append(layer.Flatten())
+    width = channels * side * side
+    for out in task.model.hidden:
+        parts += [layer.Linear(width, out), leaky()]
+        width = out
+    network = nn.Sequential(*parts, layer.Linear(width, CLASSES), leaky())
+    functional.set_step_mode(network, "m")
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, frames: torch.Tensor) -> torch.Tensor:
+            functional.reset_net(self.network)
+            return self.network(frames).mean(0)
+
+    return Mean()
+
+
+def profile(task: TaskSpec, batch: Batch, repeats: int) -> None:
+    """What the operators of the graph take, and numpy's time for the first layer's two products."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "graph")
+        opened = onnxruntime.InferenceSession(training_graph(task, SHAPE, CLASSES), options)
+        for _ in range(repeats):
+            opened.run(None, batch.feed())
+        events = json.loads(Path(opened.end_profiling()).read_text())
+    nodes: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
+    inside = {"Scan"}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            nodes[event["args"]["op_name"], event["name"]].append(event["dur"])
+    totals: dict[str, float] = collections.defaultdict(float)
+    for (operator, _), spent in nodes.items():
+        if len(spent) == repeats:  # nodes in a loop's body run more often, and count as the loop
+            totals[operator] += statistics.median(spent)
+    whole = sum(totals.values())
+    for operator, spent in sorted(totals.items(), key=lambda pair: -pair[1])[:8]:
+        print(f"    {operator:14} {spent / 1e3:7.3f} ms {spent / whole:6.1%}{' with its body' * (operator in inside)}")
+    if task.model.kind == "fc":
+        products_limit(task, batch, totals["Gemm"] / 1e3, repeats)
+
+
+def products_limit(task: TaskSpec, batch: Batch, spent: float, repeats: int) -> None:
+    """The machine's own limit for the first layer's products: numpy's, of the same shapes."""
+    rows = batch.frames.reshape(-1, int(np.prod(SHAPE)))
+    weight = batch.params["layers.0.weight"]
+    delta = np.ones((len(rows), len(weight)), np.float32)
+    taken = turns({"forward": lambda: rows @ weight.T, "weight": lambda: delta.T @ rows}, repeats)
+    limit = sum(statistics.median(times) for times in taken.values())
+    print(f"    numpy's products of the first layer's shapes: {limit:.3f} ms; all Gemm of the graph: {spent:.3f} ms")
+
+
+def main() -> None:
+    """Runs the cells that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cells", nargs="*", help=f"of {', '.join(CELLS)}; all when none is given")
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--profile", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if importlib.util.find_spec("spikingjelly") is None:
+        print("spikingjelly is not installed and left out: pip install --no-deps spikingjelly")
+    for name in asked.cells or CELLS:
+        task, size = task_of(name)
+        batch = random_batch(task, size, 1)
+        taken = turns(peers(task, batch), asked.repeats)
+        print(f"{name:18} graph {statistics.median(taken['graph']):7.3f} ms", end="")
+        for peer, times in taken.items():
+            if peer != "graph":
+                ratio = statistics.median(a / b for a, b in zip(times, taken["graph"], strict=True))
+                print(f", {peer} {statistics.median(times):7.2f} ms {ratio:5.1f}x", end="")
+        print(flush=True)
+        if asked.profile:
+            profile(task, batch, asked.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,8 @@ With ``I_t = W x_t + b`` and snntorch's Leaky neuron (one-step reset delay, rese
     s_t = [U_t > theta],   G_t = surrogate'(U_t - theta)
     delta_t = G_t * (W_next^T epsilon_t) + beta delta_{t+1}
 
-where ``epsilon_t`` is the same quantity one layer up. All leading axes are batch axes.
+where ``epsilon_t`` is the same quantity one layer up. Fixed-point membranes are rounded after each update. All leading
+axes are batch axes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from attack.frames.spectrum import Array64
 from contract.errors import ConfigurationError
+from contract.models.quantization import membrane_grid
 from contract.task import NeuronSpec
 
 SURROGATES: dict[str, Callable[[Array64, float], Array64]] = {
@@ -51,12 +53,14 @@ class Simulator:
         biases: Biases `[out]`, same order.
         neuron: The spiking neuron.
         readout: `membrane` (mean membrane of a leaky readout that does not reset) or `spike` (mean spike count).
+        membrane_bits: Bits of the spiking neurons' fixed-point membranes; `None` for float.
     """
 
     weights: tuple[Array64, ...]
     biases: tuple[Array64, ...]
     neuron: NeuronSpec
     readout: str
+    membrane_bits: int | None = None
 
     @property
     def classes(self) -> int:
@@ -77,9 +81,12 @@ class Simulator:
         neuron = self.neuron
         spike = (membrane > neuron.threshold) if reset else np.zeros(1)
         if neuron.reset == "zero" and reset:
-            return neuron.beta * membrane * (1 - spike) + current
-        shift = neuron.threshold * spike if neuron.reset == "subtract" else 0.0
-        return neuron.beta * membrane + current - shift
+            after = neuron.beta * membrane * (1 - spike) + current
+        else:
+            after = neuron.beta * membrane + current
+            after -= neuron.threshold * spike if neuron.reset == "subtract" else 0.0
+        grid = membrane_grid(neuron.threshold, self.membrane_bits) if reset else None
+        return after if grid is None else grid.step * np.clip(np.round(after / grid.step), grid.low, grid.high)
 
     def surrogate(self, membrane: Array64) -> Array64:
         """Derivative that the backward pass uses for the spike at this membrane."""
@@ -136,7 +143,9 @@ class Simulator:
         return self.first_adjoint(self.current(frames), label).T @ frames
 
 
-def simulator(parameters: Mapping[str, Array64], neuron: NeuronSpec, readout: str) -> Simulator:
+def simulator(
+    parameters: Mapping[str, Array64], neuron: NeuronSpec, readout: str, membrane_bits: int | None = None
+) -> Simulator:
     """Builds a simulator from effective parameters in network order.
 
     Raises:
@@ -147,4 +156,4 @@ def simulator(parameters: Mapping[str, Array64], neuron: NeuronSpec, readout: st
     if any(weight.ndim != 2 for weight in weights) or len(weights) < 2 or len(biases) != len(weights):
         shapes = [weight.shape for weight in weights]
         raise ConfigurationError(f"layers of shapes {shapes}: simulation takes two or more dense layers with biases")
-    return Simulator(weights=weights, biases=biases, neuron=neuron, readout=readout)
+    return Simulator(weights=weights, biases=biases, neuron=neuron, readout=readout, membrane_bits=membrane_bits)

@@ -33,7 +33,7 @@ GRID = [
 ]
 
 
-def make(
+def make(  # noqa: PLR0917 - one case of the grid
     kind,
     surrogate="atan",
     reset="subtract",
@@ -43,7 +43,7 @@ def make(
     membrane=None,
     steps=6,
     **model,
-):  # noqa: PLR0917, E501 - one case of the grid
+):
     sizes = {"hidden": (9, 8), "channels": (3, 4), "kernel": 3}
     return TaskSpec(
         encoding=EncodingSpec(kind=encoding, steps=steps),

@@ -15,8 +15,12 @@ Adjoints = Callable[[Array64], Array64]
 
 STRANGE = 0.01
 """Largest share of a simulated adjoint outside the observed column space: float32 leaves 1e-6 to 1e-5."""
+SURE = 1e-4
+"""The same where nothing else speaks for a sample: the first one of a clipped update."""
 DROP = 0.02
 """The smallest singular value must fall to this fraction of itself."""
+ABOVE_ONE = 1.01
+"""Clipping makes a gradient no longer, up to rounding."""
 
 
 class Deflation:
@@ -26,14 +30,20 @@ class Deflation:
     right label y; any other leaves it or raises it (with two classes the labels' adjoints differ in length and sign
     alone, so that both lie in the column space and only the rank tells). That is the certificate; it tells the label.
 
+    Clipping scales the whole gradient by one factor that is not known. Some factor always lowers the rank, so the first
+    sample of a clipped gradient gives the factor, and is told by its adjoint alone; all others have to fit the factor.
+
     Args:
         gradient: `[outputs, inputs]`, further columns (bias) allowed.
         limit: Most samples that there can be.
         adjoints: The known network.
+        clipped: Whether the gradient may be shorter than the network says.
     """
 
-    def __init__(self, gradient: Array64, limit: int, adjoints: Adjoints) -> None:
+    def __init__(self, gradient: Array64, limit: int, adjoints: Adjoints, *, clipped: bool = False) -> None:
         self._adjoints = adjoints
+        self.scale: float | None = None if clipped else 1.0
+        """Factor that clipping put on the gradient; `None` while no sample has shown it."""
         self.residual = gradient.copy()
         space = row_space(gradient, limit)
         self._span = space.left
@@ -57,11 +67,14 @@ class Deflation:
         spanned = (deltas @ self._span) @ self._span.T
         strange = np.linalg.norm(deltas - spanned, axis=1) / (np.linalg.norm(deltas, axis=1) + 1e-300)
         for label in np.argsort(strange):
-            if strange[label] > STRANGE:
+            if strange[label] > (STRANGE if self.scale is not None else SURE):
                 return None
-            core = np.diag(values) - np.outer(spanned[label] @ left, right @ image)
-            if np.linalg.svd(core, compute_uv=False)[-1] < DROP * values[-1]:
-                self.residual -= np.outer(spanned[label], image)
+            across, along = spanned[label] @ left, right @ image
+            scale = self.scale or 1 / max(along @ (across / values), np.finfo(np.float64).tiny)
+            core = np.diag(values) - scale * np.outer(across, along)
+            if scale <= ABOVE_ONE and np.linalg.svd(core, compute_uv=False)[-1] < DROP * values[-1]:
+                self.residual -= scale * np.outer(spanned[label], image)
                 self.left -= 1
+                self.scale = scale
                 return int(label)
         return None

@@ -62,6 +62,7 @@ class ImageSearch:
         gain: Factor that the encoding put on the images.
         shape: Of one sample.
         adjoints: The known network, if it is known; without it nothing is subtracted.
+        clipped: Whether the gradient was clipped.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class ImageSearch:
         gain: float = 1.0,
         shape: tuple[int, ...] = (),
         adjoints: Adjoints | None = None,
+        clipped: bool = False,
     ) -> None:
         self._gradient = weight if bias is None else np.column_stack([weight, bias])
         self._inputs = weight.shape[1]
@@ -81,6 +83,7 @@ class ImageSearch:
         self._shape = shape
         self._limit = limit
         self._adjoints = adjoints
+        self._clipped = clipped
 
     def run(self, deadline: float, rng: np.random.Generator) -> Batch:
         """Searches until all is found or `deadline` (on `attack.clock`)."""
@@ -89,10 +92,10 @@ class ImageSearch:
             batch = Batch(rank=space.rank)
             self._hunt(space, batch, deadline, rng, patience=None)
             return batch
-        deflation = Deflation(self._gradient, self._limit, self._adjoints)
+        deflation = Deflation(self._gradient, self._limit, self._adjoints, clipped=self._clipped)
         batch = Batch(rank=deflation.left)
         taken = 0
-        while deflation.left and now_s() < deadline:
+        while deflation.left and not batch.complete and now_s() < deadline:
             space = row_space(deflation.residual, deflation.left, rank=deflation.left)
             self._hunt(space, batch, deadline, rng, patience=PATIENCE)
             for index in range(taken, len(batch.images)):

@@ -47,17 +47,26 @@ class SpanSearch:
         gain: Factor that the encoding put on the images.
         adjoints: The known network.
         rng: Source of starts.
+        clipped: Whether the gradient was clipped.
     """
 
     def __init__(
-        self, weight: Array64, bias: Array64, limit: int, *, gain: float, adjoints: Adjoints, rng: np.random.Generator
+        self,
+        weight: Array64,
+        bias: Array64,
+        limit: int,
+        *,
+        gain: float,
+        adjoints: Adjoints,
+        rng: np.random.Generator,
+        clipped: bool = False,
     ) -> None:
         self._weight = weight
         self._rng = rng
         self._gain = gain
         self._adjoints = adjoints
         gradient = np.column_stack([weight, bias])
-        self._deflation = Deflation(gradient, limit, adjoints)
+        self._deflation = Deflation(gradient, limit, adjoints, clipped=clipped)
         space = row_space(gradient, limit)
         self._plane = image_plane(space)
         self._whole = Consistency(self._plane, space.left, gain=gain, adjoints=adjoints)
@@ -140,7 +149,7 @@ class SpanSearch:
     def _simulated(self, images: Array64) -> Array64:
         """Adjoints `[outputs, N]` of images with their labels."""
         deltas: Array64 = self._adjoints(images)[np.arange(len(images)), self._labels].T
-        return deltas
+        return deltas * (self._deflation.scale or 1.0)
 
     def _unexplained(self, images: Array64) -> float:
         explained = self._simulated(images) @ images * self._gain if len(images) else 0.0

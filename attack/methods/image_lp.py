@@ -85,6 +85,7 @@ class ImageLp(msgspec.Struct, frozen=True, kw_only=True):
             gain=observation.encoding.gain,
             shape=observation.shape,
             adjoints=KnownNetwork(observation) if subtract else None,
+            clipped=subtract and observation.plan.clip_norm is not None,
         )
         return _exact(search.run(deadline, rng), observation.shape)
 

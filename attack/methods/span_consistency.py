@@ -63,7 +63,10 @@ class SpanConsistency(msgspec.Struct, frozen=True, kw_only=True):
         assert layer.bias is not None
         network = KnownNetwork(observation)
         gain = observation.encoding.gain
-        search = SpanSearch(layer.weight, layer.bias, observation.samples, gain=gain, adjoints=network, rng=rng)
+        clipped = observation.plan.clip_norm is not None
+        search = SpanSearch(
+            layer.weight, layer.bias, observation.samples, gain=gain, adjoints=network, rng=rng, clipped=clipped
+        )
         found = search.run(deadline)
         if not len(found.images):
             return Finding(verdict="failed", reason=f"no consistent image in a plane of {found.rank - 1} dimensions")

@@ -117,3 +117,20 @@ def test_zero_update_and_wrong_encoding_are_refused_with_a_reason():
     crowd = msgspec.structs.replace(rate.plan, batch_size=16)
     full = Observation(**{**observation.__dict__, "samples": 16, "_plan": crowd})
     assert "16 samples" in (ImageLp().applies(full) or "")
+
+
+def test_clipping_hides_the_gradients_length_and_no_image():
+    x, y = draw("mnist5k", 6, 9)
+    observation, _ = observe(task_of(hidden=(64,)), x, y, clip=0.3)
+    finding = run(observation)
+    assert finding.verdict == "exact"
+    key = {image.tobytes(): int(label) for image, label in zip(x, y, strict=True)}
+    assert [key.get(image.tobytes()) for image in finding.images] == list(finding.labels)
+
+
+def test_int8_batch_of_ten_comes_out_whole():
+    x, y = draw("mnist5k", 10, 10)
+    observation, _ = observe(task_of(), x, y, codec="int8")
+    finding = run(observation)
+    assert finding.verdict == "recovered"
+    assert best_db(finding, x).min() > 35

@@ -72,3 +72,13 @@ def test_refusals_say_why():
     task = task_of(dataset="faces", hidden=(64,))
     assert "weight difference" in (SpanConsistency().applies(observe(task, x, y, classes=2, local_steps=2)[0]) or "")
     assert "blurred" in (SpanConsistency().applies(observe(task, x, y, classes=2, codec="int8")[0]) or "")
+
+
+def test_clipped_faces_are_exact():
+    x, y = draw("faces", 3, 4)
+    observation, _ = observe(task_of(dataset="faces", hidden=(128,)), x, y, classes=2, clip=0.5)
+    finding = run(observation)
+    assert finding.verdict == "recovered"
+    psnr, labelled = matched_db(finding, x, y)
+    assert psnr.min() > 100
+    assert labelled.all()

@@ -66,7 +66,8 @@ def columns(ledger: Ledger, node: str, plan: RoundPlan | None, delta: float) -> 
         rows = ledger.rows("SELECT noise FROM updates WHERE node = ?", node)
         found = guarantee([*(row["noise"] for row in rows), noise], delta)
     else:
-        found = guarantee([noise], delta)
+        reason = "its object could not be read" if plan is None else "it carried no noise"
+        found = Guarantee(epsilon=None, delta=delta, reason=reason)
     return {"noise": noise, "epsilon": found.epsilon, "delta": delta, "epsilon_reason": found.reason}
 
 
@@ -81,8 +82,13 @@ def privacy(ledger: Ledger, published: int | None = None) -> dict[str, Any]:
         "SELECT node, noise, epsilon, delta, epsilon_reason FROM updates ORDER BY node, received_wall, rowid"
     )
     last = {row["node"]: row for row in rows}
-    reasons = {node: row["epsilon_reason"] for node, row in last.items() if row["epsilon"] is None}
     bare = not any(row["noise"] for row in rows)
+    drawn: dict[str, list[float | None]] = {node: [] for node in last}
+    for row in rows:
+        drawn[row["node"]].append(row["noise"])
+    reasons = {
+        node: guarantee(drawn[node], row["delta"]).reason for node, row in last.items() if row["epsilon"] is None
+    }
     worst = None if reasons else max((row["epsilon"] for row in last.values()), default=None)
     return {
         "epsilon": worst,

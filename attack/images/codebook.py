@@ -40,14 +40,14 @@ class Codebook:
         return found
 
 
-def codebook(neuron: NeuronSpec, steps: int, largest: float) -> Codebook:
+def codebook(neuron: NeuronSpec, steps: int, largest: float, membrane_bits: int | None = None) -> Codebook:
     """The trains of a neuron for currents from 0, where it is silent, up to `largest`.
 
     The train under constant current depends on that one number alone, and is constant between the currents where some
     spike moves: at most a few hundred trains, each with its interval.
     """
     currents = torch.linspace(0.0, largest, GRID, dtype=torch.float64)
-    spikes = Leaky(neuron).integrate(currents.expand(steps, -1).contiguous())[1].numpy()
+    spikes = Leaky(neuron, membrane_bits).integrate(currents.expand(steps, -1).contiguous())[1].numpy()
     packed = np.packbits(spikes.astype(bool), axis=0)
     changes = np.flatnonzero((packed[:, 1:] != packed[:, :-1]).any(0)) + 1
     starts = np.concatenate([[0], changes])

@@ -14,6 +14,7 @@ from attack.methods.grnn import GenerativeRegression
 from attack.methods.image_lp import ImageLp
 from attack.methods.label import LabelRecovery
 from attack.methods.latency import Latency
+from attack.methods.layer_inversion import LayerInversion
 from attack.methods.matching_variants import MATCHING_VARIANTS
 from attack.methods.quantized_alternation import QuantizedAlternation
 from attack.methods.rank1 import RankOne
@@ -36,6 +37,7 @@ METHODS: dict[str, Method] = {
         Latency(),
         RowSpaceEnumeration(),
         ConvCodebook(),
+        LayerInversion(),
         QuantizedAlternation(),
         ImageLp(),
         SpanConsistency(),

@@ -58,7 +58,9 @@ class ConvCodebook(msgspec.Struct, frozen=True, kw_only=True):
     def run(self, observation: Observation, budget_s: float, rng: np.random.Generator) -> Finding:  # noqa: ARG002
         """Decodes and inverts; `recovered` when the image reproduces every neuron's current interval."""
         convolution = _Convolution(observation)
-        book = codebook(observation.neuron, observation.encoding.steps, convolution.largest)
+        book = codebook(
+            observation.neuron, observation.encoding.steps, convolution.largest, observation.model.membrane_bits
+        )
         decoded = _decode(observation, book)
         if decoded.residual > DECODED + _noise(observation):
             reason = f"no trains explain the readout's gradient: {decoded.residual:.1e} of it left"

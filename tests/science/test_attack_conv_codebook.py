@@ -50,10 +50,11 @@ def test_two_convolutions_are_refused():
     assert "3 layers" in (ConvCodebook().applies(observation) or "")
 
 
-def test_codebook_intervals_hold_their_trains():
+@pytest.mark.parametrize("bits", [None, 8])
+def test_codebook_intervals_hold_their_trains(bits):
     neuron = NeuronSpec(beta=0.8, reset="zero")
-    book = codebook(neuron, 7, 3.0)
+    book = codebook(neuron, 7, 3.0, bits)
     inside = np.clip(book.low, -1.0, None) * 0.5 + np.clip(book.high, None, 3.0) * 0.5
-    spikes = Leaky(neuron)(torch.tensor(inside).expand(7, -1))[0].numpy()
+    spikes = Leaky(neuron, bits)(torch.tensor(inside).expand(7, -1))[0].numpy()
     assert np.array_equal(spikes, book.trains)
     assert len({train.tobytes() for train in book.trains.T.copy()}) == book.trains.shape[1]

@@ -87,7 +87,7 @@ def _exported(task: TaskSpec, shape: tuple[int, ...], classes: int) -> Iterator[
         yield from export.exported(task, shape, classes)
     except export.GraphMismatchError as error:
         raise EnvironmentFaultError(
-            f"{error}; update onnxruntime, or set export = false for the server and engine = 'torch' for the devices"
+            f"{error}; install a newer onnxruntime, or give the server export = false and the devices engine = 'torch'"
         ) from error
 
 

@@ -82,14 +82,15 @@ class OnnxEngine:
 
 
 def _session(graph: bytes, threads: int, name: str) -> Any:
-    """A session for a machine with little memory that does one thing at a time."""
+    """A session for a machine that does one thing at a time.
+
+    Arena and memory pattern stay on: measured on 784-256-10 they take no more memory than allocating anew each step.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ONLY_ERRORS
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a waiting thread burns joules
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no base of their own

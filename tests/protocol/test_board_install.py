@@ -17,7 +17,15 @@ from deploy.study import to_toml
 from edge_client.settings import ClientSettings
 from server.ledger import FILE_NAME, Ledger
 from server.settings import ScheduleEntry, ServerSettings
-from tests.benchmarks.board import CLIENT, INSTALL_MB, base_requirements, board_environment, environment, installed_mb
+from tests.benchmarks.board import (
+    CLIENT,
+    INSTALL_MB,
+    PEAK_MB,
+    base_requirements,
+    board_environment,
+    environment,
+    installed_mb,
+)
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -91,8 +99,9 @@ def test_a_board_takes_part_in_a_whole_run(
         env=board_environment(),
     )
     assert done.returncode == 0, done.stderr
-    _peak, _seconds, *heavy = done.stdout.split()
+    peak_kib, _seconds, _waited, *heavy = done.stdout.split()
     assert heavy == []
+    assert int(peak_kib) * 1024 / 1e6 <= PEAK_MB
     assert process.wait(60) == 0
     with Ledger.open_read(settings.directory / FILE_NAME) as ledger:
         assert ledger.value("SELECT COUNT(*) FROM updates WHERE status = 'admitted'") == 2

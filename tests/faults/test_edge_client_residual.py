@@ -242,3 +242,11 @@ def test_a_damaged_residual_is_set_aside_and_training_goes_on(tmp_path, caplog):
 
 def test_codes_that_return_an_update_are_the_servers():
     assert set(CODES) >= RETURNED
+
+
+def test_under_noise_the_loss_stays_at_home(tmp_path):
+    life = Life(tmp_path)
+    life.train(1, RoundPlan(algorithm="fedsgd", batch_size=1, clip_norm=1.0, noise_multiplier=1.0))
+    life.train(2, SIGN)
+    assert [update.loss for update in life.look().values()] == [None, 1.0]
+    life.spool.close()

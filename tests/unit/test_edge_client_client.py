@@ -39,6 +39,7 @@ from edge_client.events import (
     SpoolDelete,
     SpoolPut,
     StateArrived,
+    TakeBack,
     TaskArrived,
     Train,
     Up,
@@ -213,6 +214,17 @@ CASES: dict[str, tuple[ClientState, Event, list[Action]]] = {
         ack(status="refused", reason="norm 9 over 5"),
         [
             Warn(text="update u1 of round 1 refused: norm 9 over 5"),
+            ReportEnergy(uid="u1", admitted=False, sent_s=0.0),
+            SpoolDelete(uid="u1"),
+            Announce(),
+        ],
+    ),
+    "refused for its time: taken back before it is deleted": (
+        PUBLISHED,
+        ack(status="refused", reason="closed: round 1 is closed"),
+        [
+            Warn(text="update u1 of round 1 refused: closed: round 1 is closed"),
+            TakeBack(uid="u1"),
             ReportEnergy(uid="u1", admitted=False, sent_s=0.0),
             SpoolDelete(uid="u1"),
             Announce(),

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.codecs import encode_tensors
+from contract.messages import Update, pack
 from contract.pipeline import euclidean_norm
 from contract.task import RoundPlan
 from contract.topics import Topic
@@ -114,3 +116,21 @@ def test_damaged_objects_never_raise(at, to, cut):
 def test_the_norm_does_not_overflow_in_float32():
     big = np.full(4, 3e38, dtype=np.float32)
     assert euclidean_norm({"w": big}) == pytest.approx(2 * 3e38, rel=1e-6)
+
+
+def test_deflated_tensors_enter_only_where_the_plan_says_so():
+    zeros = {name: np.zeros(value.shape, dtype=np.float32) for name, value in INITIAL.items()}
+    zeros["layers.0.weight"] = np.zeros((2, 3), dtype=np.float32)
+    (uid, plan) = "0" * 31 + "1", RoundPlan(batch_size=16, compression="zlib")
+    records, buffers = encode_tensors("fp32", zeros, np.random.default_rng(0), compression="zlib")
+    assert any(record.inflated for record in records)
+    fields = {"uid": uid, "node": "a", "epoch": 1, "round": 3, "model_version": 2, "task_hash": HASH, "samples": 3}
+    place = Topic(run="run", kind="up", node="a", round=3, uid=uid, index=0)
+
+    def said(plan: RoundPlan) -> Admission | Refusal:
+        blob = pack(Update(**fields, plan=plan, loss=None, tensors=records), buffers)
+        return examine(place, blob, msgspec.structs.replace(EXPECTED, plan=plan))
+
+    assert isinstance(said(plan), Admission)
+    refused = said(PLAN)
+    assert (refused.code, "deflated" in refused.text) == ("tensors", True)

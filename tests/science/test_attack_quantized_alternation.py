@@ -26,6 +26,20 @@ def test_all_frames_come_out_in_order(surrogate):
     assert np.array_equal(finding.frames[0], frames[:, 0])
 
 
+def test_half_precision_hides_no_frame():
+    observation, frames = rate_observation(3, "fp16", steps=6)
+    finding = QuantizedAlternation().run(observation, 60.0, np.random.default_rng(0))
+    assert finding.verdict == "recovered"
+    assert np.array_equal(finding.frames[0], frames[:, 0])
+
+
+def test_int4_gives_an_estimate_and_claims_nothing():
+    observation, _ = rate_observation(4, "int4", steps=4)
+    finding = QuantizedAlternation().run(observation, 2.0, np.random.default_rng(0))
+    assert finding.verdict == "partial"
+    assert finding.frames is not None
+
+
 def test_wrong_update_is_not_recovered():
     observation, _ = rate_observation(1, steps=6, hidden=(64,))
     other, _ = rate_observation(2, steps=6, hidden=(64,))
@@ -35,5 +49,5 @@ def test_wrong_update_is_not_recovered():
 
 
 def test_refusals_say_why():
-    assert "not quantised" in (QuantizedAlternation().applies(rate_observation(0, "fp32", steps=4)[0]) or "")
+    assert "codec is none of" in (QuantizedAlternation().applies(rate_observation(0, "fp32", steps=4)[0]) or "")
     assert "2^T" in (QuantizedAlternation().applies(rate_observation(0, steps=13, hidden=(16,))[0]) or "")

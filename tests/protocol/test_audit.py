@@ -154,8 +154,9 @@ def test_spikes_of_a_batch_are_found_with_order_and_labels(tmp_path):
     captured = Captured(tmp_path, "StepLoop", "rate", batch=2, steps=6)
     audit(captured.request())
     report = document(tmp_path)
-    assert (report["verdict"], report["chosen"]) == ("exact", "frame_lp")
-    score = entry(report, "frame_lp")["score"]
+    assert report["verdict"] == "exact"
+    assert report["chosen"] in {"row_space_enumeration", "frame_lp"}
+    score = entry(report, report["chosen"])["score"]
     assert score["frames_exact"] == 1.0
     assert score["labels_right"] == 2
     arrays = np.load(tmp_path / "out" / "recon.npz")

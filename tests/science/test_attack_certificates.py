@@ -22,7 +22,7 @@ def one_thread():
 def test_no_false_certificate(case):
     total, seen = tally(), world(CASES[case], 0)
     for tamper in CHECKED:
-        total.control(case, tamper, seen, 0.3)
+        total.control(case, tamper, seen, 0.15)
     assert total.controls == len(CHECKED)
     assert total.false == []
     assert total.crashed == []

@@ -134,7 +134,7 @@ def test_an_update_by_adam_is_certified_by_nothing():
         assert "crashed" not in finding.reason
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(16))
 def test_nearly_empty_updates_crash_nothing(seed):
     rng = np.random.default_rng(seed)
     steps, batch, local = (int(rng.integers(1, 4)) for _ in range(3))

@@ -3,7 +3,7 @@
 The graphs hold no parameters: those are inputs. They are written for one thread of a small processor. In
 onnxruntime: `intra_op_num_threads = inter_op_num_threads = 1`, sequential execution, the default level of graph
 optimisation (all; it folds the constants that keep the file small), CPU arena and memory pattern on. Parameters are
-inputs, so nothing is packed ahead and `session.disable_prepacking` changes nothing.
+inputs, so there are no weights to pack ahead.
 """
 
 from __future__ import annotations

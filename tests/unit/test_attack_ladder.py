@@ -225,8 +225,8 @@ def test_no_file_of_the_room_can_reach_a_truth():
     allowed = {
         "contract.datasets": {"dataset_info"},
         "contract.messages": {
-            "AttackResult", "Model", "Name", "Reconstruction", "ServerState", "TaskManifest", "TensorRecord",
-            "Update", "Verdict", "decode", "pack", "unpack",
+            "AttackResult", "MAX_CANDIDATES", "MembershipTest", "Model", "Name", "Reconstruction", "ServerState",
+            "TaskManifest", "TensorRecord", "Update", "Verdict", "decode", "pack", "unpack",
         },
     }  # fmt: skip
     sources = sorted(Path(attack.__file__).parent.rglob("*.py"))

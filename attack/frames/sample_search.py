@@ -106,19 +106,19 @@ class SampleSearch:
         walk: Walk | None = Walk(label=label, prior=np.clip(blurred, 0.03, 0.97), error=error, spread=spread)
         frames: tuple[Binary, ...] = ()
         while walk is not None and len(frames) < self.steps and now_s() < end:
-            walk = self._next(walk, rng)
+            walk = self._next(walk, rng, end)
             frames = frames if walk is None else walk.frames
         return np.array(frames, dtype=np.uint8).reshape(-1, len(blurred))
 
-    def _next(self, walk: Walk, rng: np.random.Generator) -> Walk | None:
+    def _next(self, walk: Walk, rng: np.random.Generator, end: float) -> Walk | None:
         """The walk with one more frame and the empty ones around it."""
         spared = self._rowless - sum(not frame.any() for frame in walk.frames)
         leading = 0 if walk.frames else min(max(spared, 0), self.steps - 1)
         for lead in range(leading + 1):
             led = self._led(walk, lead)
             for pause in pauses(self.simulator, step=len(led.frames), steps=self.steps, most=max(spared - lead, 0)):
-                found = self._extend(led, pause, rng)
-                if found is not None:
+                found = self._extend(led, pause, rng, end)
+                if found is not None or now_s() >= end:
                     return found
         return None
 
@@ -131,7 +131,7 @@ class SampleSearch:
         zeros = (np.zeros(len(walk.prior), dtype=np.uint8),) * empty
         return replace(walk, frames=(*walk.frames, *zeros), membrane=membrane)
 
-    def _extend(self, walk: Walk, pause: Pause, rng: np.random.Generator) -> Walk | None:
+    def _extend(self, walk: Walk, pause: Pause, rng: np.random.Generator, end: float) -> Walk | None:
         silent = self.simulator.biases[0]
         if walk.membrane is not None:
             silent = self.simulator.step(walk.membrane, silent)
@@ -151,6 +151,8 @@ class SampleSearch:
             )
             frame = newton.solve(guess, walk.label)
             if frame is None:
+                if now_s() >= end:
+                    return None
                 continue
             membrane = silent + self.simulator.weights[0][:, self.space.active] @ frame
             error, sine = self._confirm(membrane, pause, walk.error, walk.label)

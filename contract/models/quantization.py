@@ -22,7 +22,9 @@ spike::
     D = 4 theta / 2^(b-1),  Q(m) = D clip(round(m / D), -2^(b-1), 2^(b-1) - 1)
 
 Range: ``[-4 theta, 4 theta - D]``, saturating. A power of two times the threshold puts 0 and the threshold themselves
-on the grid (32 D at 8 bits), so a spike is an integer comparison.
+on the grid (32 D at 8 bits), so a spike is an integer comparison. Trained membranes do leave the range, some by far,
+where the spike no longer depends on how far; what saturation and rounding cost is measured by the cells `membrane-8`
+and `membrane-16` of `tests.benchmarks.accuracy`.
 """
 
 from __future__ import annotations

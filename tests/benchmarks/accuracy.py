@@ -3,7 +3,8 @@
 python -m tests.benchmarks.accuracy [CELL ...] [--datasets NAME ...] [--rounds N] [--seeds N] [--out FILE]
 
 Each seed is one start, split and set of draws; all cells of a seed share them, so that differences are paired. FILE
-holds one JSON line a run and what it already holds is not run again. `mnist` is read from `SPIKELEAK_DATA`.
+holds one JSON line a run and what it already holds is not run again; the runs behind the published figures lie beside
+this file (`--out tests/benchmarks/accuracy.jsonl` prints them). `mnist` is read from `SPIKELEAK_DATA`.
 
 Setting, the same for all cells: FC 784-256-10, T = 10, direct input, 10 devices (iid), FedAvg with 10 local steps of
 batch 32, learning rate 0.1, momentum 0.9. Accuracy is over the held-out fifth of the data set, by the layer-wise
@@ -54,6 +55,7 @@ CELLS = {
     "weights-ternary": Cell(model={"weight_bits": 2}, bound=3.0),
     "int4": Cell(plan={"codec": "int4"}),
     "ternary": Cell(plan={"codec": "ternary", "error_feedback": False}),
+    "topk3-ef": Cell(plan={"codec": "topk", "share": 0.03, "error_feedback": True}),
     "topk": Cell(plan={"codec": "topk", "share": 0.01, "error_feedback": False}),
     "sign-ef": Cell(plan={"codec": "sign", "error_feedback": True}),
     "weights-int4": Cell(model={"weight_bits": 4}),

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from attack.methods.conv_codebook import ConvCodebook
 from attack.methods.frame_lp import FrameLP, known_network
 from attack.simulation import Simulator
+from contract.datasets import load
+from contract.metrics import psnr
+from contract.models.layout import initial_parameters
 from tests.frame_updates import rate_task, rate_update
+from tests.science.image_updates import observe, task_of
 
 BITS = ((8, None), (4, None), (2, None), (None, 8), (None, 16), (2, 8))
 
@@ -44,3 +49,16 @@ def test_frames_are_read_through_quantisation(weights, membranes):
     found = FrameLP().run(observation, 20.0, np.random.default_rng(0))
     assert found.verdict == "exact", found.reason
     assert (found.frames.reshape(8, -1).astype(np.uint8) == frames[0]).all()
+
+
+@pytest.mark.parametrize(("weights", "membranes"), [(4, None), (2, 8)])
+def test_an_image_is_read_through_a_quantised_convolution(weights, membranes):
+    data = load("mnist5k")
+    quantisation = {"weight_bits": weights, "membrane_bits": membranes}
+    task = task_of(kind="conv", channels=(6,), hidden=(), stride=1, steps=7, seed=0, **quantisation)
+    parameters = initial_parameters(task, (1, 28, 28), 10)
+    parameters["layers.0.weight"] *= 3
+    observation, _ = observe(task, data.x[:1], data.y[:1], parameters=parameters)
+    found = ConvCodebook().run(observation, 10.0, np.random.default_rng(0))
+    assert found.verdict == "recovered", found.reason
+    assert psnr(found.images, data.x[:1]) > 33

@@ -32,7 +32,7 @@ def tied(found, observed):
 @pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
 @pytest.mark.parametrize(("weights", "membranes"), BITS)
 def test_simulated_gradients_are_the_devices(weights, membranes, reset):
-    observation, frames, y = rate_update(quantised(6, weights, membranes, reset=reset), 1, 3, updates=20)
+    observation, frames, y = rate_update(quantised(6, weights, membranes, reset=reset), 1, 3, updates=5)
     observed = observation.gradient["layers.0.weight"]
     found = known_network(observation).gradient(frames[0].astype(np.float64), int(y[0]))
     assert tied(found, observed) <= (0 if membranes is None else 3)

@@ -28,7 +28,7 @@ SIDES = tuple(itertools.product(("fc", "conv"), ("membrane", "spike"), ("direct"
 CASES = [
     (steps, reset, *SIDES[i % 8], bits, membrane)
     for i, (bits, membrane, reset, steps) in enumerate(
-        itertools.product(BITS, MEMBRANES, ("subtract", "zero", "none"), (1, 6, 20))
+        itertools.product(BITS, MEMBRANES, ("subtract", "zero", "none"), (1, 5, 12))
     )
 ]
 

@@ -9,7 +9,7 @@ from server.report.controls import OPTIMISATION, Control, mean_image_level
 from server.report.data import KIND_TITLES, KINDS, Family, ReportData, RoundKind, ScoreRow
 from server.report.energy import gaps, modelled_j, totals
 from server.report.quantities import count, energy, percent
-from server.report.trials import select, worst_by_update, worst_case
+from server.report.trials import median, select, worst_by_update, worst_case
 
 EXACT_DB = 100.0
 CLOSE_DB = 40.0
@@ -81,8 +81,30 @@ def _leakage(family: Family) -> str:
 
 def _leakage_of(family: Family, kind: RoundKind) -> str:
     rows = select(family, kind)
-    if not rows:
+    return " ".join(filter(None, (_images_of(family, kind, rows), _spikes_of(rows)))) if rows else ""
+
+
+def _spikes_of(rows: list[ScoreRow]) -> str:
+    """What became of the spike frames: where the coding blurs the image, PSNR alone would hide the leak."""
+    best: dict[str, float] = {}
+    for row in rows:
+        if row.score.verdict != "refused":
+            best[row.update] = max(best.get(row.update, 0.0), row.score.frames_exact or 0.0)
+    if not any(best.values()):
         return ""
+    whole = sum(share == 1.0 for share in best.values())
+    bounds = {row.update: row.score.rate_bound_db for row in rows if row.score.rate_bound_db is not None}
+    bound = median(list(bounds.values()))
+    limit = (
+        "" if bound is None else f"; the image is no closer because the true spikes give no more than {bound:.1f} dB"
+    )
+    return _sentence(
+        f"every spike that went into the network is found bit for bit in {whole} of {len(best)} of them "
+        f"({percent(sum(best.values()) / len(best))} of all true frames){limit}"
+    )
+
+
+def _images_of(family: Family, kind: RoundKind, rows: list[ScoreRow]) -> str:
     best = worst_by_update(rows)
     whose = f"the {family.title}'s {kind_adjective(kind)} updates ({_samples(rows)})"
     worst = worst_case(rows)

@@ -214,3 +214,16 @@ def test_verdicts_over_rounds_are_shares_of_all_updates_by_their_best_verdict() 
     assert [p.frames for p in points if p.round != one.round] == [0.0] * (len(points) - 1)
     assert verdict_chart([snn]) is not None
     assert verdict_chart([replace(snn, scores=tuple(r for r in snn.scores if r.round == audits[0]))]) is None
+
+
+def test_spikes_found_are_told_even_where_the_image_stays_blurred() -> None:
+    data = make_report()
+    figures = {"psnr_db": 27.0, "frames_exact": 1.0, "rate_bound_db": 27.2}
+    snn = data.snn
+    for attack in ("idlg", "ratio", "dlg", "cosine"):
+        snn = rescored(snn, attack, psnr_db=12.0)
+    spiking = told(replace(data, snn=rescored(snn, "ratio", **figures)))
+    updates = len({row.update for row in data.snn.scores if row.kind == "audit"})
+    assert f"bit for bit in {updates} of {updates} of them (100.0 % of all true frames)" in spiking
+    assert "give no more than 27.2 dB" in spiking
+    assert "bit for bit" not in told(replace(data, snn=snn))

@@ -9,6 +9,10 @@ this file (`--out tests/benchmarks/accuracy.jsonl` prints them). `mnist` is read
 Setting, the same for all cells: FC 784-256-10, T = 10, direct input, 10 devices (iid), FedAvg with 10 local steps of
 batch 32, learning rate 0.1, momentum 0.9. Accuracy is over the held-out fifth of the data set, by the layer-wise
 network: after the last round, and the mean over the last three rounds, which is less noisy.
+
+One bound does not hold: top-k at 1 % with error feedback on mnist5k. Nothing is lost, but much arrives many rounds
+late, when the model has moved on: keeping 3 % (`topk3-ef`) brings it within the bound, and without momentum, tried on
+one seed, 1 % is within it too.
 """
 
 from __future__ import annotations
@@ -164,12 +168,11 @@ def main() -> None:
     lines = arguments.out.read_bytes().splitlines() if arguments.out.exists() else []
     runs = [msgspec.json.decode(text, type=Run) for text in lines]
     done = {(run.dataset, run.cell, run.seed, run.rounds) for run in runs}
-    for dataset in arguments.datasets:
-        if dataset == "mnist" and not on_disk(dataset):
-            print("mnist: skipped, SPIKELEAK_DATA names no folder that holds it")
-            arguments.datasets.remove(dataset)
+    datasets = [name for name in arguments.datasets if name != "mnist" or on_disk(name)]
+    for name in set(arguments.datasets) - set(datasets):
+        print(f"{name}: not run, SPIKELEAK_DATA names no folder that holds it")
     for seed in range(1, arguments.seeds + 1):
-        for dataset in arguments.datasets:
+        for dataset in datasets:
             for cell in arguments.cells or CELLS:
                 if (dataset, cell, seed, arguments.rounds) not in done:
                     runs.append(train(dataset, cell, seed, arguments.rounds))

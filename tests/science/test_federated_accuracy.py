@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from tests.benchmarks import accuracy
@@ -63,3 +66,17 @@ def test_runs_of_a_file_are_not_made_again(tmp_path, monkeypatch, capsys):
     accuracy.main()
     assert made == ["fp32", "int8"] * 2
     assert "difference +0.00 ± 0.00" in capsys.readouterr().out
+
+
+def test_recorded_runs_hold_what_the_benchmark_says_of_them():
+    lines = (Path(accuracy.__file__).parent / "accuracy.jsonl").read_bytes().splitlines()
+    runs = [msgspec.json.decode(text, type=accuracy.Run) for text in lines]
+    assert len({(run.dataset, run.cell, run.seed, run.rounds) for run in runs}) == len(runs)
+    broken = set()
+    for dataset in ("mnist", "mnist5k"):
+        finals = {(r.cell, r.seed): 100 * r.accuracies[-1] for r in runs if r.dataset == dataset and r.rounds == 30}
+        for cell in (name for name, made in accuracy.CELLS.items() if made.bound is not None):
+            differences = [finals[cell, seed] - finals["fp32", seed] for seed in range(1, 6)]
+            if accuracy.interval(differences)[0] < -accuracy.CELLS[cell].bound:
+                broken.add((dataset, cell))
+    assert broken == {("mnist5k", "topk-ef")}

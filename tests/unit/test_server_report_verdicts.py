@@ -11,6 +11,7 @@ from server.report.controls import controls, false_certificates
 from server.report.data import EnergyRow, Family, ReportData
 from server.report.energy import gaps, modelled_j, spent, totals
 from server.report.headline import tiles
+from server.report.quantities import percent
 from server.report.verdict_chart import round_verdicts, verdict_chart
 from tests.unit.test_server_report_synthetic import make_report
 
@@ -224,6 +225,6 @@ def test_spikes_found_are_told_even_where_the_image_stays_blurred() -> None:
         snn = rescored(snn, attack, psnr_db=12.0)
     spiking = told(replace(data, snn=rescored(snn, "ratio", **figures)))
     updates = len({row.update for row in data.snn.scores if row.kind == "audit"})
-    assert f"bit for bit in {updates} of {updates} of them (100.0 % of all true frames)" in spiking
+    assert f"bit for bit in {updates} of {updates} of them ({percent(1.0)} of all true frames)" in spiking
     assert "give no more than 27.2 dB" in spiking
     assert "bit for bit" not in told(replace(data, snn=snn))

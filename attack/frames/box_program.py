@@ -7,6 +7,7 @@ import numpy as np
 
 from attack.frames.row_space import PivotForm
 from attack.frames.spectrum import Array64
+from attack.simplex import simplex
 
 
 class BoxProgram:
@@ -30,9 +31,7 @@ class BoxProgram:
         self._is_column[form.pivots] = True
         self._columns = np.arange(self.rank, dtype=np.int32)
         self._fixed: list[int] = []
-        self._solver = highspy.Highs()  # type: ignore[no-untyped-call]
-        for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
-            self._solver.setOptionValue(option, value)
+        self._solver = simplex()
         self._solver.passModel(self._model())
 
     def _model(self) -> highspy.HighsLp:

@@ -6,6 +6,8 @@ import highspy
 import numpy as np
 import numpy.typing as npt
 
+from attack.simplex import simplex
+
 Array64 = npt.NDArray[np.float64]
 
 _OPEN = 1e30
@@ -26,7 +28,7 @@ class ConeProgram:
         self._basis = basis
         self._slack = slack
         self._pinned: list[int] = []
-        self._solver = _solver()
+        self._solver = simplex()
         self._solver.passModel(_model(basis, slack))
 
     def pin(self, column: int, value: float) -> None:
@@ -51,13 +53,6 @@ class ConeProgram:
             return None
         found: Array64 = -np.array(self._solver.getSolution().row_dual) @ self._basis
         return found
-
-
-def _solver() -> highspy.Highs:
-    solver = highspy.Highs()  # type: ignore[no-untyped-call]
-    for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
-        solver.setOptionValue(option, value)
-    return solver
 
 
 def _model(basis: Array64, slack: float) -> highspy.HighsLp:

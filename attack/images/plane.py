@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attack.images.row_space import RowSpace
+from attack.simplex import simplex
 
 Array64 = npt.NDArray[np.float64]
 
@@ -67,9 +68,7 @@ def vertices(plane: ImagePlane, top: float, count: int, rng: np.random.Generator
     Returns:
         `[at most count, dimension]`.
     """
-    solver = highspy.Highs()  # type: ignore[no-untyped-call]
-    for option, value in (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex")):
-        solver.setOptionValue(option, value)
+    solver = simplex()
     solver.passModel(_box_model(plane, top))
     index = np.arange(plane.dimension, dtype=np.int32)
     found = []

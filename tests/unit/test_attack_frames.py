@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +21,7 @@ from attack.frames.spectrum import spectrum
 from attack.frames.vertex_hunt import VertexHunt
 from contract.models.surrogates import surrogate
 from contract.task import NeuronSpec
+from tests.conftest import ROOT
 from tests.frame_updates import rate_task, stepped_gradient
 
 
@@ -164,3 +167,9 @@ def test_a_full_row_space_is_not_selective():
     gradient, _, _ = factorisation(0, 12, width=14)
     assert not row_space(gradient).selective
     assert row_space(factorisation(0, 12)[0]).selective
+
+
+def test_the_solver_says_nothing_on_the_standard_output():
+    code = "from attack.simplex import simplex; simplex(); simplex().run(); print('done')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "done\n"

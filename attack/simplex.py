@@ -1,0 +1,46 @@
+"""The simplex solver of all linear programs here: HiGHS, warm-started, on one thread, silent."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import highspy
+
+_OPTIONS = (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex"))
+
+
+def simplex() -> highspy.Highs:
+    """A solver without a model."""
+    _greeted()
+    return _new()
+
+
+def _new() -> highspy.Highs:
+    solver = highspy.Highs()  # type: ignore[no-untyped-call]
+    for option, value in _OPTIONS:
+        solver.setOptionValue(option, value)
+    return solver
+
+
+@cache
+def _greeted() -> None:
+    """HiGHS writes its name and licence to the standard output before it can be told not to, once a process."""
+    with _silence():
+        _new()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -57,9 +57,13 @@ def wait_for(
 
 
 def parties(process: subprocess.Popen[str], part: str) -> list[psutil.Process]:
-    """Children whose command line names `part`."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if part in " ".join(child.cmdline())]
+    """Living children whose command line names `part`."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # and ZombieProcess, which is one
+            if part in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.mark.parametrize("broker", brokers())
@@ -87,6 +91,17 @@ def test_a_small_run_leaves_all_that_is_promised(study_file: StudyFile, tmp_path
         assert ledger.value("SELECT COUNT(DISTINCT update_uid) FROM scores") == 7
 
 
+def stay_away(process: subprocess.Popen[str], part: str, *, gone: psutil.Process, seconds: float) -> None:
+    """Holds a party that was started again: a device is back in less than a round's deadline."""
+    deadline = time.monotonic() + 30.0
+    while not (new := [p for p in parties(process, part) if p.pid != gone.pid]):
+        assert time.monotonic() < deadline, "it was not started again"
+        time.sleep(0.02)
+    new[0].suspend()
+    time.sleep(seconds)
+    new[0].resume()
+
+
 def test_a_killed_device_misses_its_round_and_comes_back(study_file: StudyFile, tmp_path: Path) -> None:
     out = tmp_path / "out"
     study = study_file(rounds=30, deadline_s=2.5, attack='attacks = ["ratio"]')
@@ -94,6 +109,7 @@ def test_a_killed_device_misses_its_round_and_comes_back(study_file: StudyFile, 
         wait_for(process, out, lambda p: p.round >= 3)
         (victim,) = parties(process, "device-001.toml")
         victim.kill()
+        stay_away(process, "device-001.toml", gone=victim, seconds=4.0)
         output, _ = process.communicate(timeout=150)
     assert process.returncode == 0, output
     with Ledger.open_read(out / "ledger.sqlite") as ledger:

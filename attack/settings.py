@@ -31,6 +31,8 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             certified there is a false certificate. 0 leaves the control out.
         candidates: `.npz` file with samples `x` `[N, *shape]` in [0, 1] that the attacker suspects to be in updates.
             Needs `threat.candidates = true`.
+        model: `FILE.py:FACTORY` of the task's network where it is a user's own: this machine's copy of the server's
+            file. Without it such a network cannot be simulated and first-layer attacks alone apply.
     """
 
     run: Name
@@ -43,8 +45,9 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     seed: Annotated[int, Meta(ge=0)] = 1
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     exhaustive: bool = True
-    noise_controls: Annotated[int, Meta(ge=0)] = 3
+    noise_controls: Annotated[int, Meta(ge=0)] = 2
     candidates: Path | None = None
+    model: str | None = None
 
     def __post_init__(self) -> None:
         if (self.candidates is not None) != self.threat.candidates:

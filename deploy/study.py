@@ -100,7 +100,7 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     attacks: tuple[str, ...] | None = None
     budget_s: Annotated[float, Meta(gt=0)] = 10.0
-    noise_controls: Annotated[int, Meta(ge=0)] = 3
+    noise_controls: Annotated[int, Meta(ge=0)] = 2
     candidates: Annotated[int, Meta(ge=0, le=MAX_CANDIDATES)] = 0
     queue: Annotated[int, Meta(ge=1)] = 256
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
@@ -122,6 +122,10 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A whole run. See `deploy/studies/demo.toml` for one with every section.
 
     Attributes:
+        task: What is learnt. `[task.model]` describes one of the project's networks.
+        model: `FILE.py:FACTORY` of your own network in its place (leave `[task.model]` out), beside the study unless
+            the path is absolute. The factory takes nothing and returns an `nn.Module` that maps frames
+            `[T, B, *shape]` to logits `[B, classes]`. Server and attacker execute the file; devices get its ONNX graph.
         schedule: Kinds of rounds in their order.
         repeat: How often the schedule is gone through.
     """
@@ -129,6 +133,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: str
     clients: Annotated[int, Meta(ge=1, le=2000)] = 4
     task: TaskSpec = TaskSpec()
+    model: str | None = None
     schedule: Annotated[tuple[ScheduleEntry, ...], Meta(min_length=1)]
     repeat: Annotated[int, Meta(ge=1, le=1000)] = 1
     twin: TwinSection | None = None
@@ -172,8 +177,26 @@ def load_study(path: Path) -> Study:
     Raises:
         ConfigurationError: Names file, key, value and what is allowed.
     """
-    study = check_study(decode_tables(read_toml(path), Study, origin=str(path)), origin=str(path))
+    study = decode_tables(read_toml(path), Study, origin=str(path))
+    study = check_study(_with_own_network(study, path), origin=str(path))
     return msgspec.structs.replace(study, schedule=study.schedule * study.repeat, repeat=1)
+
+
+def _with_own_network(study: Study, path: Path) -> Study:
+    """The study with an absolute `model`, and the task that states that network."""
+    if study.model is None:
+        if study.task.model.own is not None:
+            raise ConfigurationError(f"{path}: task.model.own is given without model = 'FILE.py:FACTORY'")
+        return study
+    from contract.models.own import user_network  # noqa: PLC0415 - brings torch
+
+    named = f"{path}: model = {study.model!r}"
+    _check(str(path), "task.dataset", lambda: dataset_info(study.task.dataset))
+    info = dataset_info(study.task.dataset)
+    file, colon, factory = study.model.rpartition(":")
+    spec = f"{path.resolve().parent / file}:{factory}" if colon else study.model
+    _, task = user_network(spec, study.task, tuple(info.shape), info.classes, named=named)
+    return msgspec.structs.replace(study, task=task, model=spec)
 
 
 def check_study(study: Study, *, origin: str) -> Study:
@@ -196,6 +219,8 @@ def check_study(study: Study, *, origin: str) -> Study:
     _check(origin, "devices.energy_profile", lambda: EnergyModel.load(study.devices.energy_profile))
     _check(origin, "devices.lpips", lambda: study.devices.lpips and Perceptual(study.devices.lpips))
     _check(origin, "attack.attacks", lambda: _check_attacks(study.attack.attacks or ()))
+    if study.task.model.own is not None:
+        _check_own_network(study, origin)
     if study.twin is not None and study.task.model.family != "snn":
         raise ConfigurationError(f"{origin}: [twin] asks for the ANN twin, but task.model.family is already 'ann'")
     for number, entry in enumerate(study.schedule):
@@ -206,6 +231,17 @@ def check_study(study: Study, *, origin: str) -> Study:
                     f"{origin}: schedule[{number}].{key} = {value}: the run has clients = {study.clients}"
                 )
     return study
+
+
+def _check_own_network(study: Study, origin: str) -> None:
+    """What does not go with a network of the user's own."""
+    if not ENGINES[study.devices.engine].needs:
+        raise ConfigurationError(
+            f"{origin}: devices.engine = {study.devices.engine!r} with model: devices get the network's graph, never "
+            "its code; set devices.engine = 'onnx'"
+        )
+    if study.twin is not None:
+        raise ConfigurationError(f"{origin}: [twin] with model: your own network has no known twin; leave [twin] out")
 
 
 def arms(study: Study, out: Path) -> list[Arm]:

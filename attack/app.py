@@ -19,12 +19,14 @@ from attack.candidates import read_candidates
 from attack.desk import Desk
 from attack.method import Method
 from attack.methods import KNOWN, METHODS
+from attack.own.view import OwnViews
 from attack.settings import AttackSettings
 from attack.worker import Answer, UpdateQueue, Worker
 from contract import topics
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.frames import split
 from contract.link import Link
+from contract.models.own import source_of
 
 __all__ = ["AttackSettings", "run_attack"]
 
@@ -132,10 +134,12 @@ def run_attack(settings: AttackSettings, stop: threading.Event | None = None) ->
         0 when the server's run is finished and every update has been answered, or when stopped.
 
     Raises:
-        ConfigurationError: An unknown attack.
+        ConfigurationError: An unknown attack, or no file of the task's own network where one is named.
         EnvironmentFaultError: No broker, or a directory that cannot be written.
     """
     torch.set_num_threads(settings.threads)
+    if settings.model is not None:
+        source_of(settings.model, named=f"model = {settings.model!r}")
     methods = chosen_methods(settings.attacks)
     worker = Worker(
         methods,
@@ -144,6 +148,7 @@ def run_attack(settings: AttackSettings, stop: threading.Event | None = None) ->
         exhaustive=settings.exhaustive,
         seed=settings.seed,
         noise_controls=settings.noise_controls,
+        own=OwnViews(settings.model),
         candidates=None if settings.candidates is None else read_candidates(settings.candidates),
     )
     with _open_journal(settings.directory) as journal:

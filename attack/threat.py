@@ -134,6 +134,7 @@ class Observation:
         _rates: Factor on the local learning rate by parameter, where it is not 1.
         _network: Somebody's own network in place of the task's, of which only the encoding is read then. First layer
             and readout are the first and the last `.weight` of `update`.
+        _unknown: Why nobody told the attacker the architecture; empty where the threat model alone decides.
     """
 
     threat: ThreatModel
@@ -150,9 +151,12 @@ class Observation:
     _candidates: Array32 | None = None
     _rates: Mapping[str, float] = field(default_factory=dict)
     _network: OwnNetwork | None = None
+    _unknown: str = ""
 
     def _require(self, *knowledge: Knowledge) -> None:
         unknown = [name for name in knowledge if name not in self.known]
+        if unknown and self._unknown and {"architecture", "neuron"} & set(unknown):
+            raise NotKnownError(self._unknown)
         if unknown:
             raise NotKnownError(f"the threat model keeps {' and '.join(unknown)} from the attacker")
 
@@ -166,6 +170,8 @@ class Observation:
             known.discard("labels")
         if self._candidates is None:
             known.discard("candidates")
+        if self._unknown:
+            known -= {"architecture", "neuron"}
         return frozenset(known)
 
     def _require_task(self) -> None:

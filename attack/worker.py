@@ -13,6 +13,7 @@ import numpy.typing as npt
 from attack.ladder import Rung, climb
 from attack.method import Finding, Method
 from attack.noise import noise_observation
+from attack.own.view import OwnViews
 from attack.threat import Array32, Observation, ThreatModel
 from contract.codecs import decode_tensors
 from contract.codecs.bits import encode_frames
@@ -95,6 +96,7 @@ class Worker:
         seed: Of all draws; each update's are its own.
         noise_controls: Audit updates, the first of the run, whose noise control is run as well.
         candidates: Samples `[N, *shape]` in [0, 1] of the attacker's own, if it has any.
+        own: How a network that no task describes is looked at; `None`: without its file.
     """
 
     def __init__(
@@ -107,11 +109,13 @@ class Worker:
         seed: int,
         noise_controls: int = 0,
         candidates: Array32 | None = None,
+        own: OwnViews | None = None,
     ) -> None:
         self.methods, self.threat = methods, threat
         self.budget_s, self.exhaustive, self.seed = budget_s, exhaustive, seed
         self._noise_controls = noise_controls
         self._candidates = candidates
+        self._own = own or OwnViews(None)
         self._digests = () if candidates is None else tuple(sample_digest(sample) for sample in candidates)
 
     def attack(self, job: Job, task: TaskSpec, parameters: Mapping[str, Array32] | None) -> Answer:
@@ -159,19 +163,27 @@ class Worker:
         _require_shapes(shapes, tensors, "update")
         if parameters:
             _require_shapes(shapes, parameters, f"model version {update.model_version}")
+        view = self._own.of(task, info.shape, info.classes)
+        names = {name: name for name in shapes} if view is None else view.names
+        held = {alias: parameters[name] for alias, name in names.items()} if parameters else {}
+        if held and view is not None and view.first_bias is not None:
+            held[view.first_bias] = np.zeros(len(next(iter(held.values()))), dtype=np.float32)
+        records = {record.name: record for record in update.tensors}
         knows = self.threat.knowledge
         return Observation(
             threat=self.threat,
             shape=info.shape,
             classes=info.classes,
             samples=update.samples,
-            update={name: tensors[name] for name in shapes},
+            update={alias: tensors[name] for alias, name in names.items()},
             seed=int.from_bytes(hashlib.sha256(f"{self.seed}/{update.uid}".encode()).digest()[:4], "little"),
             _task=task,
             _plan=update.plan,
-            _parameters={name: parameters[name] for name in shapes} if "weights" in knows and parameters else {},
-            _records={record.name: record for record in update.tensors} if "codec" in knows else {},
+            _parameters=held if "weights" in knows else {},
+            _records={alias: records[name] for alias, name in names.items()} if "codec" in knows else {},
             _candidates=self._candidates if "candidates" in knows else None,
+            _network=None if view is None else view.network,
+            _unknown="" if view is None else view.unknown,
         )
 
     def without(self, job: Job, verdict: str, reason: str) -> Answer:

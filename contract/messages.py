@@ -208,13 +208,16 @@ class PhaseEnergy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class EnergyReport(Message, frozen=True, kw_only=True):
-    """What one update cost. Sent after its acknowledgement; the attacker may not read it."""
+    """What one update cost. Sent after its acknowledgement; the attacker may not read it.
+
+    `operations` is `None` where they could not be counted: the layers of a network of the user's own are not known.
+    """
 
     uid: Uid
     update_uid: Uid
     node: Name
     round: Count
-    operations: Operations
+    operations: Operations | None
     payload_bytes: Count
     phases: tuple[PhaseEnergy, ...]
 

@@ -77,12 +77,34 @@ class NeuronSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     surrogate_slope: Annotated[float, Meta(gt=0)] | None = None
 
 
+class ParameterSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Name and shape of one trained parameter."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    shape: tuple[Positive, ...]
+
+
+class OwnModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all parties must agree on of a network that a user wrote; its code is in nobody's messages.
+
+    Attributes:
+        sha256: Of the Python file, 64 hex digits. Files that it imports are not part of it.
+        factory: Name of the callable in it that makes the `nn.Module`.
+        parameters: The module's trained parameters, in its order.
+    """
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    factory: str
+    parameters: Annotated[tuple[ParameterSpec, ...], Meta(min_length=1)]
+
+
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The network.
 
     Attributes:
         family: `snn` or its `ann` twin: the same layers with an activation in place of each neuron, no time.
-        kind: `fc` (fully connected) or `conv` (strided convolutions, then fully connected layers).
+        kind: `fc` (fully connected), `conv` (strided convolutions, then fully connected layers) or `own` (a user's
+            own `nn.Module`: nothing else here or of the task's neuron is read then).
         hidden: Widths of the fully connected hidden layers; may be empty for `conv`.
         channels: Output channels of the convolutions; read for `conv` only.
         kernel: Side of the convolution kernels (padding is kernel // 2).
@@ -94,10 +116,11 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         membrane_bits: Membranes of spiking neurons are kept in fixed point of this many bits (`None`: float). The mean
             membrane of readout `membrane` is an accumulator and stays float. Read for `snn` only. Equations of both:
             `contract.models.quantization`.
+        own: Set for `own`, from the file that `model = "FILE.py:FACTORY"` names; nobody writes it by hand.
     """
 
     family: Literal["snn", "ann"] = "snn"
-    kind: Literal["fc", "conv"] = "fc"
+    kind: Literal["fc", "conv", "own"] = "fc"
     hidden: tuple[Positive, ...] = (256,)
     channels: tuple[Positive, ...] = (8, 16)
     kernel: Positive = 5
@@ -106,6 +129,14 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     readout: Literal["membrane", "spike"] = "membrane"
     weight_bits: Literal[2, 4, 8] | None = 8
     membrane_bits: Literal[8, 16] | None = None
+    own: OwnModel | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind == "own") != (self.own is not None):
+            raise ValueError(
+                f"kind = {self.kind!r} {'with' if self.own else 'without'} the record 'own': a network of your own is "
+                "named by model = 'FILE.py:FACTORY', outside the task, which fills in both"
+            )
 
 
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -168,8 +168,8 @@ def _hold_study(study: Study, out: Path) -> None:
 
 
 def _science(study: Study) -> Study:
-    """What must agree for a run to be resumed: all but the broker."""
-    return msgspec.structs.replace(study, broker=broker.BrokerSection())
+    """What must agree for a run to be resumed: all but the broker and where the network's file lies."""
+    return msgspec.structs.replace(study, broker=broker.BrokerSection(), model=None)
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -197,6 +197,7 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         link=running.link,
         directory=base,
         task=arm.task,
+        model=study.model,
         schedule=arm.schedule,
         clients=study.clients,
         drain_s=study.server.drain_s,
@@ -218,6 +219,7 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         threads=study.attack.threads,
         threat=msgspec.structs.replace(study.attack.threat, candidates=suspects is not None),
         candidates=suspects,
+        model=study.model,
         seed=arm.task.seed,
     )
 

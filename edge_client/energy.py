@@ -11,6 +11,7 @@ from hardware.energy import PHASES, EnergyReading, unavailable
 from hardware.energy_model import EnergyModel
 from hardware.meter import Meter
 
+_UNCOUNTED = "the layers of a network of the user's own are not known to the device, so that nothing is counted"
 REPORTED: tuple[str, ...] = tuple(phase for phase in PHASES if phase != "sleep")
 """Phases of an update that a device passes through; it never sleeps between rounds."""
 ELSEWHERE = "other"
@@ -105,12 +106,12 @@ class UpdateWindows(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         windows: In order of time.
-        operations: What was counted while training.
+        operations: What was counted while training; `None` where the task's operations cannot be counted.
         encoded_ahead: Whether the encoding had a window of its own.
     """
 
     windows: tuple[Window, ...]
-    operations: Operations
+    operations: Operations | None
     encoded_ahead: bool = True
 
 
@@ -150,9 +151,11 @@ def phase_energies(
 
 
 def _modelled(
-    phase: str, operations: Operations, model: EnergyModel, sent_bytes: int, duration_s: float | None
+    phase: str, operations: Operations | None, model: EnergyModel, sent_bytes: int, duration_s: float | None
 ) -> EnergyReading:
     if phase == "train":
+        if operations is None:
+            return unavailable("model", "operations", _UNCOUNTED, duration_s=duration_s or 0.0)
         return model.compute(
             macs=operations.macs,
             acs=operations.acs,

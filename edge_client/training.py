@@ -73,14 +73,14 @@ class LocalUpdate(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         tensors: Mean gradient (`fedsgd`), or weights before minus weights after (`fedavg`).
         loss: Mean loss over the local steps.
-        operations: Counted over all local steps.
+        operations: Counted over all local steps; `None` for a network of the user's own.
         receipt: What was trained on.
         encoded_ahead: Whether all frames were made before the first local step.
     """
 
     tensors: Parameters
     loss: float
-    operations: Operations
+    operations: Operations | None
     receipt: Receipt
     encoded_ahead: bool
 
@@ -221,7 +221,7 @@ class _Counter:
     def __init__(self, task: TaskSpec, shard: Shard) -> None:
         self._task, self._shard = task, shard
         self.losses: list[float] = []
-        self.operations = Operations()
+        self.operations = None if task.model.own is not None else Operations()
 
     def step(
         self,
@@ -232,6 +232,8 @@ class _Counter:
     ) -> Parameters:
         result = engine.gradients(params, frames.astype(np.float32, copy=False), labels)
         self.losses.append(result.loss)
+        if self.operations is None:
+            return result.gradients
         counted = count_step(
             self._task,
             self._shard.shape,

@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import msgspec
 from safetensors.numpy import save_file
 
 from contract import datasets, messages, topics
@@ -28,6 +29,7 @@ from server.publication import ensure_exported
 from server.settings import AdmissionSettings, ScheduleEntry, ServerSettings
 
 if TYPE_CHECKING:
+    from contract.models.own import UserNetwork
     from server.export import Export
 
 __all__ = ["AdmissionSettings", "ScheduleEntry", "ServerSettings", "run_server"]
@@ -60,6 +62,8 @@ def run_server(settings: ServerSettings, stop: threading.Event | None = None) ->
     if not topics.valid_name(settings.run):
         raise ConfigurationError(f"run = {settings.run!r}: 1 to 63 letters, digits, '_', '.', '-'")
     info = datasets.dataset_info(settings.task.dataset)
+    shape = tuple(info.shape)
+    network, settings = _own_network(settings, shape, info.classes)
     stop = stop or _stop_on_signals()
     with Ledger(settings.directory / FILE_NAME) as ledger:
         if ledger.claim(settings.identity()):
@@ -68,23 +72,47 @@ def run_server(settings: ServerSettings, stop: threading.Event | None = None) ->
         model = GlobalModel(
             ledger,
             task_hash(settings.task),
-            lambda: initial_parameters(settings.task, info.shape, info.classes),
+            lambda: network.initial_parameters() if network else initial_parameters(settings.task, shape, info.classes),
         )
         if settings.export:
-            ensure_exported(ledger, lambda: _exported(settings.task, tuple(info.shape), info.classes))
-        return _Process(settings, ledger, model, stop).run()
+            ensure_exported(ledger, lambda: _exported(settings.task, shape, info.classes, network))
+        return _Process(settings, ledger, model, stop, network).run()
 
 
-def _exported(task: TaskSpec, shape: tuple[int, ...], classes: int) -> Iterator[Export]:
+def _own_network(
+    settings: ServerSettings, shape: tuple[int, ...], classes: int
+) -> tuple[UserNetwork | None, ServerSettings]:
+    """The user's own network where there is one, and the settings with the task that states it.
+
+    Raises:
+        ConfigurationError: The file cannot be used, or is missing, or is not that of the task.
+    """
+    if settings.model is None:
+        if settings.task.model.own is not None:
+            raise ConfigurationError(
+                "task.model.kind = 'own' without model: name the network's file as model = 'FILE.py:FACTORY'"
+            )
+        return None, settings
+    from contract.models.own import user_network  # noqa: PLC0415 - torch
+
+    named = f"model = {settings.model!r}"
+    if not settings.export:
+        raise ConfigurationError(f"{named} with export = false: devices train on its graph alone; set export = true")
+    network, task = user_network(settings.model, settings.task, shape, classes, named=named)
+    return network, msgspec.structs.replace(settings, task=task)
+
+
+def _exported(task: TaskSpec, shape: tuple[int, ...], classes: int, network: UserNetwork | None) -> Iterator[Export]:
     """The graphs, checked.
 
     Raises:
+        ConfigurationError: The user's own network cannot be exported.
         EnvironmentFaultError: One does not compute on this machine what it must.
     """
     from server import export  # noqa: PLC0415 - onnx and torch, in a run's first life only
 
     try:
-        yield from export.exported(task, shape, classes)
+        yield from export.exported(task, shape, classes, network)
     except export.GraphMismatchError as error:
         raise EnvironmentFaultError(
             f"{error}; install a newer onnxruntime, or give the server export = false and the devices engine = 'torch'"
@@ -110,7 +138,14 @@ def _stop_on_signals() -> threading.Event:
 class _Process:
     """One life: network callbacks fill the mailbox, one loop empties it."""
 
-    def __init__(self, settings: ServerSettings, ledger: Ledger, model: GlobalModel, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        ledger: Ledger,
+        model: GlobalModel,
+        stop: threading.Event,
+        network: UserNetwork | None,
+    ) -> None:
         self._settings, self._ledger, self._model, self._stop = settings, ledger, model, stop
         self._start_s = self._noted_s = time.monotonic()
         self._epoch = ledger.start_session()
@@ -128,7 +163,7 @@ class _Process:
             on_down=self._lost,
         )
         self._coordinator = Coordinator(settings, ledger, model, self._link, epoch=self._epoch, at_s=self._start_s)
-        self._evaluator: Evaluator | None = None
+        self._network, self._evaluator = network, cast("Evaluator | None", None)
 
     def run(self) -> int:
         """Lives until the run is finished, has failed, or is to stop."""
@@ -185,7 +220,7 @@ class _Process:
         """Evaluates one version that still lacks it; whether there was one."""
         if not self._settings.evaluate:
             return False
-        self._evaluator = self._evaluator or Evaluator(self._settings.task)
+        self._evaluator = self._evaluator or Evaluator(self._settings.task, network=self._network)
         return evaluate_pending(self._ledger, self._evaluator)
 
     def _finish(self) -> None:
@@ -201,7 +236,7 @@ class _Process:
             if self._empty_mailbox(_TICK_S):
                 quiet_s = time.monotonic() + _LINGER_S
         if self._settings.evaluate:
-            self._evaluator = self._evaluator or Evaluator(self._settings.task)
+            self._evaluator = self._evaluator or Evaluator(self._settings.task, network=self._network)
             note_int8_inference(self._ledger, self._evaluator)
 
     def _lost(self, reason: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -15,6 +16,9 @@ from contract.task import TaskSpec
 from server.aggregation import Parameters
 from server.ledger import Ledger
 from server.model import parameters_of
+
+if TYPE_CHECKING:
+    from contract.models.own import UserNetwork
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +41,10 @@ class Evaluator:
     Args:
         task: The task.
         batch: Samples per forward pass.
+        network: Parameters and frames to logits, where the task does not say how: a network of the user's own.
     """
 
-    def __init__(self, task: TaskSpec, *, batch: int = 250) -> None:
+    def __init__(self, task: TaskSpec, *, batch: int = 250, network: UserNetwork | None = None) -> None:
         from contract.models.network import Network  # noqa: PLC0415 - torch only where a model is evaluated
 
         data = datasets.load(task.dataset)
@@ -47,7 +52,7 @@ class Evaluator:
         self._x, self._y = data.x[held_out], data.y[held_out]
         self.task, self._batch = task, batch
         self.shape, self.classes = tuple(data.info.shape), data.info.classes
-        self._network = Network(task, self.shape, self.classes)
+        self._network: Network | UserNetwork = network or Network(task, self.shape, self.classes)
 
     def __call__(self, parameters: Parameters) -> Evaluation:
         """Evaluates one model.

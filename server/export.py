@@ -12,6 +12,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -19,6 +20,9 @@ import onnx
 
 from contract.task import TaskSpec
 from server.graphs.assembly import inference_model, training_model
+
+if TYPE_CHECKING:
+    from contract.models.own import UserNetwork
 
 TOLERANCE = 1e-5
 """Greatest relative error of an output that is published."""
@@ -37,7 +41,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
         name: `training` or `inference`.
         blob: The ONNX file.
         sha256: Of the file, 64 hex digits.
-        error: Greatest relative error of an output against snntorch's network in float32.
+        error: Greatest relative error of an output against snntorch's network, or the user's own, in float32.
         seconds: Export and check.
     """
 
@@ -96,22 +100,28 @@ MAKERS: dict[str, Callable[[TaskSpec, tuple[int, ...], int], bytes]] = {
 }
 
 
-def exported(task: TaskSpec, shape: tuple[int, ...], classes: int) -> Iterator[Export]:
+def exported(
+    task: TaskSpec, shape: tuple[int, ...], classes: int, network: UserNetwork | None = None
+) -> Iterator[Export]:
     """Every graph of a task, checked.
 
     Args:
         task: The task.
         shape: Shape of one sample.
         classes: Number of classes.
+        network: The task's network, where it is the user's own.
 
     Raises:
-        ConfigurationError: The model does not fit the samples.
+        ConfigurationError: The model does not fit the samples, or cannot be exported.
         GraphMismatchError: A graph failed its check.
     """
     for name, make in MAKERS.items():
         began = time.monotonic()
-        blob = make(task, shape, classes)
-        error = check(blob, task, shape, classes)
+        if network is None:
+            blob = make(task, shape, classes)
+            error = check(blob, task, shape, classes)
+        else:
+            blob, error = _traced(name, network, task, shape, classes)
         yield Export(
             name=name,
             blob=blob,
@@ -119,6 +129,25 @@ def exported(task: TaskSpec, shape: tuple[int, ...], classes: int) -> Iterator[E
             error=error,
             seconds=time.monotonic() - began,
         )
+
+
+def _traced(
+    name: str, network: UserNetwork, task: TaskSpec, shape: tuple[int, ...], classes: int
+) -> tuple[bytes, float]:
+    from server.graphs import traced, tracing_check  # noqa: PLC0415 - torch's exporter, for a user's network only
+
+    if name == "training":
+        blob = traced.training_graph(network, task, shape, classes)
+    else:
+        blob = traced.inference_graph(network, task, shape)
+    onnx.checker.check_model(blob, full_check=True)
+    found = tracing_check.compare(blob, network, task, shape, classes)
+    if found.differing > tracing_check.MOST_DIFFERING or found.error > tracing_check.TOLERANCE:
+        raise GraphMismatchError(
+            f"the {name} graph differs from the network's own autograd in {found.differing} of {found.batches} batches "
+            f"(limit {tracing_check.MOST_DIFFERING}; worst output {found.worst!r}, by {found.error:.2g})"
+        )
+    return blob, found.error
 
 
 def check(blob: bytes, task: TaskSpec, shape: tuple[int, ...], classes: int) -> float:

@@ -121,6 +121,8 @@ def note_int8_inference(ledger: Ledger, evaluator: Evaluator) -> None:
 
 
 def _of_newest(ledger: Ledger, evaluator: Evaluator) -> Int8Inference:
+    if evaluator.task.model.own is not None:
+        return Int8Inference(reason="not made for a network of the user's own")
     row = ledger.row(
         "SELECT models.version, object, accuracy FROM models JOIN evaluations USING (version) "
         "ORDER BY models.version DESC LIMIT 1"

@@ -76,8 +76,9 @@ def _write_energy(ledger: Ledger, report: EnergyReport, _views: Views, place: di
     for phase in report.phases:
         for reading in phase.readings:
             ledger.insert("energy", {**place, "phase": phase.phase, **msgspec.structs.asdict(reading)})
-    counts = msgspec.structs.asdict(report.operations)
-    ledger.insert("operations", {**place, "payload_bytes": report.payload_bytes, **counts})
+    if report.operations is not None:
+        counts = msgspec.structs.asdict(report.operations)
+        ledger.insert("operations", {**place, "payload_bytes": report.payload_bytes, **counts})
 
 
 def _write_score(ledger: Ledger, score: Score, _views: Views, place: dict[str, Any]) -> None:

@@ -75,6 +75,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         keep_images: Reconstructions kept per attack and update (audit rounds only), for the report.
         export: Whether the task's ONNX graphs are made and published (needs torch): devices with engine `onnx` cannot
             train without.
+        model: `FILE.py:FACTORY` of a network of the user's own, which then stands in `task.model`'s place. The factory
+            takes nothing and returns an `nn.Module` that maps frames `[T, B, *shape]` to logits `[B, classes]`. The
+            file is executed here; devices get graphs. Needs `export = true`.
         evaluate: Whether accuracy on held-out samples is computed (needs torch and the data set).
     """
 
@@ -90,6 +93,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_attempts: Positive = 5
     keep_images: Annotated[int, Meta(ge=0)] = 64
     export: bool = True
+    model: str | None = None
     evaluate: bool = True
     admission: AdmissionSettings = AdmissionSettings()
     privacy: PrivacySettings = PrivacySettings()

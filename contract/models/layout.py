@@ -51,10 +51,12 @@ def layers(task: TaskSpec, shape: tuple[int, ...], classes: int) -> tuple[LayerS
         classes: Number of classes.
 
     Raises:
-        ConfigurationError: A convolutional model on samples that are not images, or a fully connected one without
-            hidden layers.
+        ConfigurationError: A convolutional model on samples that are not images, a fully connected one without
+            hidden layers, or a network of the user's own, whose layers are in its file alone.
     """
     model = task.model
+    if model.own is not None:
+        raise ConfigurationError("model.kind = 'own': the layers of a network of the user's own are not known")
     found: list[LayerSpec] = []
     if model.kind == "conv":
         if len(shape) != 3:
@@ -103,7 +105,9 @@ def _linear(index: int, shape: tuple[int, ...], width: int, *, spiking: bool) ->
 
 
 def parameter_shapes(task: TaskSpec, shape: tuple[int, ...], classes: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each parameter, in order: `layers.0.weight`, `layers.0.bias`, ..."""
+    """Name and shape of each parameter, in order: `layers.0.weight`, `layers.0.bias`, ... (`own`: the user's names)."""
+    if task.model.own is not None:
+        return {parameter.name: parameter.shape for parameter in task.model.own.parameters}
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in layers(task, shape, classes):
         shapes[f"{layer.name}.weight"] = layer.weight_shape

@@ -13,11 +13,12 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from attack.own.behaviour import difference, gradients
+from attack.own.tracing import Trace, neuron_of
 from contract.errors import SpikeleakError
 from contract.models.network import Network
 from contract.task import EncodingSpec, ModelSpec, NeuronSpec, TaskSpec
-from deploy.audit.behaviour import Behaviour, difference, gradients
-from deploy.audit.tracing import Trace, neuron_of
+from deploy.audit.behaviour import Behaviour
 
 AGREES = 5e-4
 """Relative difference of logits and of gradients up to which a proposal stands; rounding leaves 1e-6 to 1e-5."""

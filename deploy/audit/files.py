@@ -1,13 +1,9 @@
-"""Reads what the user hands over: a factory in a Python file, tensors in safetensors, truth in npz. No pickle."""
+"""Reads what the user hands over: tensors in safetensors, truth in npz. No pickle."""
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,59 +12,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from contract.errors import ConfigurationError
+from contract.models.own import words
 from deploy.audit.request import require
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def load_module(spec: str) -> nn.Module:
-    """The module that `FILE.py:FACTORY` makes.
-
-    Raises:
-        ConfigurationError: No such file or factory, or it raises, or makes something else.
-    """
-    file, _, name = spec.rpartition(":")
-    require(bool(file) and bool(name), f"--model {spec}: FILE.py:FACTORY is expected, for instance net.py:make")
-    factory = getattr(_imported(Path(file), spec), name, None)
-    if factory is None:
-        source = sys.modules["spikeleak_audited_model"]
-        names = [n for n, value in vars(source).items() if callable(value) and not n.startswith("_")]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it defines {', '.join(names) or 'no callable'}"
-        raise ConfigurationError(f"--model {spec}: {file} has no {name!r}{hint}")
-    require(callable(factory), f"--model {spec}: {name!r} is a {type(factory).__name__}, not a callable")
-    try:
-        module = factory()
-    except Exception as error:
-        raise ConfigurationError(f"--model {spec}: {name}() raised {_words(error)}") from error
-    require(
-        isinstance(module, nn.Module),
-        f"--model {spec}: {name}() gave a {type(module).__name__}; it must return a torch.nn.Module",
-    )
-    assert isinstance(module, nn.Module)
-    return module
-
-
-def _words(error: BaseException) -> str:
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0] if first else ''}"
-
-
-def _imported(path: Path, spec: str) -> ModuleType:
-    require(path.is_file(), f"--model {spec}: there is no file {path}")
-    found = importlib.util.spec_from_file_location("spikeleak_audited_model", path)
-    if found is None or found.loader is None:
-        raise ConfigurationError(f"--model {spec}: {path} is not a Python file")
-    module = importlib.util.module_from_spec(found)
-    sys.modules["spikeleak_audited_model"] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        found.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigurationError(f"--model {spec}: {path} cannot be imported: {_words(error)}") from error
-    finally:
-        sys.path.pop(0)
-    return module
 
 
 def read_tensors(option: str, path: Path) -> dict[str, Tensor]:
@@ -83,7 +30,7 @@ def read_tensors(option: str, path: Path) -> dict[str, Tensor]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise ConfigurationError(
-            f"{option} {path}: not a safetensors file ({_words(error)}); save it with safetensors.torch.save_file, "
+            f"{option} {path}: not a safetensors file ({words(error)}); save it with safetensors.torch.save_file, "
             "pickled .pt files are not read"
         ) from error
     require(bool(tensors), f"{option} {path}: holds no tensors")
@@ -146,7 +93,7 @@ def read_truth(path: Path, shape: tuple[int, ...], samples: int) -> dict[str, An
         with np.load(path, allow_pickle=False) as opened:
             arrays = {name: np.asarray(opened[name]) for name in ("x", "y", "frames") if name in opened.files}
     except (ValueError, OSError, AttributeError) as error:
-        raise ConfigurationError(f"--truth {path}: not a readable npz file ({_words(error)})") from error
+        raise ConfigurationError(f"--truth {path}: not a readable npz file ({words(error)})") from error
     require("x" in arrays, f"--truth {path}: holds no array 'x' ([N, {', '.join(map(str, shape))}], in [0, 1])")
     x = arrays["x"]
     require(

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from attack.module_network import ModuleNetwork
+from attack.own.behaviour import coupled, once
+from attack.own.outline import Outline, aliases, outline
+from attack.own.tracing import trace
 from attack.threat import Array32, Observation, OwnNetwork, ThreatModel
 from contract.codecs import find_codec
 from contract.messages import TensorRecord
+from contract.models.own import load_module
 from contract.task import EVENT_BINS, EncodingSpec, RoundPlan, TaskSpec
-from deploy.audit.behaviour import Behaviour, coupled, observe, once
+from deploy.audit.behaviour import Behaviour, observe
 from deploy.audit.expression import Expression, express, neurons_reason
-from deploy.audit.files import load_module, matched, read_tensors
-from deploy.audit.outline import Outline, outline
+from deploy.audit.files import matched, read_tensors
 from deploy.audit.request import AuditRequest, require
-from deploy.audit.tracing import trace
 
 SEED = 1
 
@@ -51,7 +53,7 @@ def subject(request: AuditRequest) -> Subject:
     Raises:
         ConfigurationError: Anything that the user gave and that cannot be used.
     """
-    module = load_module(request.model)
+    module = load_module(request.model, named=f"--model {request.model}")
     before = _loaded(module, request)
     update, codec = _update(module, before, request)
     behaviour = observe(module, request)
@@ -172,24 +174,29 @@ class _Builder(msgspec.Struct, frozen=True, kw_only=True):
 
     def own(self, reason: str, seen: Outline, notes: tuple[str, ...]) -> Subject:
         """The observation of a module that is only simulated: first layer first, readout last."""
-        aliases = _aliases(tuple(self.update), seen)
-        update = {alias: self.update[name] for alias, name in aliases.items()}
-        parameters = {alias: self.before[name] for alias, name in aliases.items()}
-        first = next(iter(aliases)).rpartition(".")[0] if seen.first else None
+        names = aliases(tuple(self.update), seen)
+        update = {alias: self.update[name] for alias, name in names.items()}
+        parameters = {alias: self.before[name] for alias, name in names.items()}
+        first = next(iter(names)).rpartition(".")[0] if seen.first else None
         if first is not None and seen.dense:
             parameters.setdefault(f"{first}.bias", np.zeros(len(update[f"{first}.weight"]), dtype=np.float32))
         moved = seen.dense and seen.first_bias is not None and self._affine(first or "", update, parameters)
         low, high = (0.0, 1.0) if moved else self.request.input_range
         network = ModuleNetwork(
             self.module,
-            names=aliases,
+            names=names,
             steps=self.request.steps,
             first=first if seen.dense else None,
             reason=reason,
             timeless=self.behaviour.time != "dynamics",
             tells_labels=seen.readout is not None,
-            once=once(self.module, self.request),
-            coupled=coupled(self.module, self.request),
+            once=once(
+                self.module,
+                shape=self.request.input_shape,
+                steps=self.request.steps,
+                batch=self.request.batch_size,
+            ),
+            coupled=coupled(self.module, shape=self.request.input_shape, steps=self.request.steps),
             offset=low,
             scale=high - low,
         )
@@ -276,21 +283,3 @@ def _record(name: str, tensor: Array32, codec: str) -> TensorRecord:
 def _position(name: str) -> tuple[int, bool]:
     _, index, kind = name.split(".")
     return int(index), kind == "bias"
-
-
-def _aliases(names: tuple[str, ...], seen: Outline) -> dict[str, str]:
-    """The attacks' name of each parameter: `….weight` and `….bias` of one stem for the layers that they look for."""
-    first = {seen.first: "weight", seen.first_bias: "bias"}
-    last = {seen.readout: "weight", seen.readout_bias: "bias"}
-    if seen.first == seen.readout:
-        last = {}
-
-    def named(part: Mapping[str | None, str]) -> dict[str, str]:
-        weight = next(iter(part), None)
-        if weight is None:
-            return {}
-        stem = weight.removesuffix(".weight")
-        return {f"{stem}.{kind}": name for name, kind in part.items() if name is not None}
-
-    middle = {name: name for name in names if name not in first and name not in last}
-    return {**named(first), **middle, **named(last)}

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from contract.errors import ConfigurationError
 from contract.models.network import Network
 from contract.task import TaskSpec
 from edge_client.engine import StepResult
@@ -26,11 +27,19 @@ class TorchEngine:
         shape: Shape of one sample.
         classes: Number of classes.
         threads: CPU threads of this process's torch, at least 1.
+
+    Raises:
+        ConfigurationError: A network of the user's own: its code is not on the device.
     """
 
     name = "torch"
 
     def __init__(self, task: TaskSpec, shape: tuple[int, ...], classes: int, *, threads: int = 1) -> None:
+        if task.model.own is not None:
+            raise ConfigurationError(
+                "engine = 'torch' with a network of the user's own: devices get its graph, never its code; set "
+                "engine = 'onnx'"
+            )
         torch.set_num_threads(threads)
         self._network = Network(task, shape, classes)
 

@@ -1,8 +1,8 @@
 """Layers with parameters as nodes: forward, and the gradients of parameters and input.
 
 Activity is ``[S, N]`` everywhere, S steps (1 where one stands for all) of ``N = B * features``. Which of the two is the
-inner one is up to the layer: a product wants rows of features, a convolution columns of samples, `[S, positions,
-channels, B]`. Neurons do not care.
+inner one is up to the layer: a product wants rows of features, a convolution columns of samples, `[S, features, B]`.
+Neurons do not care.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Place(Struct, frozen=True, kw_only=True):
     Attributes:
         spec: The layer.
         steps: S of its input and output.
-        columns: Whether its input comes as `[S, positions, channels, B]`, not `[S, B, *shape]`.
+        columns: Whether its input comes as `[S, features, B]`, not `[S, B, *shape]`.
     """
 
     spec: LayerSpec
@@ -39,7 +39,7 @@ class Affine(Protocol):
     """``y = W x + b`` of one layer."""
 
     columns: bool
-    """Whether its output comes as `[S, positions, channels, B]`."""
+    """Whether its output comes as `[S, features, B]`."""
 
     def forward(self, x: Value) -> Value:
         """From `[S, N]`, or frames `[S, B, *shape]`, to `[S, N']`; called once."""
@@ -62,19 +62,17 @@ def as_rows(graph: Graph, x: Value, steps: int, shape: tuple[int, ...], *, colum
         x: `[S, N]`.
         steps: S.
         shape: Of one sample.
-        columns: Whether it is `[S, positions, channels, B]`.
+        columns: Whether it is `[S, features, B]`.
     """
     if columns:
-        split = graph.reshape(x, steps, math.prod(shape[1:]), shape[0], -1)
-        x = graph.node("Transpose", split, perm=[0, 3, 2, 1])
+        x = graph.node("Transpose", graph.reshape(x, steps, math.prod(shape), -1), perm=[0, 2, 1])
     return graph.reshape(x, -1, math.prod(shape))
 
 
 def from_rows(graph: Graph, rows: Value, steps: int, shape: tuple[int, ...], *, columns: bool) -> Value:
     """Undoes `as_rows`."""
     if columns:
-        split = graph.reshape(rows, steps, -1, shape[0], math.prod(shape[1:]))
-        rows = graph.node("Transpose", split, perm=[0, 3, 2, 1])
+        rows = graph.node("Transpose", graph.reshape(rows, steps, -1, math.prod(shape)), perm=[0, 2, 1])
     return graph.reshape(rows, steps, -1)
 
 

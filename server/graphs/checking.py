@@ -144,9 +144,9 @@ def session(blob: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
 
 
-def run(blob: bytes, feed: Mapping[str, NDArray[Any]]) -> Arrays:
-    """All outputs of a graph by name."""
-    opened = session(blob)
+def run(graph: bytes | onnxruntime.InferenceSession, feed: Mapping[str, NDArray[Any]]) -> Arrays:
+    """All outputs of a graph, or of an open session on one, by name."""
+    opened = session(graph) if isinstance(graph, bytes) else graph
     wanted = {declared.name for declared in opened.get_inputs()}
     values = opened.run(None, {name: value for name, value in feed.items() if name in wanted})
     return {declared.name: value for declared, value in zip(opened.get_outputs(), values, strict=True)}

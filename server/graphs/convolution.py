@@ -1,16 +1,16 @@
 """Strided convolutions as products over patches, with the samples innermost.
 
-With activity as ``[positions, channels, M]``, M = steps * samples, patches are a gather of whole ``[channels, M]``
-blocks, and a product at each position over all steps and samples does the rest. Let ``s`` be the stride, ``p`` the
-padding, ``k`` the kernel's side::
+With activity as ``[S, features, B]``, patches are a gather of blocks of B, and one product a step does all positions and
+samples, in operands small enough for a cache. Let ``s`` be the stride, ``p`` the padding, ``k`` the kernel's side::
 
-    forward   y[(y,x), o, m] = sum_{i,j,c} W[o,c,i,j] x[(s y + i - p, s x + j - p), c, m]
-    weight    dW[o,c,i,j]    = sum_{y,x,m} delta[(y,x), o, m] x[(s y + i - p, s x + j - p), c, m]
-    input     dx[(s a + f, s b + g), c, m] = sum_{d,e,o} W[o, c, f + p - s d, g + p - s e] delta[(a+d, b+e), o, m]
+    forward   y[o, (y,x)] = sum_{c,i,j} W[o,c,i,j] x[c, (s y + i - p, s x + j - p)]
+    weight    dW[o,c,i,j] = sum_{y,x} delta[o, (y,x)] x[c, (s y + i - p, s x + j - p)]      and over steps and samples
+    input     dx[c, (s a + f, s b + g)] = sum_{o,d,e} W[o, c, f + p - s d, g + p - s e] delta[o, (a+d, b+e)]
 
 The patches of the first serve the second. The third is a convolution of stride 1 with ``s^2 C`` outputs, one a phase
 ``(f, g)`` and channel (sub-pixel convolution, Shi et al. 2016, arXiv 1609.05158), so nothing is added up by scattering.
-Positions outside the image, and taps outside the kernel, point at zeros put behind the rest.
+Behind the features stand a block of zeros, for positions outside the image and taps outside the kernel, and one of ones,
+whose weight is the bias.
 """
 
 from __future__ import annotations
@@ -38,33 +38,31 @@ class Convolution:
 
     def __init__(self, graph: Graph, place: Place, weight: Value, bias: Value) -> None:
         self._graph, self._place, self._weight, self._bias = graph, place, weight, bias
-        self._spec = place.spec
+        self._spec, self._steps = place.spec, place.steps
         self._patches = ""
-        self._deltas: dict[Value, Value] = {}
 
     def forward(self, x: Value) -> Value:
         """See `server.graphs.affine.Affine`."""
-        graph, place, spec = self._graph, self._place, self._spec
-        features = math.prod(spec.inputs)
-        if place.columns:
-            inner = graph.node("Transpose", graph.reshape(x, place.steps, features, -1), perm=[1, 0, 2])
-        else:
-            flat = graph.node("Transpose", graph.reshape(x, -1, features), perm=[1, 0])
-            split = graph.reshape(flat, spec.inputs[0], features // spec.inputs[0], -1)
-            inner = graph.node("Transpose", split, perm=[1, 0, 2])
+        graph, spec = self._graph, self._spec
+        if not self._place.columns:
+            rows = graph.reshape(x, self._steps, -1, math.prod(spec.inputs))
+            x = graph.node("Transpose", rows, perm=[0, 2, 1])
         taps = np.arange(spec.kernel) - spec.padding
         places = [spec.stride * np.arange(side) + taps[:, None] for side in spec.outputs[1:]]
-        self._patches = self._gathered(inner, spec.inputs, places)
-        turned = graph.node("Transpose", self._weight, perm=[0, 2, 3, 1])
-        product = graph.node("MatMul", graph.reshape(turned, spec.outputs[0], -1), self._patches)
-        return self._steps_first(graph.node("Add", product, graph.reshape(self._bias, -1, 1)), spec.outputs)
+        self._patches = self._gathered(x, spec.inputs, places, ones=True)
+        flat = graph.reshape(self._weight, spec.outputs[0], -1)
+        rows = graph.node("Concat", flat, graph.reshape(self._bias, -1, 1), axis=1)
+        return graph.reshape(graph.node("MatMul", rows, self._patches), self._steps, -1)
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
         """See `server.graphs.affine.Affine`."""
-        graph, spec, inner = self._graph, self._spec, self._positions_first(delta)
-        each = graph.node("MatMul", self._patches, graph.node("Transpose", inner, perm=[0, 2, 1]))
-        summed = graph.reshape(graph.total(each, 0), spec.kernel, spec.kernel, *spec.weight_shape[1::-1])
-        return graph.node("Transpose", summed, perm=[3, 2, 0, 1]), graph.total(inner, 0, 2)
+        graph, spec = self._graph, self._spec
+        channels = graph.reshape(delta, self._steps, spec.outputs[0], -1)
+        each = graph.node("MatMul", self._patches, graph.node("Transpose", channels, perm=[0, 2, 1]))
+        turned = graph.node("Transpose", graph.total(each, 0), perm=[1, 0])
+        sizes = graph.integers(math.prod(spec.weight_shape[1:]), 1)
+        weight, bias = graph.nodes("Split", [turned, sizes], 2, axis=1)
+        return graph.reshape(weight, *spec.weight_shape), graph.reshape(bias, -1)
 
     def input_gradient(self, delta: Value) -> Value:
         """See `server.graphs.affine.Affine`."""
@@ -73,52 +71,55 @@ class Convolution:
         shifts = np.arange(first, last + 1)
         blocks = [-(-side // s) for side in spec.inputs[1:]]
         places = [np.arange(count) + shifts[:, None] for count in blocks]
-        near = self._gathered(self._positions_first(delta), spec.outputs, places)
+        near = self._gathered(delta, spec.outputs, places, ones=False)
         phases = graph.node("MatMul", self._phase_weights(shifts), near)
-        rows, columns = (np.arange(side) for side in spec.inputs[1:])
-        block = (rows // s)[:, None] * blocks[1] + columns // s
-        order = block * s * s + s * (rows % s)[:, None] + columns % s
-        phases = graph.reshape(phases, blocks[0] * blocks[1] * s * s, spec.inputs[0], -1)
-        return self._steps_first(graph.node("Gather", phases, graph.constant(order.ravel()), axis=0), spec.inputs)
+        phases = graph.reshape(phases, self._steps, s * s * spec.inputs[0] * math.prod(blocks), -1)
+        return graph.reshape(graph.node("Gather", phases, self._interleaved(blocks), axis=1), self._steps, -1)
 
-    def _gathered(self, inner: Value, shape: tuple[int, ...], places: list[NDArray[np.int64]]) -> Value:
-        """Blocks at ``places[0] x places[1]``, each `[taps, positions]` of one axis: `[positions, taps * C, M]`."""
+    def _gathered(self, x: Value, shape: tuple[int, ...], places: list[NDArray[np.int64]], *, ones: bool) -> Value:
+        """Blocks at ``places[0] x places[1]``, each `[taps, positions]` of one axis: `[S, C * taps, positions * B]`.
+
+        With a row of ones behind them where that is asked for.
+        """
         graph, (channels, height, width) = self._graph, shape
+        features = math.prod(shape)
         inside = [(at >= 0) & (at < side) for at, side in zip(places, (height, width), strict=True)]
-        outside = height * width
-        rows = np.where(inside[0], places[0] * width, outside).T[:, None, :, None]
-        columns = np.where(inside[1], places[1], outside).T[None, :, None, :]
-        total = graph.node("Add", graph.constant(rows), graph.constant(columns))
-        index = graph.reshape(graph.node("Min", total, graph.integers(outside)), -1)
-        blocks = graph.reshape(inner, outside, channels, -1)
-        if not (inside[0].all() and inside[1].all()):
-            blocks = graph.node("Pad", blocks, graph.integers(0, 0, 0, 1, 0, 0))
-        (taps_down, down), (taps_across, across) = (at.shape for at in places)
-        chosen = graph.node("Gather", blocks, index, axis=0)
-        return graph.reshape(chosen, down * across, taps_down * taps_across * channels, -1)
+        rows = np.where(inside[0], places[0] * width, features)
+        columns = np.where(inside[1], places[1], features)
+        anywhere = self._added(height * width * np.arange(channels), rows, columns)
+        index = graph.node("Min", anywhere, graph.integers(features))
+        taps = channels * len(rows) * len(columns)
+        if ones:
+            positions = rows.shape[1] * columns.shape[1]
+            index = graph.node("Concat", index, graph.constant(np.full(positions, features + 1)), axis=0)
+            taps += 1
+        flat = graph.reshape(x, self._steps, features, -1)
+        size = graph.node("Concat", graph.integers(self._steps, 1), graph.node("Shape", flat, start=2), axis=0)
+        rest = graph.node("Expand", graph.constant(np.array([[0], [1]], dtype=np.float32)), size)
+        chosen = graph.node("Gather", graph.node("Concat", flat, rest, axis=1), index, axis=1)
+        return graph.reshape(chosen, self._steps, taps, -1)
 
     def _phase_weights(self, shifts: NDArray[np.int64]) -> Value:
-        """``W[o, c, f + p - s d, g + p - s e]`` as `[s * s * C, shifts * shifts * O]`."""
+        """``W[o, c, f + p - s d, g + p - s e]`` as `[s * s * C, O * shifts * shifts]`."""
         graph, spec, s, count = self._graph, self._spec, self._spec.stride, len(shifts)
         taps = np.arange(s)[:, None] + spec.padding - s * shifts
         index = graph.constant(np.where((taps >= 0) & (taps < spec.kernel), taps, spec.kernel).ravel())
         padded = graph.node("Pad", self._weight, graph.integers(0, 0, 0, 0, 0, 0, 1, 1))
         chosen = graph.node("Gather", graph.node("Gather", padded, index, axis=2), index, axis=3)
         split = graph.reshape(chosen, spec.outputs[0], spec.inputs[0], s, count, s, count)
-        return graph.reshape(graph.node("Transpose", split, perm=[2, 4, 1, 3, 5, 0]), s * s * spec.inputs[0], -1)
+        return graph.reshape(graph.node("Transpose", split, perm=[2, 4, 1, 0, 3, 5]), s * s * spec.inputs[0], -1)
 
-    def _positions_first(self, delta: Value) -> Value:
-        """From `[S, N]` to `[positions, C, M]`."""
-        if delta not in self._deltas:
-            graph, spec = self._graph, self._spec
-            turned = graph.node(
-                "Transpose", graph.reshape(delta, self._place.steps, self._place.outputs, -1), perm=[1, 0, 2]
-            )
-            self._deltas[delta] = graph.reshape(turned, math.prod(spec.outputs[1:]), spec.outputs[0], -1)
-        return self._deltas[delta]
+    def _interleaved(self, blocks: list[int]) -> Value:
+        """Where among phases ``(f, g, c)`` and blocks ``(a, b)`` each feature of the input lies."""
+        (channels, height, width), s, count = self._spec.inputs, self._spec.stride, math.prod(blocks)
+        down, across = np.arange(height), np.arange(width)
+        rows = (down % s) * s * channels * count + (down // s) * blocks[1]
+        columns = (across % s) * channels * count + across // s
+        return self._added(count * np.arange(channels), rows[None], columns[None])
 
-    def _steps_first(self, x: Value, shape: tuple[int, ...]) -> Value:
-        """From `[positions, C, M]` to `[S, N]`."""
-        graph, steps = self._graph, self._place.steps
-        turned = graph.node("Transpose", graph.reshape(x, math.prod(shape), steps, -1), perm=[1, 0, 2])
-        return graph.reshape(turned, steps, -1)
+    def _added(self, channels: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Value:
+        """`[C]`, `[taps, positions]` down and across, added up to all ``(c, i, j, y, x)``; folded when it is loaded."""
+        graph = self._graph
+        of_position = graph.node("Add", graph.constant(rows[:, None, :, None]), graph.constant(columns[:, None]))
+        index = graph.node("Add", graph.constant(channels[:, None, None, None, None]), of_position)
+        return graph.reshape(index, -1)

@@ -34,8 +34,9 @@ def count_nonzeros(graph: Graph, x: Value, *, binary: bool) -> Value:
 
     Args:
         graph: Where the nodes go.
-        x: `[N, K]` with K at most 2^24.
+        x: Any shape, a row of which has at most 2^24 elements.
         binary: Whether all elements are 0 or 1, which saves the comparison.
     """
     ones = x if binary else graph.node("Cast", graph.node("Cast", x, to=9), to=FLOAT)
-    return graph.total(graph.node("Cast", graph.total(ones, 1), to=INT64))
+    rows = graph.total(graph.reshape(ones, 0, -1), 1)
+    return graph.total(graph.node("Cast", rows, to=INT64))

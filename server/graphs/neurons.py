@@ -1,7 +1,7 @@
-"""Leaky integrate-and-fire neurons over all steps: the recurrence as one `Scan`, its adjoint as one product.
+"""Leaky integrate-and-fire neurons over all steps: the recurrence written out or as a `Scan`, its adjoint one product.
 
-The equations are those of `contract.models.neurons`. Forward, with the spike as an exact step (see `fires`), the body
-of the scan does in snntorch's order what its Leaky does::
+The equations are those of `contract.models.neurons`. Forward, with the spike as an exact step (see `fires`), each step
+does in snntorch's order what its Leaky does::
 
     subtract   m = Q((beta m' + I) - threshold s')        zero   m = Q(beta (m' - s' m') + I)
     none       m = Q(beta m' + I); without a grid one product with ``L^T``, below
@@ -21,6 +21,7 @@ import math
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from contract.models.neurons import mean_membrane_weights
 from contract.models.quantization import FixedPoint, membrane_grid
@@ -69,6 +70,8 @@ class Neurons:
                 rises = np.array(mean_membrane_weights(self._steps, self._spec.beta)[::-1]) * self._steps
                 return graph.node("Mul", graph.constant(rises.astype(np.float32)[:, None]), current)
             return graph.node("MatMul", graph.node("Transpose", self._memory(), perm=[1, 0]), current)
+        if self._steps <= UNROLLED:
+            return self._unrolled(current, constant=constant)
         return self._scan(current, constant=constant)
 
     def fires(self, membranes: Value) -> Value:
@@ -78,30 +81,24 @@ class Neurons:
     def adjoint(self, membranes: Value, spikes: Value, upstream: Upstream) -> Value:
         """Gradient of the current at each step, `[T, N]`."""
         graph = self._graph
-        x = through_spike(graph, self._spec, membranes, upstream.value)
-        if self._spec.reset == "zero":
-            return self._adjoint_of_zero(self._weigh(x, upstream), spikes)
-        if self._steps == 1:
-            return self._weigh(x, upstream)
-        memory = self._memory()
-        if upstream.weights is not None:
-            memory = graph.node("Mul", memory, graph.constant(np.array(upstream.weights, dtype=np.float32)))
-        return graph.node("MatMul", memory, x)
+        x, factor = through_spike(graph, self._spec, membranes, upstream.value)
+        weights = (factor * self._weights(upstream)).astype(np.float32)
+        if self._spec.reset == "zero" or self._steps == 1:
+            return self._adjoint_of_zero(graph.node("Mul", x, graph.constant(weights[:, None])), spikes)
+        return graph.node("MatMul", graph.node("Mul", self._memory(), graph.constant(weights)), x)
 
     def total_adjoint(self, membranes: Value, spikes: Value, upstream: Upstream) -> Value:
         """Gradient of a current that is the same at all steps, `[1, N]`."""
         graph = self._graph
         if self._spec.reset == "zero":
             return graph.total(self.adjoint(membranes, spikes, upstream), 0, keep=True)
-        x = through_spike(graph, self._spec, membranes, upstream.value)
-        weights = np.ones(self._steps) if upstream.weights is None else np.array(upstream.weights)
+        x, factor = through_spike(graph, self._spec, membranes, upstream.value)
+        weights = factor * self._weights(upstream)
         reach = np.cumsum(self._spec.beta ** np.arange(self._steps))  # sum over t <= u of beta^(u - t)
         return graph.node("MatMul", graph.constant((weights * reach).astype(np.float32)[None]), x)
 
-    def _weigh(self, x: Value, upstream: Upstream) -> Value:
-        if upstream.weights is None:
-            return x
-        return self._graph.node("Mul", x, self._graph.constant(np.array(upstream.weights, dtype=np.float32)[:, None]))
+    def _weights(self, upstream: Upstream) -> NDArray[np.float64]:
+        return np.ones(self._steps) if upstream.weights is None else np.array(upstream.weights)
 
     def _memory(self) -> Value:
         """``L`` of the module's docstring; onnxruntime folds it once when it loads the graph."""
@@ -112,6 +109,16 @@ class Neurons:
         late = graph.node("Less", lag, graph.integers(0))
         reached = graph.node("Gather", powers, graph.node("Max", lag, graph.integers(0)))
         return graph.node("Where", late, graph.scalar(0.0), reached)
+
+    def _unrolled(self, current: Value, *, constant: bool) -> Value:
+        graph, steps = self._graph, self._steps
+        currents = [current] * steps if constant else graph.nodes("Split", [current], steps, axis=0, num_outputs=steps)
+        found: list[Value] = []
+        states: list[Value] = []
+        for now in currents:
+            membrane, states = self._step(graph, states, now)
+            found.append(membrane)
+        return graph.node("Concat", *found, axis=0)
 
     def _scan(self, current: Value, *, constant: bool) -> Value:
         graph, body = self._graph, self._graph.inner()
@@ -127,10 +134,10 @@ class Neurons:
         return graph.nodes("Scan", inputs, len(states) + 1, body=body.body("leaky"), num_scan_inputs=1)[-1]
 
     def _step(self, body: Graph, states: list[Value], current: Value) -> tuple[Value, list[Value]]:
-        """One step: the membrane, and the states that the next one starts from."""
+        """One step: the membrane, and the states that the next one starts from; at rest there are none."""
         reset, threshold = self._spec.reset, self._spec.threshold
-        moved = body.node("Add", states[0], current)
-        if reset == "subtract":
+        moved = body.node("Add", states[0], current) if states else current
+        if states and reset == "subtract":
             moved = body.node("Sub", moved, states[1])
         membrane = _rounded(body, moved, self._grid)
         if reset == "zero":
@@ -158,6 +165,8 @@ class Neurons:
         return graph.nodes("Scan", [rest, x, kept], 2, body=body.body("adjoint"), **backwards)[1]
 
 
+UNROLLED = 16
+"""Up to so many steps are written out, which spares a `Scan`'s cost at each; more would make the graph large."""
 STATES = {"subtract": ("decayed membrane", "threshold taken off"), "zero": ("kept membrane",), "none": ("membrane",)}
 """What a step of each reset leaves to the next."""
 

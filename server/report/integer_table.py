@@ -34,7 +34,8 @@ def integer_lines(data: ReportData) -> tuple[IntegerLine, ...]:
 
 def _line(family: Family) -> IntegerLine:
     found = family.int8
-    grid = MISSING if family.task is None else weight_grid(family.task.model.weight_bits)
+    task = family.task
+    grid = MISSING if task is None or task.model.own is not None else weight_grid(task.model.weight_bits)
     share = None if not (found.bytes and found.float_bytes) else found.bytes / found.float_bytes
     return IntegerLine(
         title=family.title,

@@ -50,7 +50,7 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
     refusals = _refusals(ledger)
     planned = ledger.meta("rounds")
     return Family(
-        title="ANN twin" if twin else "ANN" if task is not None and task.model.family == "ann" else "SNN",
+        title="ANN twin" if twin else "SNN" if task is None else _title(task),
         status=_status(ledger),
         task=task,
         task_hash=ledger.meta("task_hash") or ("" if task is None else task_hash(task)),
@@ -170,6 +170,10 @@ def _energy(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[EnergyRow, 
         )
         for row in ledger.rows("SELECT * FROM energy ORDER BY round, node")
     )
+
+
+def _title(task: TaskSpec) -> str:
+    return "own network" if task.model.own is not None else task.model.family.upper()
 
 
 def _operations(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[OperationsRow, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from contract.task import TaskSpec
 from server.report import attack_tables, energy_tables, galleries, headline
 from server.report.conclusion import conclusion
 from server.report.controls import controls
@@ -74,11 +75,13 @@ def subtitle(family: Family) -> tuple[str, ...]:
     task = family.task
     if task is None:
         return (*parts, "task unknown")
+    parts += [task.dataset, _network(task), f"{task.encoding.kind} coding, T = {task.encoding.steps}"]
+    return tuple(parts)
+
+
+def _network(task: TaskSpec) -> str:
+    if task.model.own is not None:
+        return f"a network of the user's own ({task.model.own.factory}, {task.model.own.sha256[:8]})"
     layers = task.model.hidden if task.model.kind == "fc" else task.model.channels + task.model.hidden
-    parts.append(task.dataset)
     membranes = "" if task.model.membrane_bits is None else f", {task.model.membrane_bits}-bit membranes"
-    return (
-        *parts,
-        f"{task.model.kind} {'–'.join(map(str, layers))}, {weight_grid(task.model.weight_bits)}{membranes}",
-        f"{task.encoding.kind} coding, T = {task.encoding.steps}",
-    )
+    return f"{task.model.kind} {'–'.join(map(str, layers))}, {weight_grid(task.model.weight_bits)}{membranes}"

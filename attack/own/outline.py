@@ -13,8 +13,8 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from deploy.audit.behaviour import difference, gradients
-from deploy.audit.tracing import Trace
+from attack.own.behaviour import difference, gradients
+from attack.own.tracing import Trace
 
 _SPANNED = 1e-4
 _GAINS = (1.0, 3.0, 10.0)
@@ -124,3 +124,21 @@ def _tells_labels(name: str, trials: list[_Sample | None], classes: int) -> bool
     signals = [t.gradients[name].flatten(1).sum(1) if t.gradients[name].ndim > 1 else t.gradients[name] for t in seen]
     informative = [(s, t.error) for s, t in zip(signals, seen, strict=True) if bool(s.any())]
     return bool(informative) and all(bool((s.sign() == e.sign()).all()) for s, e in informative)
+
+
+def aliases(names: tuple[str, ...], seen: Outline) -> dict[str, str]:
+    """Each parameter by the attacks' name: `….weight` and `….bias` of one stem for the layers that they look for."""
+    first = {seen.first: "weight", seen.first_bias: "bias"}
+    last = {seen.readout: "weight", seen.readout_bias: "bias"}
+    if seen.first == seen.readout:
+        last = {}
+
+    def named(part: Mapping[str | None, str]) -> dict[str, str]:
+        weight = next(iter(part), None)
+        if weight is None:
+            return {}
+        stem = weight.removesuffix(".weight")
+        return {f"{stem}.{kind}": name for name, kind in part.items() if name is not None}
+
+    middle = {name: name for name in names if name not in first and name not in last}
+    return {**named(first), **middle, **named(last)}

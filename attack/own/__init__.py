@@ -1,0 +1,1 @@
+"""Networks that no task describes: what they do, and which layers see the input and tell labels."""

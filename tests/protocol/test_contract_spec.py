@@ -13,7 +13,17 @@ import pytest
 import contract
 from contract import frames, messages, topics
 from contract.codecs import CODECS
-from contract.task import EncodingSpec, ModelSpec, NeuronSpec, PartitionSpec, RoundPlan, TaskSpec, task_hash
+from contract.task import (
+    EncodingSpec,
+    ModelSpec,
+    NeuronSpec,
+    OwnModel,
+    ParameterSpec,
+    PartitionSpec,
+    RoundPlan,
+    TaskSpec,
+    task_hash,
+)
 from hardware.energy import EnergyReading
 
 SPEC = (Path(contract.__file__).parent / "SPEC.md").read_text(encoding="utf-8")
@@ -32,6 +42,8 @@ PARTS = {
     "Partition": PartitionSpec,
     "Encoding": EncodingSpec,
     "Network": ModelSpec,
+    "OwnNetwork": OwnModel,
+    "Parameter": ParameterSpec,
     "Neuron": NeuronSpec,
 }
 RECORDS = {record.__name__: record for record in messages.MESSAGES} | PARTS

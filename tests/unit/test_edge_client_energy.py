@@ -219,3 +219,12 @@ def test_a_meter_that_raises_never_stops_anything():
     phases = PhaseMeter(Broken(start=True, read=False), clock)
     assert phases.enter("train").reading.reason == "OSError: bus error"
     assert phases.enter("idle").reading.energy_j == 1.0
+
+
+def test_what_was_not_counted_is_not_modelled():
+    made = UpdateWindows(windows=(), operations=None)
+    transmit = account(open_meter("none"), Clock()).settled("u", None)[0]
+    phases = phase_energies(made, transmit, model=MODEL, meter="none", sent_bytes=9, transmit_s=1.0)
+    train = {p.phase: p.readings[1] for p in phases}["train"]
+    assert (train.provenance, train.energy_j) == ("unavailable", None)
+    assert "user's own" in train.reason

@@ -15,7 +15,7 @@ from contract.messages import Operations
 from contract.models.layout import initial_parameters
 from contract.models.network import Network
 from contract.models.operations import count_step
-from contract.task import EncodingSpec, ModelSpec, RoundPlan, TaskSpec
+from contract.task import EncodingSpec, ModelSpec, OwnModel, ParameterSpec, RoundPlan, TaskSpec
 from edge_client import training
 from edge_client.engine import StepResult, open_engine
 from edge_client.training import Shard, draw_batches, encoded_steps, local_update, make_receipt
@@ -166,6 +166,16 @@ def test_momentum_by_hand(monkeypatch):
     assert made.loss == pytest.approx((1 + 0.5 + 0) / 3)
     assert params["w"] == 1.0
     assert made.operations == Operations(macs=6, spikes=33)
+
+
+def test_operations_of_a_users_network_are_not_counted():
+    own = OwnModel(sha256="0" * 64, factory="make", parameters=(ParameterSpec(name="w", shape=(1,)),))
+    task = msgspec.structs.replace(TASK, model=ModelSpec(kind="own", own=own))
+    plan = RoundPlan(local_steps=3, batch_size=8, learning_rate=0.5)
+    params = {"w": np.array([1.0], dtype=np.float32)}
+    made = local_update(Quadratic(), params, task=task, plan=plan, shard=SHARD, receipt=receipt(plan))
+    assert made.operations is None
+    np.testing.assert_allclose(made.tensors["w"], [1 - 0.5**3], rtol=1e-6)
 
 
 def test_operations_are_those_of_every_step():

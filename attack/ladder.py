@@ -32,7 +32,8 @@ def refusal(method: Method, observation: Observation) -> str | None:
     """Why the ladder does not run a method on an observation, or `None`."""
     withheld = sorted(method.requires - observation.known)
     if withheld:
-        return f"needs {', '.join(withheld)}, which this attacker does not know"
+        why = observation.reason_unknown(withheld)
+        return f"needs {', '.join(withheld)}, which this attacker does not know{why and f': {why}'}"
     return method.applies(observation)
 
 

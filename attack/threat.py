@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol, get_args
@@ -155,10 +155,14 @@ class Observation:
 
     def _require(self, *knowledge: Knowledge) -> None:
         unknown = [name for name in knowledge if name not in self.known]
-        if unknown and self._unknown and {"architecture", "neuron"} & set(unknown):
-            raise NotKnownError(self._unknown)
+        if reason := self.reason_unknown(unknown):
+            raise NotKnownError(reason)
         if unknown:
             raise NotKnownError(f"the threat model keeps {' and '.join(unknown)} from the attacker")
+
+    def reason_unknown(self, names: Sequence[str]) -> str:
+        """Why the attacker does not know these, where it is not the threat model that keeps them; otherwise empty."""
+        return self._unknown if {"architecture", "neuron"} & set(names) else ""
 
     @cached_property
     def known(self) -> frozenset[Knowledge]:

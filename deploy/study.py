@@ -246,7 +246,8 @@ def _check_own_network(study: Study, origin: str) -> None:
 
 def arms(study: Study, out: Path) -> list[Arm]:
     """The federated runs of a study: the task, and its twin when asked for."""
-    found = [Arm(label=study.task.model.family, task=study.task, schedule=study.schedule, directory=out)]
+    label = study.task.model.family if study.task.model.own is None else "own"
+    found = [Arm(label=label, task=study.task, schedule=study.schedule, directory=out)]
     if study.twin is not None:
         model = msgspec.structs.replace(study.task.model, family="ann", activation=study.twin.activation)
         schedule = tuple(_twin_entry(entry, study.twin) for entry in study.schedule)

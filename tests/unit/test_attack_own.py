@@ -85,6 +85,7 @@ def test_without_it_first_layer_attacks_alone_apply_and_say_why(spec):
     assert results["cosine"].verdict == "refused"
     reason = OwnViews(spec).of(TASK, SHAPE, CLASSES).unknown
     assert reason == NO_FILE if spec is None else "factory differs" in reason
+    assert results["cosine"].reason.endswith(reason)
     assert not {"architecture", "neuron"} & observation.known
     with pytest.raises(Exception, match="the network is the user's own" if spec is None else "factory differs"):
         _ = observation.model

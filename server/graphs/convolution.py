@@ -1,7 +1,7 @@
 """Strided convolutions as products over patches, with the samples innermost.
 
-With activity as ``[S, features, B]``, patches are a gather of blocks of B, and one product a step does all positions and
-samples, in operands small enough for a cache. Let ``s`` be the stride, ``p`` the padding, ``k`` the kernel's side::
+With activity as ``[S, features, B]``, patches are a gather of blocks of B, and one product a step does all positions
+and samples, in operands small enough for a cache. Let ``s`` be the stride, ``p`` the padding, ``k`` the kernel's side::
 
     forward   y[o, (y,x)] = sum_{c,i,j} W[o,c,i,j] x[c, (s y + i - p, s x + j - p)]
     weight    dW[o,c,i,j] = sum_{y,x} delta[o, (y,x)] x[c, (s y + i - p, s x + j - p)]      and over steps and samples
@@ -9,8 +9,8 @@ samples, in operands small enough for a cache. Let ``s`` be the stride, ``p`` th
 
 The patches of the first serve the second. The third is a convolution of stride 1 with ``s^2 C`` outputs, one a phase
 ``(f, g)`` and channel (sub-pixel convolution, Shi et al. 2016, arXiv 1609.05158), so nothing is added up by scattering.
-Behind the features stand a block of zeros, for positions outside the image and taps outside the kernel, and one of ones,
-whose weight is the bias.
+Behind the features stand a block of zeros, for positions outside the image and taps outside the kernel, and one of
+ones, whose weight is the bias.
 """
 
 from __future__ import annotations

@@ -4,9 +4,13 @@ python -m tests.benchmarks.steps [CELL ...] [--repeats N] [--profile]
 
 Medians over interleaved turns in one run on one thread, and the median of each turn's ratio. Times are processor
 seconds of the thread, which other work on the machine disturbs less than the wall clock. All take the same frames and
-parameters and end with the gradients in hand. `--profile` adds what each operator of the graph takes (wall clock, so
-the least of its turns), and what numpy needs for the same matrix products. spikingjelly is left out, with a line that
-says so, where it is not installed.
+end with the gradients in hand. Graph, torch engine and snntorch have the same parameters; spikingjelly's network has
+layers of the same sizes, parameters of its own draw and a spiking readout, since it has none without reset.
+
+`--profile` adds what the graph's matrix products take, alone in a session, in the same clock and in turn with the whole
+graph, and numpy's rate for one product of 1024 x 1024 matrices as the machine's limit; then what each operator takes,
+which only the wall clock tells (the least of its turns). spikingjelly is left out, with a line that says so, where it
+is not installed.
 """
 
 from __future__ import annotations
@@ -15,15 +19,18 @@ import argparse
 import collections
 import importlib.util
 import json
+import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
+from msgspec import Struct
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -31,6 +38,7 @@ from contract.models.reference import SteppingNetwork
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
 from edge_client.engines.torch import TorchEngine
 from server.export import training_graph
+from server.graphs.builder import FLOAT, Graph
 from server.graphs.checking import Batch, session
 from tests.benchmarks.gradients import CLASSES, SHAPE, random_batch
 
@@ -44,8 +52,11 @@ CELLS = {
     "fc-direct-T25-B32": (FC, "direct", 25, 32),
     "conv-rate-T10-B1": (CONV, "rate", 10, 1),
     "conv-rate-T10-B16": (CONV, "rate", 10, 16),
+    "conv-direct-T10-B16": (CONV, "direct", 10, 16),
 }
 Work = Callable[[], object]
+SQUARE = 1024
+"""Side of the matrices that show the machine's limit."""
 
 
 def task_of(name: str) -> tuple[TaskSpec, int]:
@@ -76,6 +87,7 @@ def peers(task: TaskSpec, batch: Batch) -> dict[str, Work]:
     frames = frames.expand(task.encoding.steps, *frames.shape[1:]).contiguous()
     labels = torch.from_numpy(batch.labels)
     loop = SteppingNetwork(task, SHAPE, CLASSES)
+    loop.load_state_dict({name: torch.from_numpy(value) for name, value in batch.params.items()}, strict=False)
 
     def gradients(network: nn.Module) -> object:
         return torch.autograd.grad(cross_entropy(network(frames), labels), list(network.parameters()))
@@ -124,8 +136,26 @@ def multi_step(task: TaskSpec) -> nn.Module:
     return Mean()
 
 
-def profile(task: TaskSpec, batch: Batch, repeats: int) -> None:
-    """What the operators of the graph take, and numpy's time for the first layer's two products."""
+class Product(Struct, frozen=True, kw_only=True):
+    """Shapes of a matrix product, one or both of whose factors may be transposed."""
+
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    out: tuple[int, ...]
+
+    @property
+    def transposed(self) -> tuple[bool, bool]:
+        """Whether the left and the right factor are."""
+        return self.left[-2] != self.out[-2], self.right[-1] != self.out[-1]
+
+    @property
+    def operations(self) -> int:
+        """Multiplications and additions."""
+        return 2 * math.prod(self.out) * (self.left[-2] if self.transposed[0] else self.left[-1])
+
+
+def operators(task: TaskSpec, batch: Batch, repeats: int) -> tuple[dict[str, float], list[Product]]:
+    """Milliseconds of each kind of operator in the graph, and its matrix products."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_profiling = True
@@ -135,30 +165,62 @@ def profile(task: TaskSpec, batch: Batch, repeats: int) -> None:
         for _ in range(repeats):
             opened.run(None, batch.feed())
         events = json.loads(Path(opened.end_profiling()).read_text())
-    nodes: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
-    inside = {"Scan"}
+    nodes: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            nodes[event["args"]["op_name"], event["name"]].append(event["dur"])
+            nodes[event["name"]].append(event)
     totals: dict[str, float] = collections.defaultdict(float)
-    for (operator, _), spent in nodes.items():
-        if len(spent) == repeats:  # nodes in a loop's body run more often, and count as the loop
-            totals[operator] += min(spent)
-    whole = sum(totals.values())
+    products: list[Product] = []
+    for found in nodes.values():
+        if len(found) != repeats:  # nodes in a loop's body run more often, and count as the loop
+            continue
+        about = found[0]["args"]
+        totals[about["op_name"]] += min(event["dur"] for event in found) / 1e3
+        if about["op_name"] in {"Gemm", "MatMul", "FusedMatMul"}:
+            shapes = [tuple(*entry.values()) for entry in (*about["input_type_shape"][:2], *about["output_type_shape"])]
+            products.append(Product(left=shapes[0], right=shapes[1], out=shapes[2]))
+    return totals, products
+
+
+def alone(products: list[Product]) -> Work:
+    """Nothing but these products, as a graph of their own."""
+    graph, feed = Graph(), {}
+    rng = np.random.default_rng(1)
+    for i, product in enumerate(products):
+        factors: list[str] = []
+        for side, shape, turned in zip("ab", (product.left, product.right), product.transposed, strict=True):
+            factor = graph.input(f"{side}{i}", FLOAT, shape)
+            feed[factor] = rng.random(shape, dtype=np.float32)
+            turn = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
+            factors.append(graph.node("Transpose", factor, perm=turn) if turned else factor)
+        graph.output(f"c{i}", graph.node("MatMul", *factors), FLOAT, product.out)
+    opened = session(graph.model("products").SerializeToString())
+    return lambda: opened.run(None, feed)
+
+
+def profile(task: TaskSpec, batch: Batch, repeats: int) -> None:
+    """Prints what matrix products take of the graph's time, how near they are to the machine's limit, and the rest."""
+    totals, products = operators(task, batch, repeats)
+    square = np.ones((SQUARE, SQUARE), np.float32)
+    whole = session(training_graph(task, SHAPE, CLASSES))
+    works: dict[str, Work] = {
+        "graph": lambda: whole.run(None, batch.feed()),
+        "products": alone(products),
+        "limit": lambda: square @ square,
+    }
+    taken = {name: statistics.median(times) for name, times in turns(works, repeats).items()}
+    operations = sum(product.operations for product in products)
+    rate, limit = operations / taken["products"] / 1e6, 2 * SQUARE**3 / taken["limit"] / 1e6
+    share = taken["products"] / taken["graph"]
+    print(
+        f"    {len(products)} products alone: {taken['products']:.3f} of {taken['graph']:.3f} ms, {share:.0%} of the "
+        f"step; {rate:.0f} GFLOP/s, {rate / limit:.0%} of the machine's {limit:.0f}; "
+        f"at that limit {operations / limit / 1e6:.3f} ms"
+    )
+    everything = sum(totals.values())
     for operator, spent in sorted(totals.items(), key=lambda pair: -pair[1])[:8]:
-        print(f"    {operator:14} {spent / 1e3:7.3f} ms {spent / whole:6.1%}{' with its body' * (operator in inside)}")
-    if task.model.kind == "fc":
-        products_limit(task, batch, totals["Gemm"] / 1e3, repeats)
-
-
-def products_limit(task: TaskSpec, batch: Batch, spent: float, repeats: int) -> None:
-    """The machine's own limit for the first layer's products: numpy's, of the same shapes."""
-    rows = batch.frames.reshape(-1, int(np.prod(SHAPE)))
-    weight = batch.params["layers.0.weight"]
-    delta = np.ones((len(rows), len(weight)), np.float32)
-    taken = turns({"forward": lambda: rows @ weight.T, "weight": lambda: delta.T @ rows}, repeats)
-    limit = sum(min(times) for times in taken.values())
-    print(f"    numpy's products of the first layer's shapes: {limit:.3f} ms; all Gemm of the graph: {spent:.3f} ms")
+        body = " with its body" * (operator == "Scan")
+        print(f"    {operator:14} {spent:7.3f} ms {spent / everything:6.1%}{body}")
 
 
 def main() -> None:

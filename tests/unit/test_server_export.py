@@ -19,9 +19,11 @@ from server import export
 from server.export import GraphMismatchError, check, exported, inference_graph, training_graph
 from server.graphs import checking
 from server.graphs.builder import FLOAT, Graph
-from server.graphs.neurons import Neurons
+from server.graphs.neurons import UNROLLED, Neurons
 from server.graphs.surrogates import PRODUCTS
-from tests.benchmarks.gradients import cells, compare
+from tests.benchmarks import gradients
+from tests.benchmarks.gradients import cells, compare, random_batch
+from tests.benchmarks.steps import Product, alone, operators, peers, task_of
 
 SHAPE, CLASSES = (2, 7, 9), 4
 TAILS = tuple(itertools.product(("direct", "rate"), ("membrane", "spike"), (None, 8, 4, 2), (None, 8, 16), (1, 6)))
@@ -96,6 +98,44 @@ def test_quantised_batches_of_real_size(name):
     row = compare(*cells(quantized=True)[name], batches=2, exact=True)
     assert (row.flipped, row.elements) == (0, 0)
     assert row.error <= 1e-5
+
+
+def test_an_error_beyond_the_limit_is_held_against_float64(monkeypatch):
+    monkeypatch.setattr(gradients, "TOLERANCE", 1e-9)
+    row = compare(*cells()["fc-atan-subtract-T10-B1"], batches=1)
+    assert 1e-9 < max(row.doubles) < 1e-5
+    assert 0 < row.norm < 1e-5
+
+
+def test_the_benchmark_of_a_step_compares_like_with_like():
+    task, size = task_of("conv-rate-T10-B1")
+    works = peers(task, random_batch(task, size, 1))
+    expected = [gradient.numpy() for gradient in works["snntorch"]()]
+    found = works["graph"]()[1 : 1 + len(expected)]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_the_benchmark_finds_the_products_of_a_graph():
+    assert Product(left=(3, 4), right=(5, 4), out=(3, 5)).operations == 2 * 3 * 4 * 5
+    assert Product(left=(2, 4, 3), right=(2, 4, 5), out=(2, 3, 5)).operations == 2 * 2 * 3 * 4 * 5
+    task, size = task_of("conv-rate-T10-B1")
+    totals, products = operators(task, random_batch(task, size, 1), 2)
+    assert {"Gather", "MatMul", "FusedMatMul"} <= set(totals)
+    second = 2 * 10 * 16 * 49  # steps, channels and positions of the second convolution
+    assert {second * (8 * 25 + 1), second * 8 * 36} <= {product.operations for product in products}
+    assert [out.shape for out in alone(products)()] == [product.out for product in products]
+
+
+@pytest.mark.parametrize("steps", [UNROLLED, UNROLLED + 1])
+@pytest.mark.parametrize("encoding", ["rate", "direct"])
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
+def test_written_out_steps_and_scans_alike_equal_snntorch(steps, encoding, reset):
+    task = make("conv", steps=steps, encoding=encoding, reset=reset, hidden=(), membrane=16)
+    graph = training_graph(task, SHAPE, CLASSES)
+    operators_used = {node.op_type for node in onnx.load_from_string(graph).graph.node}
+    assert ("Scan" in operators_used) == (steps > UNROLLED or reset == "zero")
+    assert check(graph, task, SHAPE, CLASSES) <= 1e-5
 
 
 def test_inputs_and_outputs():

@@ -1,9 +1,12 @@
 """Training step and inference of a network that a user wrote, as ONNX: traced, not written by hand.
 
 `torch.autograd.grad` inside a plain function is recorded as core ATen operators by `make_fx`, with the batch as the one
-symbolic dimension, and these are turned into ONNX by torch's exporter. Loops over time are unrolled, so the file grows
-with T. The graphs take and give what the hand-written ones do (`server.export`), but for `spikes:I`: nobody knows where
-in somebody's network a spike is.
+symbolic dimension, and these are turned into ONNX by torch's exporter. The graphs take and give what the hand-written
+ones do (`server.export`), but for `spikes:I`: nobody knows where in somebody's network a spike is.
+
+Loops over time are unrolled: file and export grow with T. The training step of a 784-256-10 loop over snntorch's
+neurons took 24 s of one core and 272 kB at T = 10, 50 s and 632 kB at T = 25; it then runs in a fifth to a third of the
+loop's own time in torch, and in two to five times that of the hand-written graph.
 """
 
 from __future__ import annotations

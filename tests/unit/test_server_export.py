@@ -107,6 +107,17 @@ def test_an_error_beyond_the_limit_is_held_against_float64(monkeypatch):
     assert 0 < row.norm < 1e-5
 
 
+@pytest.mark.parametrize(("surrogate", "flips"), [("triangular", 1), ("atan", 0)])
+def test_a_membrane_on_the_threshold_counts_where_the_surrogate_jumps(surrogate, flips):
+    task = TaskSpec(neuron=NeuronSpec(surrogate=surrogate))
+    silent = np.zeros((1, 3), np.float32)
+    below = np.nextafter(np.float32(1), np.float32(0))
+    found, expected = ({"trains:0": silent, "membranes:0": np.array([[0.5, m, 0.9]], np.float32)} for m in (1.0, below))
+    assert gradients.differing(task, found, expected) == flips
+    fired = expected | {"trains:0": np.array([[0, 1, 0]], np.float32)}
+    assert gradients.differing(task, found, fired) == 1
+
+
 def test_the_benchmark_of_a_step_compares_like_with_like():
     task, size = task_of("conv-rate-T10-B1")
     works = peers(task, random_batch(task, size, 1))

@@ -1,7 +1,7 @@
 """Strided convolutions as products over patches, with the samples innermost.
 
 With activity as ``[S, features, B]``, patches are a gather of blocks of B, and one product a step does all positions
-and samples, in operands small enough for a cache. Let ``s`` be the stride, ``p`` the padding, ``k`` the kernel's side::
+and samples, while a cache still holds them. Let ``s`` be the stride, ``p`` the padding, ``k`` the kernel's side::
 
     forward   y[o, (y,x)] = sum_{c,i,j} W[o,c,i,j] x[c, (s y + i - p, s x + j - p)]
     weight    dW[o,c,i,j] = sum_{y,x} delta[o, (y,x)] x[c, (s y + i - p, s x + j - p)]      and over steps and samples
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from server.graphs.affine import Place
 from server.graphs.builder import Graph, Value
+from server.graphs.neurons import UNROLLED
 
 
 class Convolution:
@@ -39,7 +40,7 @@ class Convolution:
     def __init__(self, graph: Graph, place: Place, weight: Value, bias: Value) -> None:
         self._graph, self._place, self._weight, self._bias = graph, place, weight, bias
         self._spec, self._steps = place.spec, place.steps
-        self._patches = ""
+        self._patches: list[Value] = []
 
     def forward(self, x: Value) -> Value:
         """See `server.graphs.affine.Affine`."""
@@ -52,14 +53,15 @@ class Convolution:
         self._patches = self._gathered(x, spec.inputs, places, ones=True)
         flat = graph.reshape(self._weight, spec.outputs[0], -1)
         rows = graph.node("Concat", flat, graph.reshape(self._bias, -1, 1), axis=1)
-        return graph.reshape(graph.node("MatMul", rows, self._patches), self._steps, -1)
+        return graph.reshape(self._product(rows, self._patches), self._steps, -1)
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
         """See `server.graphs.affine.Affine`."""
         graph, spec = self._graph, self._spec
         channels = graph.reshape(delta, self._steps, spec.outputs[0], -1)
-        each = graph.node("MatMul", self._patches, graph.node("Transpose", channels, perm=[0, 2, 1]))
-        turned = graph.node("Transpose", graph.total(each, 0), perm=[1, 0])
+        deltas = [graph.node("Transpose", part, perm=[0, 2, 1]) for part in self._apart(channels)]
+        each = [graph.node("MatMul", patches, part) for patches, part in zip(self._patches, deltas, strict=True)]
+        turned = graph.node("Transpose", graph.total(graph.node("Sum", *each), 0), perm=[1, 0])
         sizes = graph.integers(math.prod(spec.weight_shape[1:]), 1)
         weight, bias = graph.nodes("Split", [turned, sizes], 2, axis=1)
         return graph.reshape(weight, *spec.weight_shape), graph.reshape(bias, -1)
@@ -72,14 +74,16 @@ class Convolution:
         blocks = [-(-side // s) for side in spec.inputs[1:]]
         places = [np.arange(count) + shifts[:, None] for count in blocks]
         near = self._gathered(delta, spec.outputs, places, ones=False)
-        phases = graph.node("MatMul", self._phase_weights(shifts), near)
+        phases = self._product(self._phase_weights(shifts), near)
         phases = graph.reshape(phases, self._steps, s * s * spec.inputs[0] * math.prod(blocks), -1)
         return graph.reshape(graph.node("Gather", phases, self._interleaved(blocks), axis=1), self._steps, -1)
 
-    def _gathered(self, x: Value, shape: tuple[int, ...], places: list[NDArray[np.int64]], *, ones: bool) -> Value:
+    def _gathered(
+        self, x: Value, shape: tuple[int, ...], places: list[NDArray[np.int64]], *, ones: bool
+    ) -> list[Value]:
         """Blocks at ``places[0] x places[1]``, each `[taps, positions]` of one axis: `[S, C * taps, positions * B]`.
 
-        With a row of ones behind them where that is asked for.
+        In parts, see `_apart`; with a row of ones behind them where that is asked for.
         """
         graph, (channels, height, width) = self._graph, shape
         features = math.prod(shape)
@@ -96,8 +100,20 @@ class Convolution:
         flat = graph.reshape(x, self._steps, features, -1)
         size = graph.node("Concat", graph.integers(self._steps, 1), graph.node("Shape", flat, start=2), axis=0)
         rest = graph.node("Expand", graph.constant(np.array([[0], [1]], dtype=np.float32)), size)
-        chosen = graph.node("Gather", graph.node("Concat", flat, rest, axis=1), index, axis=1)
-        return graph.reshape(chosen, self._steps, taps, -1)
+        parts = self._apart(graph.node("Concat", flat, rest, axis=1))
+        chosen = [graph.node("Gather", part, index, axis=1) for part in parts]
+        return [graph.reshape(part, self._steps // len(parts), taps, -1) for part in chosen]
+
+    def _product(self, weights: Value, patches: list[Value]) -> Value:
+        """Weights times patches of all parts, `[S, outputs, positions * B]`."""
+        each = [self._graph.node("MatMul", weights, part) for part in patches]
+        return each[0] if len(each) == 1 else self._graph.node("Concat", *each, axis=0)
+
+    def _apart(self, x: Value) -> list[Value]:
+        """Step by step, so that what is gathered is multiplied before it leaves the cache; many steps as one."""
+        if self._steps == 1 or self._steps > UNROLLED:
+            return [x]
+        return self._graph.nodes("Split", [x], self._steps, axis=0, num_outputs=self._steps)
 
     def _phase_weights(self, shifts: NDArray[np.int64]) -> Value:
         """``W[o, c, f + p - s d, g + p - s e]`` as `[s * s * C, O * shifts * shifts]`."""

@@ -9,10 +9,11 @@ breaching 0.1.2 is no dependency. It runs beside this project's torch when it is
 
 It imports torchvision, of which the attacks use nothing: an empty module of that name is put in its place.
 
-Both attack the same gradients in float32 with the label known: three convolutions of 12 channels, kernel 5, stride 2,
+Both attack the same float32 gradients with the label known: three convolutions of 12 channels, kernel 5, stride 2,
 sigmoid, and a linear readout (LeNetZhu but for the third stride), weights uniform in ±0.5, one MNIST image.
 IG: cosine, total variation, signed Adam, step 0.1 with the same decay, box [0, 1], as many iterations and restarts.
-DLG: squared distance, L-BFGS from standard normal noise; one of breaching's steps is 20 iterations.
+DLG: squared distance, L-BFGS from standard normal noise; one of breaching's steps is 20 iterations. Here in float64, as
+the ladder runs it: its line search stalls at float32's rounding (32 dB), where breaching's fixed steps walk on.
 A gradient evaluation is one restart's objective with its derivative. Processor seconds; the two take turns.
 """
 
@@ -219,9 +220,8 @@ def _as_breaching(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[n
 
 def compare(package: Any, kind: str, *, restarts: int, iterations: int, images: int) -> None:
     """Prints medians of both over images, taken in turn."""
-    matching = msgspec.structs.replace(
-        {"IG": COSINE, "DLG": DLG}[kind], restarts=restarts, iterations=iterations, dtype=torch.float32, enough=0.0
-    )
+    method, dtype = {"IG": (COSINE, torch.float32), "DLG": (DLG, torch.float64)}[kind]
+    matching = msgspec.structs.replace(method, restarts=restarts, iterations=iterations, dtype=dtype, enough=0.0)
     if kind == "IG":
         matching = msgspec.structs.replace(matching, start=_as_breaching)
     brief = msgspec.structs.replace(matching, iterations=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 
 import pytest
@@ -15,6 +16,13 @@ FORMS = {
     "frames": ["1x8", "2x4", "--seeds", "1"],
     "controls": ["rate-1", "--tampers", "noise", "model of another seed", "surrogate", "--budget", "0.3"],
 }
+
+
+@pytest.fixture(autouse=True)
+def _logging_again():
+    """A benchmark is a program of its own and may silence the log; the tests after it hear again."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("name", FORMS)

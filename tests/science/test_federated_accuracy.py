@@ -16,7 +16,7 @@ NOISE = 0.03
 
 @pytest.fixture(scope="module")
 def runs():
-    return {cell: accuracy.train("mnist5k", cell, 1, ROUNDS, clients=CLIENTS, tail=1) for cell in CELLS}
+    return {cell: accuracy.train("mnist5k", cell, 1, ROUNDS, clients=CLIENTS, tail=6) for cell in CELLS}
 
 
 CELLS = ("fp32", "int8", "ternary-ef", "topk-ef", "topk", "weights-int8", "weights-ternary", "membrane-8")
@@ -33,7 +33,8 @@ def test_quantised_training_stays_near_float(runs, cell):
 
 
 def test_error_feedback_gives_back_what_topk_drops(runs):
-    assert runs["topk-ef"].accuracies[-1] - runs["topk"].accuracies[-1] > 0.02
+    gained = [fed - lost for fed, lost in zip(runs["topk-ef"].accuracies, runs["topk"].accuracies, strict=True)]
+    assert sum(gained) / len(gained) > 0.02, gained  # over six rounds: one alone is noisy
     assert runs["fp32"].accuracies[-1] - runs["topk-ef"].accuracies[-1] < 2 * NOISE
 
 

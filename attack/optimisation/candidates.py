@@ -6,10 +6,13 @@ module is run restart by restart, since nothing is known of its inside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from attack.optimisation.objectives import Products, dot
+from attack.optimisation.objectives import Comparison, dot
 from attack.optimisation.rows import RowNetwork, Rows
 from attack.simulation import Simulator
 from attack.threat import Observation
@@ -60,20 +63,74 @@ class Candidates:
             parts.append(layer.inner_with(None if weight is None else weight.flatten(1), bias))
         return torch.stack(parts).sum(0)
 
-    def products(self, frames: Tensor, labels: Tensor) -> Products:
-        """Inner products of the candidates' gradients, differentiable.
+    def distance(self, rows: list[Rows]) -> Tensor:
+        """Squared distance from the observed gradient per restart."""
+        parts = []
+        for layer in rows:
+            weight, bias = self.target.get(f"{layer.name}.weight"), self.target.get(f"{layer.name}.bias")
+            parts.append(layer.distance(None if weight is None else weight.flatten(1), bias))
+        return torch.stack(parts).sum(0)
+
+    def compare(self, frames: Tensor, labels: Tensor) -> Comparison:
+        """The candidates' gradients beside the observed one, differentiable.
 
         Args:
             frames: `[R, F, B, *shape]`.
             labels: Classes `[B]`, or probabilities `[R, B, classes]`.
         """
         if self._rows is not None:
-            rows = self.rows(frames, labels)
-            return Products(found=self.inner(rows, rows), cross=self.cross(rows), target=self.norm)
-        found, cross = [], []
-        for restart, x in enumerate(frames):
-            own = labels if labels.ndim == 1 else labels[restart]
-            gradients = self.simulator.gradients(x, own, create_graph=True)
-            found.append(dot(gradients, gradients))
-            cross.append(dot(gradients, self.simulator.target))
-        return Products(found=torch.stack(found), cross=torch.stack(cross), target=self.norm)
+            return _OfRows(candidates=self, rows=self.rows(frames, labels))
+        gradients = [
+            self.simulator.gradients(x, labels if labels.ndim == 1 else labels[restart], create_graph=True)
+            for restart, x in enumerate(frames)
+        ]
+        return _OfGradients(candidates=self, gradients=gradients)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _OfRows:
+    """A comparison of gradients that are rows."""
+
+    candidates: Candidates
+    rows: list[Rows]
+
+    @property
+    def found(self) -> Tensor:
+        return self.candidates.inner(self.rows, self.rows)
+
+    @property
+    def cross(self) -> Tensor:
+        return self.candidates.cross(self.rows)
+
+    @property
+    def distance(self) -> Tensor:
+        return self.candidates.distance(self.rows)
+
+    @property
+    def target(self) -> Tensor:
+        return self.candidates.norm
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _OfGradients:
+    """A comparison of gradients that are formed, one list per restart."""
+
+    candidates: Candidates
+    gradients: list[Sequence[Tensor]]
+
+    @property
+    def found(self) -> Tensor:
+        return torch.stack([dot(g, g) for g in self.gradients])
+
+    @property
+    def cross(self) -> Tensor:
+        return torch.stack([dot(g, self.candidates.simulator.target) for g in self.gradients])
+
+    @property
+    def distance(self) -> Tensor:
+        errors = [[a - b for a, b in zip(g, self.candidates.simulator.target, strict=True)] for g in self.gradients]
+        return torch.stack([dot(error, error) for error in errors])
+
+    @property
+    def target(self) -> Tensor:
+        return self.candidates.norm

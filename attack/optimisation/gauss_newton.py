@@ -42,8 +42,7 @@ class _Linearised:
         self.x = x.detach().clone().requires_grad_()
         self._rows = candidates.rows(*inputs(self.x))
         self._outputs = [part for rows in self._rows for part in (rows.seen, rows.adjoint)]
-        found, cross = candidates.inner(self._rows, self._rows), candidates.cross(self._rows)
-        loss = (found - 2 * cross + candidates.norm) / candidates.norm
+        loss = candidates.distance(self._rows) / candidates.norm
         (gradient,) = torch.autograd.grad(loss.sum(), self.x, retain_graph=True)
         self.losses, self.gradient = loss.detach(), gradient
         self._moving = [k for k, part in enumerate(self._outputs) if part.requires_grad]

@@ -6,8 +6,9 @@ The direction is ``-H g`` with the compact form of the last m pairs ``s_i = x_{i
     H g = γ g + S R⁻ᵀ ((D + γ YᵀY) u − γ Yᵀg) − γ Y u,      u = R⁻¹ Sᵀ g,
 
 R the upper triangle of ``SᵀY``, D its diagonal, ``γ = sᵀy / yᵀy`` of the newest pair: products and two small solves, so
-that all restarts share them. Steps are found by backtracking with quadratic interpolation until the loss falls
-enough (Armijo); a restart that is done with one goes on while others still shorten theirs. A pair without positive
+that all restarts share them. ``SᵀY`` and ``YᵀY`` gain a column with each pair, so that a step reads the pairs twice:
+once for their products with y and g, once for H g. Steps are found by backtracking with quadratic interpolation until
+the loss falls enough (Armijo); a restart that is done with one goes on while others still shorten theirs. A pair without positive
 curvature is left out. A restart that finds no step forgets its pairs, and stops when that does not help.
 """
 
@@ -18,44 +19,93 @@ from torch import Tensor
 
 from attack.optimisation.descent import Descent
 
-HISTORY = 30
+HISTORY = 100
+"""Pairs kept, as many as torch's; fewer, though at least `_FEWEST`, where they would take more than `_MEMORY_BYTES`."""
+_FEWEST = 8
+_MEMORY_BYTES = 256 << 20
 _FALL = 1e-4
 _SHORTEST = 1e-9
 
 
 class _Memory:
-    """The last pairs of every restart, oldest first; a missing pair is a row of zeros."""
+    """The last pairs of every restart; a missing pair is zero.
+
+    ``pairs`` `[R, H, 2, n]` holds s and y as rings; ``sy`` and ``yy`` `[R, H, H]` hold their products, oldest first and
+    aligned at the end.
+    """
 
     def __init__(self, like: Tensor) -> None:
-        self.s = like.new_zeros(len(like), HISTORY, like.shape[1])
-        self.y = torch.zeros_like(self.s)
+        restarts, n = like.shape
+        fitting = _MEMORY_BYTES // (2 * restarts * n * like.element_size())
+        self.history = min(HISTORY, max(_FEWEST, fitting))
+        self._pairs = like.new_zeros(restarts, self.history, 2, n)
+        self._sy = like.new_zeros(restarts, self.history, self.history)
+        self._yy = torch.zeros_like(self._sy)
+        self._next = torch.zeros(restarts, dtype=torch.long)
+        self._used = 0
 
-    def push(self, which: Tensor, s: Tensor, y: Tensor) -> None:
-        """Adds a pair to the restarts `which` for which its curvature is positive."""
+    @property
+    def _order(self) -> Tensor:
+        """Slots of the ring, oldest first `[R, used]`."""
+        return (self._next[:, None] + torch.arange(self._used)) % max(self._used, 1)
+
+    def _products(self, vectors: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """``Sᵀv`` and ``Yᵀv`` of each vector `[R, n]`, oldest first `[R, used]`, in one pass over the pairs."""
+        pairs = self._pairs[:, : self._used].flatten(1, 2)
+        found = torch.bmm(pairs, torch.stack(vectors, dim=2)).view(len(pairs), self._used, 2, -1)
+        order = self._order[:, :, None].expand(-1, -1, len(vectors))
+        s, y = (found[:, :, part].gather(1, order) for part in (0, 1))
+        return [(s[:, :, k], y[:, :, k]) for k in range(len(vectors))]
+
+    def push(self, which: Tensor, s: Tensor, y: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds a pair to the restarts `which` for which its curvature is positive; ``Sᵀg`` and ``Yᵀg`` with it."""
         curved = which & ((s * y).sum(1) > 1e-10 * s.norm(dim=1) * y.norm(dim=1))
-        for kept, new in ((self.s, s), (self.y, y)):
-            kept[curved] = torch.cat([kept[curved, 1:], new[curved, None]], dim=1)
+        chosen = curved.nonzero()[:, 0]
+        slot = self._next[chosen]
+        self._used = max(self._used, int(slot.max()) + 1 if len(chosen) else 0)
+        self._pairs[chosen, slot, 0], self._pairs[chosen, slot, 1] = s[chosen], y[chosen]
+        self._next[chosen] = (slot + 1) % self.history
+        if not self._used:
+            empty = s.new_zeros(len(s), 0)
+            return empty, empty
+        of_y, of_g = self._products([y, g])
+        for kept, column in zip((self._sy, self._yy), of_y, strict=True):
+            moved = kept[chosen].roll((-1, -1), (1, 2))
+            moved[:, -1] = 0.0
+            moved[:, -self._used :, -1] = column[chosen]
+            kept[chosen] = moved
+        return of_g
 
     def forget(self, which: Tensor) -> None:
         """Drops the pairs of some restarts."""
-        self.s[which] = 0.0
-        self.y[which] = 0.0
+        for kept in (self._pairs, self._sy, self._yy):
+            kept[which] = 0.0
+        self._next[which] = 0
 
-    def direction(self, g: Tensor) -> Tensor:
-        """``-H g`` per restart; steepest descent of length at most 1 (in the 1-norm) without pairs."""
-        products = self.s @ self.y.transpose(1, 2)
-        diagonal = products.diagonal(dim1=1, dim2=2)
-        empty = (diagonal == 0).to(g.dtype)
-        upper = products.triu() + torch.diag_embed(empty)
-        newest_y = self.y[:, -1]
-        squared = (newest_y * newest_y).sum(1)
-        gamma = torch.where(squared > 0, diagonal[:, -1] / squared, 1 / g.abs().sum(1).clamp_min(1.0))[:, None, None]
-        sg, yg = self.s @ g[:, :, None], self.y @ g[:, :, None]
-        u = torch.linalg.solve_triangular(upper, sg, upper=True)
-        inner = diagonal[:, :, None] * u + gamma * (self.y @ (self.y.transpose(1, 2) @ u) - yg)
+    def direction(self, g: Tensor, products: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """``-H g`` per restart; steepest descent of length at most 1 (in the 1-norm) without pairs.
+
+        Args:
+            g: Gradients `[R, n]`.
+            products: What `push` gave for the same g, unless pairs were dropped since.
+        """
+        if not self._used:
+            return -g / g.abs().sum(1, keepdim=True).clamp_min(1.0)
+        sg, yg = products or self._products([g])[0]
+        upper, yy = (kept[:, -self._used :, -self._used :] for kept in (self._sy, self._yy))
+        diagonal, squared = upper.diagonal(dim1=1, dim2=2), yy[:, -1, -1]
+        steepest = 1 / g.abs().sum(1).clamp_min(1.0)
+        gamma = torch.where(squared > 0, diagonal[:, -1] / squared, steepest)[:, None]
+        upper = upper + torch.diag_embed((diagonal == 0).to(g.dtype))
+        u = torch.linalg.solve_triangular(upper, sg[:, :, None], upper=True)
+        yyu = (yy + yy.triu(1).transpose(1, 2)) @ u
+        inner = diagonal[:, :, None] * u + gamma[:, :, None] * (yyu - yg[:, :, None])
         p = torch.linalg.solve_triangular(upper.transpose(1, 2), inner, upper=False)
-        step = gamma * g[:, :, None] + self.s.transpose(1, 2) @ p - gamma * (self.y.transpose(1, 2) @ u)
-        downhill: Tensor = -step[:, :, 0]
+        chronological = torch.cat([p, -gamma[:, :, None] * u], dim=2)
+        back = self._order[:, :, None].expand(-1, -1, 2)
+        weights = torch.zeros_like(chronological).scatter_(1, back, chronological)
+        pairs = self._pairs[:, : self._used].flatten(1, 2)
+        downhill: Tensor = -(gamma * g + torch.bmm(weights.flatten(1)[:, None], pairs)[:, 0])
         return downhill
 
 
@@ -90,7 +140,7 @@ def lbfgs(descent: Descent, start: Tensor, iterations: int) -> None:
         step = torch.where(running, t, 0.0)[:, None] * d
         there, there_g = evaluate(x + step)
         good = running & (there <= loss + _FALL * t * slope)
-        memory.push(good, step, there_g - g)
+        products: tuple[Tensor, Tensor] | None = memory.push(good, step, there_g - g, there_g)
         short = running & ~good
         x, g = torch.where(good[:, None], x + step, x), torch.where(good[:, None], there_g, g)
         curve = there - loss - t * slope
@@ -99,14 +149,17 @@ def lbfgs(descent: Descent, start: Tensor, iterations: int) -> None:
         loss = torch.where(good, there, loss)
         lost = short & (t * d.abs().amax(1) < _SHORTEST)
         running &= ~(lost & fresh)
-        memory.forget(lost)
+        if bool(lost.any()):
+            memory.forget(lost)
+            products = None
         renewed = good | lost
         fresh = torch.where(renewed, lost, fresh)
         taken += good.long()
         if bool(renewed.any()):
-            new = memory.direction(g)
+            new = memory.direction(g, products)
             uphill = (new * g).sum(1) >= 0
-            memory.forget(renewed & uphill)
+            if bool((renewed & uphill).any()):
+                memory.forget(renewed & uphill)
             new = torch.where(uphill[:, None], -g / g.abs().sum(1, keepdim=True).clamp_min(1.0), new)
             d = torch.where(renewed[:, None], new, d)
             t = torch.where(renewed, 1.0, t)

@@ -114,7 +114,7 @@ class _Search:
 
     def loss(self, x: Tensor) -> Tensor:
         frames, labels = self.split(x)
-        loss = self.matching.objective(self.candidates.products(frames, labels))
+        loss = self.matching.objective(self.candidates.compare(frames, labels))
         if self.matching.weight:
             loss = loss + self.matching.weight * self.matching.prior(frames)
         return loss

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Products:
-    """What a distance between found gradients g and the target g* is made of.
+class Comparison(Protocol):
+    """Found gradients g, one per restart, beside the target g*. Only what an objective reads is computed."""
 
-    Attributes:
-        found: ``‖g‖²`` of each restart `[R]`.
-        cross: ``⟨g, g*⟩`` of each restart `[R]`.
-        target: ``‖g*‖²``.
-    """
+    @property
+    def found(self) -> Tensor:
+        """``‖g‖²`` of each restart `[R]`."""
 
-    found: Tensor
-    cross: Tensor
-    target: Tensor
+    @property
+    def cross(self) -> Tensor:
+        """``⟨g, g*⟩`` of each restart `[R]`."""
+
+    @property
+    def distance(self) -> Tensor:
+        """``‖g − g*‖²`` of each restart `[R]`, of the difference itself: float32 resolves it near the solution too."""
+
+    @property
+    def target(self) -> Tensor:
+        """``‖g*‖²``."""
 
 
-Objective = Callable[[Products], Tensor]
+Objective = Callable[[Comparison], Tensor]
 """One number per restart, 0 when the gradients agree."""
 
 
@@ -33,22 +38,22 @@ def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
 
 
-def square(products: Products) -> Tensor:
+def square(seen: Comparison) -> Tensor:
     """``‖g − g*‖² / ‖g*‖²``: DLG's objective (arXiv 1906.08935, eq. 3), divided by the target's squared norm."""
-    return (products.found - 2 * products.cross + products.target) / products.target
+    return seen.distance / seen.target
 
 
-def cosine(products: Products) -> Tensor:
+def cosine(seen: Comparison) -> Tensor:
     """``1 − ⟨g, g*⟩ / (‖g‖ ‖g*‖)`` over all parameters together (arXiv 2003.14053, eq. 4)."""
-    norms = (products.found * products.target).clamp_min(torch.finfo(products.found.dtype).tiny).sqrt()
-    return 1 - products.cross / norms
+    norms = (seen.found * seen.target).clamp_min(torch.finfo(seen.found.dtype).tiny).sqrt()
+    return 1 - seen.cross / norms
 
 
 OBJECTIVES: dict[str, Objective] = {"relative_square": square, "cosine_distance": cosine}
 
 
 def relative_square(found: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
-    """`square` of gradients at hand, without the cancellation of its three terms."""
+    """`square` of one restart's gradients at hand."""
     error = [x - y for x, y in zip(found, target, strict=True)]
     return dot(error, error) / dot(target, target)
 

@@ -77,6 +77,13 @@ class Rows:
             total = total + (linear(self.seen, weight) * self.adjoint).sum((1, 2))
         return total if bias is None else total + self.bias @ bias
 
+    def distance(self, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Squared distance from one gradient `[outputs, inputs]`, `[outputs]`, per restart `[R]`."""
+        total = self.seen.new_zeros(len(self.seen))
+        if weight is not None:
+            total = total + torch.baddbmm(-weight, self.adjoint.transpose(1, 2), self.seen).square().sum((1, 2))
+        return total if bias is None else total + (self.bias - bias).square().sum(1)
+
 
 class RowNetwork(Network):
     """The task's network, which keeps the rows of a forward and backward pass. Weight quantisation is the caller's."""

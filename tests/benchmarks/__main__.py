@@ -123,7 +123,7 @@ def matched(options: dict[str, object], count: int) -> tuple[Callable[[], object
         return torch.autograd.grad(losses.sum(), frames)
 
     def rows() -> object:
-        return torch.autograd.grad(OBJECTIVES["relative_square"](candidates.products(frames, y)).sum(), frames)
+        return torch.autograd.grad(OBJECTIVES["relative_square"](candidates.compare(frames, y)).sum(), frames)
 
     return plain, rows
 

@@ -14,7 +14,7 @@ from attack.methods import METHODS, VARIANTS
 from attack.optimisation.candidates import Candidates
 from attack.optimisation.descent import Descent
 from attack.optimisation.gauss_newton import _Linearised
-from attack.optimisation.lbfgs import lbfgs
+from attack.optimisation.lbfgs import HISTORY, _Memory, lbfgs
 from attack.optimisation.objectives import OBJECTIVES, dot, relative_square
 from attack.optimisation.priors import PRIORS
 from attack.optimisation.relaxations import straight_through
@@ -51,12 +51,12 @@ def test_rows_give_the_plain_gradients_products_and_their_derivative(options, so
     simulator, rng = candidates.simulator, np.random.default_rng(0)
     x = torch.tensor(rng.random((3, simulator.steps, 2, *seen.shape)), requires_grad=True)
     labels = torch.tensor(rng.dirichlet(np.ones(seen.classes), (3, 2))) if soft else torch.tensor([1, 4])
-    products = candidates.products(x, labels)
+    comparison = candidates.compare(x, labels)
     plain = [simulator.gradients(x[r], labels[r] if soft else labels, create_graph=True) for r in range(3)]
     for found, expected in (
-        (products.found, [dot(g, g) for g in plain]),
-        (products.cross, [dot(g, simulator.target) for g in plain]),
-        (OBJECTIVES["relative_square"](products), [relative_square(g, simulator.target) for g in plain]),
+        (comparison.found, [dot(g, g) for g in plain]),
+        (comparison.cross, [dot(g, simulator.target) for g in plain]),
+        (OBJECTIVES["relative_square"](comparison), [relative_square(g, simulator.target) for g in plain]),
     ):
         torch.testing.assert_close(found, torch.stack(expected), rtol=1e-9, atol=1e-12)
         derivative = [
@@ -71,9 +71,9 @@ def test_the_true_input_has_distance_zero():
     data = load("digits")
     candidates = Candidates(seen, dtype=torch.float64)
     x = torch.tensor(np.array(data.x[:1]), dtype=torch.float64)[None, None]
-    products = candidates.products(x, torch.tensor(data.y[:1]))
+    comparison = candidates.compare(x, torch.tensor(data.y[:1]))
     for objective in OBJECTIVES.values():
-        assert abs(objective(products).item()) < 1e-9
+        assert abs(objective(comparison).item()) < 1e-9
 
 
 @pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 5), (2, 2)])
@@ -186,3 +186,44 @@ def test_straight_through_gives_spikes_and_passes_the_derivative():
     spikes = straight_through(x)
     assert spikes.tolist() == [0.0, 1.0, 1.0]
     assert torch.autograd.grad((spikes * torch.tensor([1.0, 2.0, 3.0])).sum(), x)[0].tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(("history", "pairs"), [(4, 3), (4, 11), (8, 8)])
+def test_directions_are_those_of_the_inverse_hessian_formed_pair_by_pair(monkeypatch, history, pairs):
+    """Rings of pairs, of which each restart takes its own, against the product form of BFGS."""
+    monkeypatch.setattr("attack.optimisation.lbfgs.HISTORY", history)
+    rng, (restarts, n) = np.random.default_rng(0), (3, 7)
+    memory = _Memory(torch.zeros(restarts, n, dtype=torch.float64))
+    root = rng.normal(size=(restarts, n, n))
+    hessians = root @ root.transpose(0, 2, 1) + np.eye(n)
+    taken: list[list[tuple]] = [[] for _ in range(restarts)]
+    for _ in range(pairs):
+        s, g, which = rng.normal(size=(restarts, n)), rng.normal(size=(restarts, n)), rng.random(restarts) > 0.3
+        y = np.einsum("rij,rj->ri", hessians, s)
+        products = memory.push(*map(torch.tensor, (which, s, y, g)))
+        for r in np.flatnonzero(which):
+            taken[r].append((s[r], y[r]))
+        expected = [-_inverse_hessian(taken[r][-history:], g[r]) @ g[r] for r in range(restarts)]
+        for found in (memory.direction(torch.tensor(g), products), memory.direction(torch.tensor(g))):
+            np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
+    memory.forget(torch.tensor([True, False, False]))
+    g = torch.tensor(rng.normal(size=(restarts, n)))
+    torch.testing.assert_close(memory.direction(g)[0], -g[0] / g[0].abs().sum().clamp_min(1.0))
+
+
+def _inverse_hessian(pairs, g):
+    eye = np.eye(len(g))
+    if not pairs:
+        return eye / max(1.0, np.abs(g).sum())
+    newest_s, newest_y = pairs[-1]
+    found = eye * (newest_s @ newest_y) / (newest_y @ newest_y)
+    for s, y in pairs:
+        left = eye - np.outer(s, y) / (s @ y)
+        found = left @ found @ left.T + np.outer(s, s) / (s @ y)
+    return found
+
+
+def test_pairs_fit_their_memory():
+    memory = _Memory(torch.zeros(4, 100_000, dtype=torch.float64))
+    assert memory.history == (256 << 20) // (2 * 4 * 100_000 * 8)
+    assert _Memory(torch.zeros(2, 10)).history == HISTORY

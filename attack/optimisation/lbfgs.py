@@ -8,8 +8,9 @@ The direction is ``-H g`` with the compact form of the last m pairs ``s_i = x_{i
 R the upper triangle of ``SᵀY``, D its diagonal, ``γ = sᵀy / yᵀy`` of the newest pair: products and two small solves, so
 that all restarts share them. ``SᵀY`` and ``YᵀY`` gain a column with each pair, so that a step reads the pairs twice:
 once for their products with y and g, once for H g. Steps are found by backtracking with quadratic interpolation until
-the loss falls enough (Armijo); a restart that is done with one goes on while others still shorten theirs. A pair without
-positive curvature is left out. A restart that finds no step forgets its pairs, and stops when that does not help.
+the loss falls enough (Armijo); a restart that is done with one goes on while others still shorten theirs. A pair
+without positive curvature is left out. A restart that finds no step forgets its pairs, and stops when that does not
+help.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Strided convolutions as products over patches, with the samples innermost.
+"""Strided convolutions as products over patches, with steps and samples innermost.
 
-With activity as ``[S, features, B]``, patches are a gather of blocks of B, and one product a step does all positions
-and samples, while a cache still holds them. Let ``s`` be the stride, ``p`` the padding, ``k`` the kernel's side::
+With activity as ``[features, S B]``, patches are a gather of blocks of S B numbers, and one product does all positions,
+steps and samples. Let ``s`` be the stride, ``p`` the padding, ``k`` the kernel's side::
 
     forward   y[o, (y,x)] = sum_{c,i,j} W[o,c,i,j] x[c, (s y + i - p, s x + j - p)]
     weight    dW[o,c,i,j] = sum_{y,x} delta[o, (y,x)] x[c, (s y + i - p, s x + j - p)]      and over steps and samples
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from server.graphs.affine import Place
 from server.graphs.builder import Graph, Value
-from server.graphs.neurons import UNROLLED
 
 
 class Convolution:
@@ -40,30 +39,27 @@ class Convolution:
     def __init__(self, graph: Graph, place: Place, weight: Value, bias: Value) -> None:
         self._graph, self._place, self._weight, self._bias = graph, place, weight, bias
         self._spec, self._steps = place.spec, place.steps
-        self._patches: list[Value] = []
+        self._patches = self._delta = ""
 
     def forward(self, x: Value) -> Value:
         """See `server.graphs.affine.Affine`."""
         graph, spec = self._graph, self._spec
-        if not self._place.columns:
-            rows = graph.reshape(x, self._steps, -1, math.prod(spec.inputs))
-            x = graph.node("Transpose", rows, perm=[0, 2, 1])
         taps = np.arange(spec.kernel) - spec.padding
         places = [spec.stride * np.arange(side) + taps[:, None] for side in spec.outputs[1:]]
-        self._patches = self._gathered(x, spec.inputs, places, ones=True)
+        within = self._within(x, spec.inputs, columns=self._place.columns)
+        self._patches = self._gathered(within, spec.inputs, places, ones=True)
         flat = graph.reshape(self._weight, spec.outputs[0], -1)
         rows = graph.node("Concat", flat, graph.reshape(self._bias, -1, 1), axis=1)
-        return graph.reshape(self._product(rows, self._patches), self._steps, -1)
+        return self._outside(graph.node("MatMul", rows, self._patches), spec.outputs)
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
         """See `server.graphs.affine.Affine`."""
         graph, spec = self._graph, self._spec
-        channels = graph.reshape(delta, self._steps, spec.outputs[0], -1)
-        deltas = [graph.node("Transpose", part, perm=[0, 2, 1]) for part in self._apart(channels)]
-        each = [graph.node("MatMul", patches, part) for patches, part in zip(self._patches, deltas, strict=True)]
-        turned = graph.node("Transpose", graph.total(graph.node("Sum", *each), 0), perm=[1, 0])
+        self._delta = self._within(delta, spec.outputs, columns=True)
+        turned = graph.node("Transpose", graph.reshape(self._delta, spec.outputs[0], -1), perm=[1, 0])
+        both = graph.node("Transpose", graph.node("MatMul", self._patches, turned), perm=[1, 0])
         sizes = graph.integers(math.prod(spec.weight_shape[1:]), 1)
-        weight, bias = graph.nodes("Split", [turned, sizes], 2, axis=1)
+        weight, bias = graph.nodes("Split", [both, sizes], 2, axis=1)
         return graph.reshape(weight, *spec.weight_shape), graph.reshape(bias, -1)
 
     def input_gradient(self, delta: Value) -> Value:
@@ -73,17 +69,16 @@ class Convolution:
         shifts = np.arange(first, last + 1)
         blocks = [-(-side // s) for side in spec.inputs[1:]]
         places = [np.arange(count) + shifts[:, None] for count in blocks]
-        near = self._gathered(delta, spec.outputs, places, ones=False)
-        phases = self._product(self._phase_weights(shifts), near)
-        phases = graph.reshape(phases, self._steps, s * s * spec.inputs[0] * math.prod(blocks), -1)
-        return graph.reshape(graph.node("Gather", phases, self._interleaved(blocks), axis=1), self._steps, -1)
+        within = self._delta or self._within(delta, spec.outputs, columns=True)
+        near = self._gathered(within, spec.outputs, places, ones=False)
+        phases = graph.node("MatMul", self._phase_weights(shifts), near)
+        phases = graph.reshape(phases, s * s * spec.inputs[0] * math.prod(blocks), -1)
+        return self._outside(graph.node("Gather", phases, self._interleaved(blocks), axis=0), spec.inputs)
 
-    def _gathered(
-        self, x: Value, shape: tuple[int, ...], places: list[NDArray[np.int64]], *, ones: bool
-    ) -> list[Value]:
-        """Blocks at ``places[0] x places[1]``, each `[taps, positions]` of one axis: `[S, C * taps, positions * B]`.
+    def _gathered(self, x: Value, shape: tuple[int, ...], places: list[NDArray[np.int64]], *, ones: bool) -> Value:
+        """Blocks at ``places[0] x places[1]``, each `[taps, positions]` of one axis: `[C * taps, positions * S * B]`.
 
-        In parts, see `_apart`; with a row of ones behind them where that is asked for.
+        With a row of ones behind them where that is asked for.
         """
         graph, (channels, height, width) = self._graph, shape
         features = math.prod(shape)
@@ -97,23 +92,22 @@ class Convolution:
             positions = rows.shape[1] * columns.shape[1]
             index = graph.node("Concat", index, graph.constant(np.full(positions, features + 1)), axis=0)
             taps += 1
-        flat = graph.reshape(x, self._steps, features, -1)
-        size = graph.node("Concat", graph.integers(self._steps, 1), graph.node("Shape", flat, start=2), axis=0)
-        rest = graph.node("Expand", graph.constant(np.array([[0], [1]], dtype=np.float32)), size)
-        parts = self._apart(graph.node("Concat", flat, rest, axis=1))
-        chosen = [graph.node("Gather", part, index, axis=1) for part in parts]
-        return [graph.reshape(part, self._steps // len(parts), taps, -1) for part in chosen]
+        size = graph.node("Concat", graph.integers(2), graph.node("Shape", x, start=1), axis=0)
+        beyond = graph.node("Expand", graph.constant(np.array([[0], [1]], dtype=np.float32)), size)
+        blocks = graph.node("Gather", graph.node("Concat", x, beyond, axis=0), index, axis=0)
+        return graph.reshape(blocks, taps, -1)
 
-    def _product(self, weights: Value, patches: list[Value]) -> Value:
-        """Weights times patches of all parts, `[S, outputs, positions * B]`."""
-        each = [self._graph.node("MatMul", weights, part) for part in patches]
-        return each[0] if len(each) == 1 else self._graph.node("Concat", *each, axis=0)
+    def _within(self, x: Value, shape: tuple[int, ...], *, columns: bool) -> Value:
+        """Activity `[S, N]` as `[features, S * B]`."""
+        graph, features = self._graph, math.prod(shape)
+        split = graph.reshape(x, self._steps, *((features, -1) if columns else (-1, features)))
+        return graph.reshape(graph.node("Transpose", split, perm=[1, 0, 2] if columns else [2, 0, 1]), features, -1)
 
-    def _apart(self, x: Value) -> list[Value]:
-        """Step by step, so that what is gathered is multiplied before it leaves the cache; many steps as one."""
-        if self._steps == 1 or self._steps > UNROLLED:
-            return [x]
-        return self._graph.nodes("Split", [x], self._steps, axis=0, num_outputs=self._steps)
+    def _outside(self, x: Value, shape: tuple[int, ...]) -> Value:
+        """Undoes `_within`, as columns."""
+        graph = self._graph
+        split = graph.reshape(x, math.prod(shape), self._steps, -1)
+        return graph.reshape(graph.node("Transpose", split, perm=[1, 0, 2]), self._steps, -1)
 
     def _phase_weights(self, shifts: NDArray[np.int64]) -> Value:
         """``W[o, c, f + p - s d, g + p - s e]`` as `[s * s * C, O * shifts * shifts]`."""

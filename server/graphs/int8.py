@@ -71,8 +71,7 @@ def _folded(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 def _put_weights_second(model: onnx.ModelProto, weights: frozenset[bytes]) -> None:
     """Writes each product with a weight as ``x W``, the form that the quantiser takes.
 
-    A convolution, ``[W b] [x 1]`` at some steps, becomes ``(x^T W^T + b)^T``; ``Gemm``'s factor on the bias goes into
-    the bias.
+    A convolution, ``[W b] [x 1]``, becomes ``(x^T W^T + b)^T``; ``Gemm``'s factor on the bias goes into the bias.
     Other constants, such as weights of time steps, stay where they are and in float.
     """
     constants = {held.name: numpy_helper.to_array(held) for held in model.graph.initializer}
@@ -103,18 +102,18 @@ def _plain_gemm(model: onnx.ModelProto, node: onnx.NodeProto, constants: Mapping
 
 
 def _turned(model: onnx.ModelProto, node: onnx.NodeProto, constants: Mapping[str, Array32]) -> list[onnx.NodeProto]:
-    """``[W b] x`` for x `[S, taps + 1, M]`, whose last row is ones."""
+    """``[W b] x`` for x `[taps + 1, M]`, whose last row is ones."""
     (weight, x), name = node.input, node.output[0]
     _hold(model, f"{name}_w", constants[weight][:, :-1].T)
     _hold(model, f"{name}_b", constants[weight][:, -1])
-    for which, number in (("first", 0), ("last", -1), ("axis", 1)):
+    for which, number in (("first", 0), ("last", -1), ("axis", 0)):
         model.graph.initializer.append(numpy_helper.from_array(np.array([number]), f"{name}_{which}"))
     return [
         helper.make_node("Slice", [x, f"{name}_first", f"{name}_last", f"{name}_axis"], [f"{name}_taps"]),
-        helper.make_node("Transpose", [f"{name}_taps"], [f"{name}_x"], perm=[0, 2, 1]),
+        helper.make_node("Transpose", [f"{name}_taps"], [f"{name}_x"], perm=[1, 0]),
         helper.make_node("MatMul", [f"{name}_x", f"{name}_w"], [f"{name}_product"]),
         helper.make_node("Add", [f"{name}_product", f"{name}_b"], [f"{name}_rows"]),
-        helper.make_node("Transpose", [f"{name}_rows"], [name], perm=[0, 2, 1]),
+        helper.make_node("Transpose", [f"{name}_rows"], [name], perm=[1, 0]),
     ]
 
 

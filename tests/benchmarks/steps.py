@@ -2,10 +2,12 @@
 
 python -m tests.benchmarks.steps [CELL ...] [--repeats N] [--profile]
 
-Medians over interleaved turns in one run on one thread, and the median of each turn's ratio. Times are processor
-seconds of the thread, which other work on the machine disturbs less than the wall clock. All take the same frames and
-end with the gradients in hand. Graph, torch engine and snntorch have the same parameters; spikingjelly's network has
-layers of the same sizes, parameters of its own draw and a spiking readout, since it has none without reset.
+Medians over interleaved turns in one run on one thread, and the median of each turn's ratio. A turn is several steps in
+a row after one that is not timed, as in a device's local training: what the others leave in the caches is not counted
+(it doubles the time of the smallest graphs). Times are processor seconds of the thread, which other work on the machine
+disturbs less than the wall clock. All take the same frames and end with the gradients in hand. Graph, torch engine and
+snntorch have the same parameters; spikingjelly's network has layers of the same sizes, parameters of its own draw and a
+spiking readout, since it has none without reset.
 
 `--profile` adds what the graph's matrix products take, alone in a session, in the same clock and in turn with the whole
 graph, and numpy's rate for one product of 1024 x 1024 matrices as the machine's limit; then what each operator takes,
@@ -55,6 +57,7 @@ CELLS = {
     "conv-direct-T10-B16": (CONV, "direct", 10, 16),
 }
 Work = Callable[[], object]
+TOGETHER = 5
 SQUARE = 1024
 """Side of the matrices that show the machine's limit."""
 
@@ -66,16 +69,15 @@ def task_of(name: str) -> tuple[TaskSpec, int]:
 
 
 def turns(works: dict[str, Work], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each, taken in turn."""
-    for work in works.values():
-        for _ in range(3):
-            work()
+    """Milliseconds of one step of each, from `TOGETHER` steps in a row, taken in turn."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
-            began = time.thread_time()
             work()
-            taken[name].append(1e3 * (time.thread_time() - began))
+            began = time.thread_time()
+            for _ in range(TOGETHER):
+                work()
+            taken[name].append(1e3 * (time.thread_time() - began) / TOGETHER)
     return taken
 
 

@@ -3,6 +3,7 @@
 #   make demo TORCH=torch==2.13.0            another torch
 #   make test PIP_ARGS="--index-url URL"     another source of wheels
 #   make test PYTHON=python3.13              another Python (3.11 to 3.13)
+#   make chaos                               long fault runs, one table (hours); make chaos ROWS="server-kill" SHARE=0.1
 #   make arm64-smoke                         the board's training step on emulated Pi cores (wants qemu-user-static)
 
 PYTHON   ?= python3
@@ -14,7 +15,7 @@ OUT      ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: demo test bench arm64-smoke lint clean
+.PHONY: demo test bench chaos arm64-smoke lint clean
 
 # torch comes first and by its exact version: what asks for plain "torch" afterwards finds it there.
 $(BIN)/python:
@@ -41,6 +42,9 @@ test: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.benchmarks
+
+chaos: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.faults.chaos $(ROWS) $(if $(SHARE),--share $(SHARE))
 
 arm64-smoke: $(VENV)/dev.stamp
 	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m tests.arm64

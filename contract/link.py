@@ -13,9 +13,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -24,7 +26,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from contract.errors import EnvironmentFaultError
+from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.frames import CHUNK_BYTES
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,37 @@ _CONNECT_TIMEOUT_S = 5.0
 _CONNACK_TIMEOUT_S = 3.0
 
 
+class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """TLS 1.3 with mutual authentication, `[link.tls]`.
+
+    Attributes:
+        ca: Certificate of the authority that signed the broker's, PEM.
+        certificate: This party's own, PEM; its common name is the party's identity (a device's is its node id).
+        key: Its private key, PEM.
+    """
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        """For a client: the broker's name and certificate are checked.
+
+        Raises:
+            ConfigurationError: A file is missing, unreadable or no PEM, or key and certificate do not belong together.
+        """
+        try:
+            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.ca)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                f"link.tls: ca = {str(self.ca)!r}, certificate = {str(self.certificate)!r}, key = {str(self.key)!r}: "
+                f"{error}; name PEM files that this user may read, of one bundle"
+            ) from error
+        return context
+
+
 class LinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the broker is and how to speak to it.
 
@@ -44,6 +77,7 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         protocol: `auto` tries MQTT 5 and falls back to 3.1.1.
         keepalive_s: Seconds without traffic after which the broker publishes the last will (times 1.5).
         max_frame_bytes: Upper limit of a frame; lowered to what the broker announces.
+        tls: Encryption and this party's certificate; `None` speaks in the clear.
     """
 
     host: str = "127.0.0.1"
@@ -53,6 +87,7 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     username: str | None = None
     password: str | None = None
     max_frame_bytes: int = CHUNK_BYTES
+    tls: TlsSettings | None = None
 
 
 class Link:
@@ -81,6 +116,7 @@ class Link:
     ) -> None:
         self.settings = settings
         self.frame_bytes = settings.max_frame_bytes
+        self._tls = None if settings.tls is None else settings.tls.context()
         self._client_id = client_id
         self._will = will
         self._on_message, self._on_up, self._on_down = on_message, on_up, on_down
@@ -221,6 +257,8 @@ class Link:
         client.max_inflight_messages_set(64)
         if self.settings.username is not None:
             client.username_pw_set(self.settings.username, self.settings.password)
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         if self._will is not None:
             client.will_set(self._will[0], self._will[1], qos=1, retain=True)
         client.on_connect = self._connected

@@ -39,6 +39,13 @@ def ratio(layer: LayerGradient) -> Array64:
     return np.asarray(layer.weight.T @ layer.bias / (layer.bias @ layer.bias), dtype=np.float64)
 
 
+def _without_bias(layer: LayerGradient) -> str:
+    found = "the first layer's bias gradient is zero"
+    if not layer.weight.any():
+        return f"{found}, as its weight gradient: no neuron was reached"
+    return f"{found} and its weight gradient is not: a normalisation behind it takes off what samples have in common"
+
+
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     """Closed form for one sample under direct coding; a weighted mean of the samples otherwise."""
 
@@ -57,7 +64,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
         layer = observation.first_layer
         assert layer.bias is not None
         if not layer.bias.any():
-            return Finding(verdict="failed", reason="the first layer's bias gradient is zero: no neuron was reached")
+            return Finding(verdict="failed", reason=_without_bias(layer))
         x = ratio(layer)
         norm = np.linalg.norm(layer.weight)
         residual = float(np.linalg.norm(layer.weight - np.outer(layer.bias, x)) / norm) if norm else 0.0

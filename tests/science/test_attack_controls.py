@@ -85,8 +85,20 @@ def test_rank_one_needs_no_bias_and_only_loses_the_scale(mnist):
     without = {name: tensor for name, tensor in seen.update.items() if name != "layers.0.bias"}
     bare = Observation(**{**vars_of(seen), "update": without})
     assert "bias" in METHODS["ratio"].applies(bare)
+
     found = METHODS["rank1"].run(bare, 1.0, np.random.default_rng(0))
     assert psnr(found.images[0], x[0] / x[0].max()) > 100
+
+
+def test_ratio_says_why_a_bias_gradient_is_zero(mnist):
+    x, y = draw(mnist, 1, 2)
+    seen = observe(task_of("mnist5k", hidden=(64,)), x, y)
+    names = [name for name in seen.update if name.startswith("layers.0")]
+    for zeroed, reason in ((["layers.0.bias"], "normalisation"), (names, "no neuron was reached")):
+        update = {name: np.zeros_like(g) if name in zeroed else g for name, g in seen.update.items()}
+        finding = attack(Observation(**{**vars_of(seen), "update": update}), "ratio")
+        assert finding.verdict == "failed"
+        assert reason in finding.reason
 
 
 def vars_of(observation: Observation) -> dict:

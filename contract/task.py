@@ -98,6 +98,10 @@ class OwnModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parameters: Annotated[tuple[ParameterSpec, ...], Meta(min_length=1)]
 
 
+FLOAT_BITS = 32
+"""How a file without nil says that weights are float."""
+
+
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The network.
 
@@ -112,7 +116,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         activation: `sigmoid` or `relu`; read for `ann` only.
         readout: `membrane` (mean membrane of a non-resetting leaky readout) or `spike` (mean spike count).
             Read for `snn` only.
-        weight_bits: Weights are fake-quantised to this many bits per output channel (`None`: float; 2: ternary).
+        weight_bits: Weights are fake-quantised to this many bits per output channel (2: ternary; `None`: float, which a
+            TOML file writes as 32).
         membrane_bits: Membranes of spiking neurons are kept in fixed point of this many bits (`None`: float). The mean
             membrane of readout `membrane` is an accumulator and stays float. Read for `snn` only. Equations of both:
             `contract.models.quantization`.
@@ -127,11 +132,13 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     stride: Positive = 2
     activation: Literal["sigmoid", "relu"] = "sigmoid"
     readout: Literal["membrane", "spike"] = "membrane"
-    weight_bits: Literal[2, 4, 8] | None = 8
+    weight_bits: Literal[2, 4, 8, 32] | None = 8
     membrane_bits: Literal[8, 16] | None = None
     own: OwnModel | None = None
 
     def __post_init__(self) -> None:
+        if self.weight_bits == FLOAT_BITS:
+            msgspec.structs.force_setattr(self, "weight_bits", None)
         if (self.kind == "own") != (self.own is not None):
             raise ValueError(
                 f"kind = {self.kind!r} {'with' if self.own else 'without'} the record 'own': a network of your own is "

@@ -20,7 +20,7 @@ from contract.datasets import check_encoding, dataset_info
 from contract.errors import ConfigurationError
 from contract.messages import MAX_CANDIDATES
 from contract.perceptual import Perceptual
-from contract.task import TaskSpec
+from contract.task import FLOAT_BITS, TaskSpec
 from contract.topics import valid_name
 from deploy.broker import BrokerSection
 from edge_client.engine import ENGINES, check_engine
@@ -265,13 +265,18 @@ def _twin_entry(entry: ScheduleEntry, twin: TwinSection) -> ScheduleEntry:
 
 
 def to_toml(value: msgspec.Struct) -> str:
-    """A record as TOML text; absent optional values are left out, as TOML has no null."""
+    """A record as TOML text; absent optional values are left out, as TOML has no null, or spelt as `_SPELT` says."""
     return tomli_w.dumps(_without_none(msgspec.to_builtins(value, enc_hook=str)))
+
+
+_SPELT = {"weight_bits": FLOAT_BITS}
+"""Keys whose default is not the absent value."""
 
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
+        told = {key: _SPELT.get(key) if item is None else item for key, item in value.items()}
+        return {key: _without_none(item) for key, item in told.items() if item is not None}
     if isinstance(value, (list, tuple)):
         return [_without_none(item) for item in value]
     return value

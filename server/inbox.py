@@ -111,7 +111,7 @@ class Inbox:
             WireError: That is the new one alone; its sender sends it again until it is acknowledged.
         """
         while wanted and self.held_bytes + wanted > self._held_bytes:
-            most = max(self._held, key=lambda k: self._held[k] + (wanted if k == key else 0))
+            most = max(self._held, key=lambda k: (self._held[k] + wanted * (k == key), k == key))
             if not self._held[most]:
                 raise WireError(f"no room for an object of {wanted} bytes: {self.held_bytes} are held for others")
             with self._counted(most) as assembler:

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from contract.task import RoundPlan
 from server.ledger import Ledger
@@ -61,7 +62,8 @@ def guarantee(multipliers: Iterable[float | None], delta: float) -> Guarantee:
     inverse = math.hypot(*(2.0 / z for z in known if z))  # of the composed multiplier; squares would overflow
     if inverse > LARGEST_INVERSE:
         return Guarantee(epsilon=None, delta=delta, reason="the noise of its updates is next to nothing")
-    return Guarantee(epsilon=float(get_epsilon_gaussian(1.0 / inverse, delta)), delta=delta)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a multiplier beyond measure, whose ε is 0
+        return Guarantee(epsilon=float(get_epsilon_gaussian(1.0 / inverse, delta)), delta=delta)
 
 
 def columns(ledger: Ledger, node: str, plan: RoundPlan | None, delta: float) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from server import inbox
 from server.coordinator import MAX_DEVICES
 from server.inbox import Inbox
 from server.privacy import guarantee
+from server.settings import ScheduleEntry
 from tests.conftest import ROOT
 from tests.faults.chaos.spoiled import frame as framed
 from tests.unit.server_world import RUN, World, settings
@@ -168,7 +169,7 @@ def test_the_one_that_finds_no_room_waits_its_turn():
 
 
 def test_births_without_end_are_refused(tmp_path):
-    world = World(settings(tmp_path, clients=10**6))
+    world = World(settings(tmp_path, ScheduleEntry(), clients=10**6))
     world.server._births = {f"n{i}": 1 for i in range(MAX_DEVICES)}
     world.node("one-more")
     assert world.server.intake.frames_bad == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -43,6 +43,8 @@ from tests.faults.chaos.spoiled import frame as framed
 from tests.unit.server_world import HASH, INITIAL, RUN, energy_report
 
 Message = tuple[str, bytes]
+Shapes = Mapping[str, tuple[int, ...]]
+SHAPES: Shapes = {name: value.shape for name, value in INITIAL.items()}
 NODE = "a"
 """Whose updates and reports are spoiled."""
 REPORTER = "c"
@@ -57,18 +59,21 @@ class Base:
         plan: Of the open round.
         update_limit: Largest update that the server takes.
         reported: Uid of `REPORTER`'s update, which is in the ledger.
+        task_hash, shapes: Of the task.
     """
 
-    def __init__(self, plan: RoundPlan, update_limit: int, reported: str) -> None:
-        self.plan, self.update_limit, self.reported = plan, update_limit, reported
+    def __init__(
+        self, plan: RoundPlan, update_limit: int, reported: str, *, task_hash: str = HASH, shapes: Shapes = SHAPES
+    ) -> None:
+        self.plan, self.update_limit, self.reported, self.shapes = plan, update_limit, reported, dict(shapes)
         rng = np.random.default_rng(7)
-        tensors = {name: rng.standard_normal(v.shape).astype(np.float32) for name, v in INITIAL.items()}
+        tensors = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
         if plan.compression == "zlib":
-            tensors = {name: np.full(v.shape, 0.5, dtype=np.float32) for name, v in tensors.items()}
+            tensors = {name: np.full(shape, 0.5, dtype=np.float32) for name, shape in shapes.items()}
         records, buffers = encode_tensors(plan.codec, tensors, rng, compression=plan.compression)
         update = Update(
-            uid="0" * 32, node=NODE, epoch=1, round=1, model_version=0, task_hash=HASH, plan=plan, samples=2, loss=1.0,
-            tensors=records,
+            uid="0" * 32, node=NODE, epoch=1, round=1, model_version=0, task_hash=task_hash, plan=plan, samples=2,
+            loss=1.0, tensors=records,
         )  # fmt: skip
         self.update = update
         self.tree, self.tensors = apart(messages.pack(update, buffers))
@@ -93,7 +98,7 @@ class Base:
         )
         loss = found.loss is None or np.isfinite(found.loss)
         drawn = found.samples <= self.plan.local_steps * self.plan.batch_size
-        shapes = {n: t.shape for n, t in tensors.items()} == {n: v.shape for n, v in INITIAL.items()}
+        shapes = {n: t.shape for n, t in tensors.items()} == self.shapes
         codecs = {r.codec for r in found.tensors} == {self.plan.codec}
         squeezed = self.plan.compression == "zlib" or not any(r.inflated for r in found.tensors)
         return bool(same and loss and drawn and found.epoch >= 1 and shapes and codecs and squeezed and norm <= 1e4)

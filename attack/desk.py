@@ -12,7 +12,7 @@ from contract import topics
 from contract.errors import WireError
 from contract.frames import Assembler
 from contract.messages import ServerState, TaskManifest, Update, decode, unpack
-from contract.task import TaskSpec
+from contract.task import TaskSpec, task_hash
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +101,13 @@ class Desk:
             self.finished = decode(payload, ServerState).status == "finished"
 
     def _task_manifest(self, payload: bytes) -> None:
-        if payload:
-            self.task = decode(payload, TaskManifest).task
+        if not payload:
+            return
+        manifest = decode(payload, TaskManifest)
+        found = task_hash(manifest.task)
+        if found != manifest.task_hash:
+            raise WireError(f"task has the hash {found}, its manifest says {manifest.task_hash}")
+        self.task = manifest.task
 
     def _model_chunk(self, payload: bytes) -> None:
         version = self.models.take(payload, needed=self.queue.versions())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from attack.threat import Array32
-from contract.codecs import decode_tensors
+from contract.codecs import decode_plain
 from contract.frames import Assembler
 from contract.messages import Model, unpack
 
@@ -45,7 +45,7 @@ class ModelStore:
         if whole is None:
             return None
         model, views = unpack(bytes(whole.blob), Model)
-        self._models[model.version] = decode_tensors(model.tensors, views)
+        self._models[model.version] = decode_plain(model.tensors, views)
         self._latest = [v for v in self._latest if v != model.version][-self.kept + 1 :]
         self._latest.append(model.version)
         for version in set(self._models) - {*self._latest, *needed}:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -23,7 +23,7 @@ MAGIC = b"SPLK"
 VERSION = 1
 HEADER = struct.Struct("<4sBBHIIQQI16s32s")
 CHUNK_BYTES = 256 * 1024
-"""Largest frame, header included, unless the broker announces less."""
+"""Largest frame, header included; less where the broker announces less. Longer ones are refused unread."""
 MAX_OBJECT_BYTES = 256 * 1024 * 1024
 MAX_CHUNKS = 65_536
 
@@ -54,7 +54,7 @@ def split(blob: bytes | bytearray | memoryview, uid: str, *, frame_bytes: int = 
     Args:
         blob: The object.
         uid: 32 hex digits that name it.
-        frame_bytes: Largest frame, header included.
+        frame_bytes: Largest frame, header included; never more than `CHUNK_BYTES`.
 
     Yields:
         Frames in order; a single empty chunk for an empty object.
@@ -63,7 +63,7 @@ def split(blob: bytes | bytearray | memoryview, uid: str, *, frame_bytes: int = 
         WireError: `frame_bytes` leaves no room, or the object needs more than `MAX_CHUNKS` chunks.
     """
     view = memoryview(blob)
-    step = frame_bytes - HEADER.size
+    step = min(frame_bytes, CHUNK_BYTES) - HEADER.size
     if step < 1:
         raise WireError(f"frame_bytes = {frame_bytes}: a frame's header alone takes {HEADER.size}")
     count = max(1, -(-len(view) // step))
@@ -83,11 +83,11 @@ def parse(data: bytes | bytearray | memoryview) -> Frame:
     """Takes one frame apart and checks all that a frame alone can show.
 
     Raises:
-        WireError: Truncated, foreign, of another version, inconsistent lengths, or a wrong CRC-32.
+        WireError: Truncated, too long, foreign, of another version, inconsistent lengths, or a wrong CRC-32.
     """
     view = memoryview(data)
-    if len(view) < HEADER.size:
-        raise WireError(f"frame of {len(view)} bytes: the header alone takes {HEADER.size}")
+    if not HEADER.size <= len(view) <= CHUNK_BYTES:
+        raise WireError(f"frame of {len(view)} bytes: the header alone takes {HEADER.size}, at most {CHUNK_BYTES}")
     magic, version, _, _, index, count, total, offset, crc, key, digest = HEADER.unpack_from(view)
     payload = view[HEADER.size :]
     if magic != MAGIC:
@@ -103,7 +103,8 @@ def parse(data: bytes | bytearray | memoryview) -> Frame:
     return Frame(uid=key.hex(), index=index, count=count, total=total, offset=offset, sha256=digest, payload=payload)
 
 
-def _cost(total: int, count: int) -> int:
+def object_cost(total: int, count: int) -> int:
+    """Bytes that an incomplete object may take in memory, with what Python needs to keep track of its chunks."""
     return total + 200 * count + 500
 
 
@@ -117,8 +118,8 @@ class _Partial:
 
     @property
     def cost(self) -> int:
-        """Bytes that it may take in memory, with what Python needs to keep track of it."""
-        return _cost(self.total, self.count)
+        """See `object_cost`."""
+        return object_cost(self.total, self.count)
 
     def continues(self, frame: Frame) -> bool:
         """Whether a frame belongs to the same cut of the same object."""
@@ -144,45 +145,80 @@ class Assembler:
         max_object_bytes: Largest object that is accepted.
         max_total_bytes: Bytes held for incomplete objects, bookkeeping included; when exceeded the oldest incomplete
             object is dropped (its sender sends it again until it is acknowledged). A single object is always taken.
+        on_drop: Called with the uid of each object that is dropped for want of memory.
     """
 
-    def __init__(self, *, max_object_bytes: int = MAX_OBJECT_BYTES, max_total_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_object_bytes: int = MAX_OBJECT_BYTES,
+        max_total_bytes: int | None = None,
+        on_drop: Callable[[str], object] = lambda _uid: None,
+    ) -> None:
         self.max_object_bytes = max_object_bytes
         self.max_total_bytes = max_total_bytes or 4 * max_object_bytes
+        self._on_drop = on_drop
         self._partial: dict[str, _Partial] = {}
+        self._held = 0
         self.dropped = 0
 
-    def add(self, data: bytes | bytearray | memoryview) -> CompleteObject | None:
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held for incomplete objects, bookkeeping included."""
+        return self._held
+
+    def wants(self, frame: Frame) -> int:
+        """Bytes that a frame would open an object with; 0 when it continues one, or gets whole at once.
+
+        What an older cut of the object holds is let go first.
+        """
+        partial = self._partial.get(frame.uid)
+        if partial is not None and not partial.continues(frame):
+            self.forget(frame.uid)
+            partial = None
+        return 0 if partial is not None or frame.count == 1 else object_cost(frame.total, frame.count)
+
+    def add(self, data: bytes | bytearray | memoryview | Frame) -> CompleteObject | None:
         """Takes one frame; returns its object once complete.
 
         Raises:
             WireError: A frame that `parse` refuses, an object over the limit, or a wrong SHA-256.
         """
-        frame = parse(data)
+        frame = data if isinstance(data, Frame) else parse(data)
         if frame.total > self.max_object_bytes:
             raise WireError(f"object of {frame.total} bytes: this receiver takes at most {self.max_object_bytes}")
         partial = self._partial.get(frame.uid)
         if partial is not None and not partial.continues(frame):
             # The sender cut the object anew (another chunk size), or lies: begin again with the newest.
-            del self._partial[frame.uid]
+            self.forget(frame.uid)
             partial = None
         if partial is None:
-            self._make_room(_cost(frame.total, frame.count))
+            self._make_room(object_cost(frame.total, frame.count))
             partial = self._partial[frame.uid] = _Partial(frame)
+            self._held += partial.cost
         partial.add(frame)
         if len(partial.have) < partial.count:
             return None
-        del self._partial[frame.uid]
+        self.forget(frame.uid)
         if not partial.covered() or hashlib.sha256(partial.blob).digest() != partial.sha256:
             raise WireError(f"object {frame.uid}: SHA-256 over {partial.total} bytes does not match its frames")
         return CompleteObject(uid=frame.uid, sha256=partial.sha256.hex(), blob=partial.blob)
 
     def _make_room(self, wanted: int) -> None:
-        held = sum(p.cost for p in self._partial.values())
-        while self._partial and held + wanted > self.max_total_bytes:
-            oldest = next(iter(self._partial))
-            held -= self._partial.pop(oldest).cost
-            self.dropped += 1
+        while self._partial and self._held + wanted > self.max_total_bytes:
+            self.drop_oldest()
+
+    def drop_oldest(self) -> None:
+        """Gives up the oldest incomplete object, if there is one."""
+        oldest = next(iter(self._partial), None)
+        if oldest is not None:
+            self.drop(oldest)
+
+    def drop(self, uid: str) -> None:
+        """Gives up what has arrived of `uid` for want of memory."""
+        self.forget(uid)
+        self.dropped += 1
+        self._on_drop(uid)
 
     def missing(self, uid: str) -> tuple[int, ...]:
         """Indices of the chunks of `uid` that have not arrived; empty when the object is unknown here."""
@@ -191,4 +227,6 @@ class Assembler:
 
     def forget(self, uid: str) -> None:
         """Drops what has arrived of `uid`."""
-        self._partial.pop(uid, None)
+        partial = self._partial.pop(uid, None)
+        if partial is not None:
+            self._held -= partial.cost

@@ -22,13 +22,19 @@ from contract.errors import WireError
 from contract.task import RoundPlan, TaskSpec
 from hardware.energy import EnergyReading
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
-Uid = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")]
+Uid = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=0)]
+Text = Annotated[str, Meta(max_length=1000)]
 Verdict = Literal["exact", "recovered", "partial", "failed", "refused"]
 
 MAX_HEAD_BYTES = 1 << 20
+"""Longest record, bare or as an object's head."""
+MAX_REPORT_BYTES = 1 << 20
+"""Largest object of an `EnergyReport` or a `Score`."""
+MAX_IMAGES_BYTES = 16 << 20
+"""Largest object of a `Reconstruction` or a `Truth`."""
 MAX_CANDIDATES = 8192
 """Samples that one membership attack may test."""
 _LENGTH = struct.Struct("<I")
@@ -67,9 +73,9 @@ class NodeState(Message, frozen=True, kw_only=True):
     node: Name
     epoch: Count
     status: Literal["online", "offline"]
-    board: str = ""
-    engine: str = ""
-    meter: str = ""
+    board: Text = ""
+    engine: Text = ""
+    meter: Text = ""
     samples: Count = 0
     published: Count = 0
     acknowledged: Count = 0
@@ -390,8 +396,10 @@ def decode(payload: bytes | memoryview, expected: type[M]) -> M:
     """Reads a message without tensors.
 
     Raises:
-        WireError: Not MessagePack, not of the schema, or another message than `expected`.
+        WireError: Too long, not MessagePack, not of the schema, or another message than `expected`.
     """
+    if len(payload) > MAX_HEAD_BYTES:
+        raise WireError(f"a {expected.__name__} of {len(payload)} bytes: at most {MAX_HEAD_BYTES}")
     try:
         message = _DECODER.decode(payload)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

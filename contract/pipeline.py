@@ -149,7 +149,8 @@ def codec_of(plan: RoundPlan) -> Codec:
 def euclidean_norm(update: Tensors) -> float:
     """``sqrt(sum x^2)`` over all tensors, in float64; not finite when any value is not."""
     total = 0.0
-    for tensor in update.values():
-        flat = tensor.astype(np.float64).ravel()
-        total += float(flat @ flat)
+    with np.errstate(invalid="ignore"):  # of a signalling NaN: the sum says it
+        for tensor in update.values():
+            flat = tensor.astype(np.float64).ravel()
+            total += float(flat @ flat)
     return float(np.sqrt(total))

@@ -10,10 +10,21 @@ import msgspec
 import numpy as np
 
 from contract import topics
-from contract.codecs import decode_tensors
+from contract.codecs import decode_plain
 from contract.errors import WireError
 from contract.frames import Assembler, split
-from contract.messages import Ack, Model, NodeState, Reconstruction, ServerState, TaskManifest, decode, encode, unpack
+from contract.messages import (
+    MAX_IMAGES_BYTES,
+    Ack,
+    Model,
+    NodeState,
+    Reconstruction,
+    ServerState,
+    TaskManifest,
+    decode,
+    encode,
+    unpack,
+)
 from contract.perceptual import Perceptual
 from contract.task import task_hash
 from edge_client import client, energy, events, objects, training
@@ -62,7 +73,7 @@ class Device:
         self._preparation = Preparation(settings, network, prepare, needs)
         self._clock, self._new_uid, self._secret = clock, new_uid, secret
         self._perceptual = perceptual
-        self._recon_inbox, self._model_inbox = Assembler(), Assembler()
+        self._recon_inbox, self._model_inbox = Assembler(max_object_bytes=MAX_IMAGES_BYTES), Assembler()
         self._workshop: objects.Workshop | None = None
         self._model = ("", bytearray())
         self._params: tuple[str, training.Parameters] = ("", {})
@@ -315,7 +326,7 @@ class Device:
             model, views = unpack(memoryview(blob), Model)
             if model.version != version:
                 raise WireError(f"model object is of version {model.version}, expected {version}")
-            tensors = decode_tensors(model.tensors, views)
+            tensors = decode_plain(model.tensors, views)
             self._params = (sha256, {name: np.array(value) for name, value in tensors.items()})
             self._model = (sha256, bytearray())
         return self._params[1]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.assignment import best_assignment
-from contract.codecs import decode_tensors
+from contract.codecs import decode_plain
 from contract.codecs.bits import decode_frames
 from contract.errors import WireError
 from contract.messages import AttackResult, AttackScore, Reconstruction
@@ -183,7 +183,7 @@ def _images(
     record = reconstruction.tensors[result.images]
     if record.shape[1:] != shape or record.shape[0] < 1:
         raise WireError(f"reconstruction of shape {list(record.shape)}: expected [N, {', '.join(map(str, shape))}]")
-    (images,) = decode_tensors((record,), (views[result.images],)).values()
+    (images,) = decode_plain((record,), (views[result.images],)).values()
     if not np.isfinite(images).all():
         raise WireError(f"reconstruction has {int((~np.isfinite(images)).sum())} values that are not finite")
     return images

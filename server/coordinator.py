@@ -43,6 +43,9 @@ from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
+MAX_DEVICES = 4096
+"""Names that a run takes births of: whoever may publish as any device cannot fill the server's memory with them."""
+
 
 class Coordinator:
     """One life of the server.
@@ -102,6 +105,8 @@ class Coordinator:
         state = messages.decode(payload, NodeState)
         if state.node != topic.node:
             raise WireError(f"device {state.node!r} speaks on the topic of {topic.node!r}")
+        if state.node not in self._births and len(self._births) >= MAX_DEVICES:
+            raise WireError(f"birth of {state.node!r} refused: {MAX_DEVICES} devices are known, a run takes no more")
         known = self._births.get(state.node, 0)
         if state.epoch < known:
             log.info("%s: %s of life %d ignored, it lives its %d.", state.node, state.status, state.epoch, known)

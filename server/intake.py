@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from contract import frames, messages, topics
 from contract.errors import WireError
-from contract.messages import Ack, EnergyReport, Reconstruction, Score, Truth
+from contract.messages import MAX_IMAGES_BYTES, MAX_REPORT_BYTES, Ack, EnergyReport, Reconstruction, Score, Truth
 from contract.topics import Topic
 from server import journal
 from server.admission import Admission, Expected, Refusal, examine
@@ -23,7 +23,8 @@ from server.settings import ServerSettings
 log = logging.getLogger(__name__)
 
 _ACK_EVERY_S = 0.5
-_MAX_BYTES = {"score": 1 << 20, "truth": 16 << 20, "recon": 16 << 20}
+_MAX_BYTES = {"score": MAX_REPORT_BYTES, "truth": MAX_IMAGES_BYTES, "recon": MAX_IMAGES_BYTES}
+_MOST_ACKED = 4096
 
 Reported = EnergyReport | Score | Truth
 Admitted = Callable[[str, str, int], None]
@@ -74,9 +75,10 @@ class Intake:
         if topic.kind not in self._objects:
             return
         try:
-            if topic.kind != "recon" and self._known(topic, payload, at_s):
+            frame = frames.parse(payload)
+            if topic.kind != "recon" and self._known(topic, frame, at_s):
                 return
-            delivery = self._inbox.add(topic, payload, at_s)
+            delivery = self._inbox.add(topic, frame, at_s)
         except OversizeError as error:
             self._refuse_oversize(topic, error)
         except WireError as error:
@@ -92,9 +94,8 @@ class Intake:
             log.info("%s: chunks %s of %s are missing, asked again", node, _brief(missing), uid[:8])
             self._ack(node, Ack(uid=uid, status="missing", missing=missing))
 
-    def _known(self, topic: Topic, payload: bytes, at_s: float) -> bool:
+    def _known(self, topic: Topic, frame: frames.Frame, at_s: float) -> bool:
         """Whether the frame belongs to an object with a verdict; repeats the verdict, at most every half second."""
-        frame = frames.parse(payload)
         table = "updates" if topic.kind == "up" else "objects"
         row = self._ledger.row(f"SELECT * FROM {table} WHERE uid = ?", frame.uid)  # noqa: S608 - two literals
         if row is None:
@@ -106,6 +107,8 @@ class Intake:
         if frame.index == 0:
             self._ledger.execute(f"UPDATE {table} SET redelivered = redelivered + 1 WHERE uid = ?", frame.uid)  # noqa: S608
         if at_s - self._acked.get(frame.uid, -math.inf) >= _ACK_EVERY_S:
+            if len(self._acked) >= _MOST_ACKED:
+                self._acked = {uid: then for uid, then in self._acked.items() if at_s - then < _ACK_EVERY_S}
             self._acked[frame.uid] = at_s
             refused = topic.kind == "up" and row["status"] == "refused"
             reason = f"{row['code']}: {row['reason']}" if refused else ""

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contract.codecs import decode_tensors
+from contract.codecs import decode_plain
 from contract.errors import WireError
 from contract.messages import EnergyReport, Message, NodeState, Reconstruction, Score, TensorRecord, Truth
 from server.ledger import Ledger
@@ -115,8 +115,12 @@ def write_reconstruction(ledger: Ledger, recon: Reconstruction, views: Views, *,
         keep: Images kept per attack.
 
     Raises:
-        WireError: An update that is not in the ledger, or a tensor that does not hold images.
+        WireError: An update that is not in the ledger, a tensor that does not hold images, or one that several results
+            name: each would be stored.
     """
+    named = [result.images for result in recon.results if result.images >= 0]
+    if len(set(named)) < len(named):
+        raise WireError(f"results name the tensors {named[:8]}: each holds the images of one")
     kind = ledger.value(
         "SELECT kind FROM rounds WHERE round = (SELECT round FROM updates WHERE uid = ? AND node = ?)",
         recon.update_uid,
@@ -158,7 +162,7 @@ def images_of(records: Sequence[TensorRecord], views: Views, index: int) -> Imag
         return None
     if not 0 <= index < len(records) or not records[index].shape:
         raise WireError(f"tensor {index} of {len(records)} does not hold images")
-    return np.ascontiguousarray(decode_tensors((records[index],), (views[index],))[records[index].name])
+    return np.ascontiguousarray(decode_plain((records[index],), (views[index],))[records[index].name])
 
 
 def _finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from contract import frames, topics
-from contract.codecs import decode_tensors, encode_tensors
+from contract.codecs import decode_plain, decode_tensors, encode_tensors
 from contract.messages import Model, Update, pack, unpack
 from contract.task import RoundPlan
 from server.aggregation import AGGREGATORS, Array, Contribution, Parameters, descend
@@ -41,7 +41,7 @@ def object_of(parameters: Parameters, version: int, task_hash: str) -> bytes:
 def parameters_of(blob: bytes) -> Parameters:
     """The parameters in a model's object."""
     model, views = unpack(blob, Model)
-    return {name: np.array(value) for name, value in decode_tensors(model.tensors, views).items()}
+    return {name: np.array(value) for name, value in decode_plain(model.tensors, views).items()}
 
 
 def contributions(ledger: Ledger, uids: Sequence[str]) -> Iterator[Contribution]:

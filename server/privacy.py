@@ -17,9 +17,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from contract.task import RoundPlan
 from server.ledger import Ledger
+
+LARGEST_INVERSE = 1e4
+"""Composed multipliers below its inverse (ε of 5·10⁷ and more) are stated as no guarantee."""
 
 
 class Guarantee(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +59,11 @@ def guarantee(multipliers: Iterable[float | None], delta: float) -> Guarantee:
         from dp_accounting import get_epsilon_gaussian  # noqa: PLC0415 - takes seconds, and only noise needs it
     except ImportError:
         return Guarantee(epsilon=None, delta=delta, reason="dp-accounting is not installed here")
-    composed = math.fsum((2.0 / z) ** 2 for z in known if z) ** -0.5
-    return Guarantee(epsilon=float(get_epsilon_gaussian(composed, delta)), delta=delta)
+    inverse = math.hypot(*(2.0 / z for z in known if z))  # of the composed multiplier; squares would overflow
+    if inverse > LARGEST_INVERSE:
+        return Guarantee(epsilon=None, delta=delta, reason="the noise of its updates is next to nothing")
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a multiplier beyond measure, whose ε is 0
+        return Guarantee(epsilon=float(get_epsilon_gaussian(1.0 / inverse, delta)), delta=delta)
 
 
 def columns(ledger: Ledger, node: str, plan: RoundPlan | None, delta: float) -> dict[str, Any]:

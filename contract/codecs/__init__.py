@@ -13,6 +13,7 @@ from contract.codecs.deflate import deflated, inflate
 from contract.codecs.floats import Fp16, Fp32
 from contract.codecs.int4 import Int4
 from contract.codecs.int8 import Int8
+from contract.codecs.layout import check_shape
 from contract.codecs.sign import Sign
 from contract.codecs.ternary import Ternary
 from contract.codecs.topk import TopK
@@ -20,7 +21,7 @@ from contract.errors import ConfigurationError, WireError
 from contract.frames import MAX_OBJECT_BYTES
 from contract.messages import TensorRecord
 
-__all__ = ["CODECS", "Buffer", "Codec", "buffer_view", "decode_tensors", "encode_tensors", "find_codec"]
+__all__ = ["CODECS", "Buffer", "Codec", "buffer_view", "decode_plain", "decode_tensors", "encode_tensors", "find_codec"]
 
 Buffer = npt.NDArray[Any] | bytes
 
@@ -141,6 +142,7 @@ def decode_tensors(records: Sequence[TensorRecord], views: Sequence[memoryview])
             raise WireError(f"tensor {record.name!r} comes twice")
         codec = CODECS[record.codec]
         try:
+            check_shape(record.shape)
             if record.inflated:
                 most = min(codec.most_bytes(math.prod(record.shape)), left)
                 left -= record.inflated
@@ -149,3 +151,16 @@ def decode_tensors(records: Sequence[TensorRecord], views: Sequence[memoryview])
         except WireError as error:
             raise WireError(f"tensor {record.name!r}: {error}") from error
     return tensors
+
+
+def decode_plain(records: Sequence[TensorRecord], views: Sequence[memoryview]) -> dict[str, npt.NDArray[np.float32]]:
+    """As `decode_tensors`, of models and images: these are fp32 as it stands, so that nothing grows when it is read.
+
+    Raises:
+        WireError: Another codec, or a zlib stream; otherwise as `decode_tensors`.
+    """
+    for record in records:
+        if record.codec != "fp32" or record.inflated:
+            packed = f"codec {record.codec!r}{', deflated' if record.inflated else ''}"
+            raise WireError(f"tensor {record.name!r}: {packed}: models and images are plain fp32")
+    return decode_tensors(records, views)

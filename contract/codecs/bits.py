@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contract.codecs.layout import check_length
+from contract.codecs.layout import check_length, check_shape
 from contract.errors import WireError
 from contract.messages import TensorRecord
 
@@ -57,10 +57,12 @@ def decode_frames(record: TensorRecord, data: memoryview) -> npt.NDArray[np.uint
     """Spike frames `[N, T, *shape]` of 0 and 1.
 
     Raises:
-        WireError: Another codec or scale, too few axes, the wrong number of bytes, or padding that is not zero.
+        WireError: Another codec or scale, too few or too long axes, the wrong number of bytes, or padding that is not
+            zero.
     """
     if record.codec != NAME or record.scale != 1.0 or len(record.shape) < 3:
         raise WireError(f"tensor {record.name!r}: codec {record.codec!r}, shape {record.shape}: no spike frames")
+    check_shape(record.shape)
     count = math.prod(record.shape)
     check_length(data, record.shape, packed_bytes(count))
     return unpack_bits(np.frombuffer(data, dtype=np.uint8), count).reshape(record.shape)

@@ -61,7 +61,8 @@ class Fp16(msgspec.Struct, frozen=True, kw_only=True):
         """The halves, widened."""
         check_unit_scale(scale)
         check_size(data, shape, 2)
-        return np.frombuffer(data, dtype="<f2").reshape(shape).astype(np.float32)
+        with np.errstate(invalid="ignore"):  # a signalling NaN passes as any other bit pattern does
+            return np.frombuffer(data, dtype="<f2").reshape(shape).astype(np.float32)
 
     def error_bound(self, x: npt.NDArray[np.float32]) -> float:
         """Half a unit in the last place of the largest value, or of the subnormals."""

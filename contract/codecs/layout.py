@@ -8,8 +8,24 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import WireError
+from contract.frames import MAX_OBJECT_BYTES
 
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+
+
+LARGEST_COUNT = 8 * MAX_OBJECT_BYTES
+"""Values of the largest tensor: one bit each, in the largest object."""
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Holds a shape against what numpy can represent, also where a zero in it makes the tensor empty.
+
+    Raises:
+        WireError: Its axes are longer than any object holds.
+    """
+    count = math.prod(max(axis, 1) for axis in shape)
+    if count > LARGEST_COUNT:
+        raise WireError(f"shape {shape}: {count} values, an object holds at most {LARGEST_COUNT}")
 
 
 def check_size(data: memoryview, shape: tuple[int, ...], itemsize: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 import contract
 from contract import frames, messages, topics
 from contract.codecs import CODECS
+from contract.codecs.layout import LARGEST_COUNT
 from contract.task import (
     EncodingSpec,
     ModelSpec,
@@ -83,8 +84,19 @@ def test_header_table_adds_up():
 
 
 def test_limits():
-    for limit in (frames.CHUNK_BYTES, frames.MAX_OBJECT_BYTES, frames.MAX_CHUNKS, messages.MAX_HEAD_BYTES):
+    sizes = (frames.CHUNK_BYTES, frames.MAX_OBJECT_BYTES, frames.MAX_CHUNKS)
+    for limit in (*sizes, messages.MAX_HEAD_BYTES, messages.MAX_REPORT_BYTES, messages.MAX_IMAGES_BYTES):
         assert f"{limit:,}" in SPEC
+    inbox = pytest.importorskip("server.inbox")
+    assert f"the server at {inbox.HELD_BYTES:,} bytes for all devices" in SPEC
+    assert LARGEST_COUNT == 2**31
+    assert "at most 2^31" in SPEC
+
+
+def test_every_refusal():
+    admission = pytest.importorskip("server.admission")
+    said = SPEC[SPEC.index("The first word of `reason`") :].split("So an update")[0]
+    assert re.findall(r"`([a-z]+)`", said)[1:] == list(admission.CODES)
 
 
 def test_acknowledgement_times():

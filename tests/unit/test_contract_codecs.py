@@ -189,7 +189,7 @@ def record(codec="fp32", shape=(2,), nbytes=8, scale=1.0, name="w"):
 @pytest.mark.parametrize(("bad", "data", "match"), [
     (record(codec="zip"), bytes(8), "unknown codec 'zip'"),
     (record(nbytes=7), bytes(7), "7 bytes for shape"),
-    (record(shape=(2**40, 2**40)), bytes(8), "8 bytes for shape"),
+    (record(shape=(2**40, 2**40)), bytes(8), "an object holds at most"),
     (record(scale=2.0), bytes(8), "scale 1"),
     (record(codec="fp16", nbytes=4, scale=float("nan")), bytes(4), "scale"),
     (record(codec="int8", nbytes=2, scale=0.0), bytes(2), "scale"),

@@ -66,4 +66,17 @@ class Row(Struct, frozen=True, kw_only=True):
 
 CI_SHARE = 1 / 20
 
-ROWS: dict[str, Row] = {}
+ROWS: dict[str, Row] = {
+    "histories": Row(
+        module="histories",
+        fault="duplicated, reordered, replayed, stale-epoch messages (Hypothesis over histories)",
+        count=10_000,
+        claim="result independent of order; every bad one refused with its reason",
+    ),
+    "payloads": Row(
+        module="payloads",
+        fault="truncated, bit-flipped, oversized, NaN/Inf, wrong-shape, wrong-task payloads; random bytes everywhere",
+        count=1_000_000,
+        claim="0 crashes, 0 admitted, server memory within its limit and one update",
+    ),
+}

@@ -1,0 +1,146 @@
+"""One connection: paho's client, whose network thread never ends unheard and whose messages in flight are known."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections import deque
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+
+from contract.errors import EnvironmentFaultError
+
+log = logging.getLogger(__name__)
+
+PROTOCOLS = {"5": mqtt.MQTTv5, "3.1.1": mqtt.MQTTv311}
+_CONNECT_TIMEOUT_S = 5.0
+_END_TIMEOUT_S = 3.0
+_STALL_S = 30.0
+
+
+class Connection(mqtt.Client):
+    """From CONNECT to loss, used once: no hidden state survives it.
+
+    Args:
+        client_id: MQTT client identifier.
+        protocol: `5` or `3.1.1`.
+
+    Attributes:
+        answered: A CONNACK has come, or whatever ended the connection before it.
+        accepted: The CONNACK said yes.
+        gone: The connection is lost, or its network thread has ended.
+        fault: Why, where paho does not say.
+        reason: Code of the DISCONNECT, or paho's in its place; `None` while it lives or when this side ended it.
+        unusable: What makes this broker useless, if anything does.
+        passed_bytes: Largest message that the broker has answered.
+    """
+
+    def __init__(self, client_id: str, protocol: str) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=PROTOCOLS[protocol],
+            reconnect_on_failure=False,
+            clean_session=None if protocol == "5" else True,
+        )
+        self.connect_timeout = _CONNECT_TIMEOUT_S
+        self.max_queued_messages_set(0)
+        self.answered, self.gone = threading.Event(), threading.Event()
+        self.accepted = False
+        self.fault = ""
+        self.reason: int | None = None
+        self.unusable: EnvironmentFaultError | None = None
+        self.passed_bytes = 0
+        self._started, self._left = False, threading.Event()
+        self._heard_s = self._moved_s = time.monotonic()
+        self._flight: deque[tuple[mqtt.MQTTMessageInfo, int, float]] = deque()
+        self._flight_lock = threading.Lock()  # never held while paho is called, whose own locks it would cross
+
+    # --- the network thread -------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Starts the network thread."""
+        self._started, self._heard_s = True, time.monotonic()
+        self.loop_start()
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:  # noqa: FBT001, FBT002 - paho's
+        """What the network thread runs: its end, for whatever reason, is the connection's."""
+        try:
+            return super().loop_forever(timeout, retry_first_connection)
+        except Exception as error:
+            self.fault = f"network thread ended by {type(error).__name__}: {error}"
+            log.exception("network thread ended")
+            return MQTTErrorCode.MQTT_ERR_UNKNOWN
+        finally:
+            self._left.set()
+            self.gone.set()
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Called by paho when bytes have come."""
+        self._heard_s = time.monotonic()
+        return super().loop_read(max_packets)
+
+    def silent(self) -> bool:
+        """Whether nothing has come for twice the keepalive: pings are unanswered, or the network thread hangs."""
+        return time.monotonic() - self._heard_s > 2 * self.keepalive + 1.0
+
+    def narrow(self, window: int) -> None:
+        """Sets how many messages may await their PUBACK.
+
+        paho refuses this on an open connection, but the limit comes with the CONNACK, when nothing is in flight yet.
+        """
+        self._max_inflight_messages = window
+
+    def end(self) -> None:
+        """Ends the connection and the network thread; one that hangs is left behind, with its socket shut."""
+        self.disconnect()
+        if not self._started:
+            return
+        if not self._left.wait(_END_TIMEOUT_S if not self.silent() else 0.0):
+            sock = self.socket()
+            if isinstance(sock, socket.socket):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+        if self._left.wait(_END_TIMEOUT_S):
+            self.loop_stop()
+        else:
+            log.error("the network thread hangs: it is left behind")
+
+    # --- messages in flight -------------------------------------------------------------------------------------
+
+    def send(self, topic: str, payload: bytes, *, retain: bool = False) -> mqtt.MQTTMessageInfo:
+        """Publishes at QoS 1 and remembers the message until the broker has answered it."""
+        info = self.publish(topic, payload, qos=1, retain=retain)
+        with self._flight_lock:
+            self._settle()
+            if info.rc == mqtt.MQTT_ERR_SUCCESS:
+                if not self._flight:
+                    self._moved_s = time.monotonic()
+                self._flight.append((info, len(payload), time.monotonic()))
+        return info
+
+    def _settle(self) -> None:
+        while self._flight and self._flight[0][0].is_published():
+            self.passed_bytes = max(self.passed_bytes, self._flight.popleft()[1])
+            self._moved_s = time.monotonic()
+
+    def sending(self) -> bool:
+        """Whether messages still leave, one after the other; `False` also when nothing has moved for long."""
+        with self._flight_lock:
+            self._settle()
+            return bool(self._flight) and time.monotonic() - self._moved_s < _STALL_S
+
+    def unanswered(self) -> tuple[int, float]:
+        """Size of the largest message that the broker has not answered (0: none), and seconds since it was handed over.
+
+        Only of those larger than all that passed: a smaller one cannot have been too large.
+        """
+        with self._flight_lock:
+            self._settle()
+            flight = [(nbytes, at_s) for info, nbytes, at_s in self._flight if not info.is_published()]
+        nbytes, at_s = max(flight, default=(0, 0.0))
+        return (nbytes, time.monotonic() - at_s) if nbytes > self.passed_bytes else (0, 0.0)

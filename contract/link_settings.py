@@ -23,6 +23,17 @@ class UnprotectedLinkError(ConfigurationError, ValueError):
     """A link that would leave this machine in the clear, though nobody said so by name."""
 
 
+class _Socket(ssl.SSLSocket):
+    """Closed when its handshake fails: nobody else would."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - of the library
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """TLS 1.3 with mutual authentication, `[link.tls]`.
 
@@ -46,6 +57,7 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         try:
             context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.ca)
             context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.sslsocket_class = _Socket
             context.load_cert_chain(self.certificate, self.key)
             mode = stat.S_IMODE(self.key.stat().st_mode)
         except (OSError, ssl.SSLError) as error:

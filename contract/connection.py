@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 
+import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
@@ -20,6 +21,21 @@ PROTOCOLS = {"5": mqtt.MQTTv5, "3.1.1": mqtt.MQTTv311}
 _CONNECT_TIMEOUT_S = 5.0
 _END_TIMEOUT_S = 3.0
 _STALL_S = 30.0
+
+
+class _Message(msgspec.Struct, kw_only=True, eq=False):
+    """A message that was handed over; `info` is what paho knows of it, once it has it."""
+
+    nbytes: int
+    at_s: float
+    info: mqtt.MQTTMessageInfo | None = None
+
+    def answered(self) -> bool:
+        """Whether the broker has sent its PUBACK.
+
+        One that paho says it could not send, as the connection just ended, may well be what ended it.
+        """
+        return self.info is not None and self.info.rc == mqtt.MQTT_ERR_SUCCESS and self.info.is_published()
 
 
 class Connection(mqtt.Client):
@@ -57,7 +73,7 @@ class Connection(mqtt.Client):
         self.passed_bytes = 0
         self._started, self._left = False, threading.Event()
         self._heard_s = self._moved_s = time.monotonic()
-        self._flight: deque[tuple[mqtt.MQTTMessageInfo, int, float]] = deque()
+        self._flight: deque[_Message] = deque()
         self._flight_lock = threading.Lock()  # never held while paho is called, whose own locks it would cross
 
     # --- the network thread -------------------------------------------------------------------------------------
@@ -71,7 +87,7 @@ class Connection(mqtt.Client):
         """What the network thread runs: its end, for whatever reason, is the connection's."""
         try:
             return super().loop_forever(timeout, retry_first_connection)
-        except Exception as error:
+        except BaseException as error:  # a thread ends here
             self.fault = f"network thread ended by {type(error).__name__}: {error}"
             log.exception("network thread ended")
             return MQTTErrorCode.MQTT_ERR_UNKNOWN
@@ -114,18 +130,18 @@ class Connection(mqtt.Client):
 
     def send(self, topic: str, payload: bytes, *, retain: bool = False) -> mqtt.MQTTMessageInfo:
         """Publishes at QoS 1 and remembers the message until the broker has answered it."""
-        info = self.publish(topic, payload, qos=1, retain=retain)
-        with self._flight_lock:
+        message = _Message(nbytes=len(payload), at_s=time.monotonic())
+        with self._flight_lock:  # before it leaves: the connection may end at it at once
             self._settle()
-            if info.rc == mqtt.MQTT_ERR_SUCCESS:
-                if not self._flight:
-                    self._moved_s = time.monotonic()
-                self._flight.append((info, len(payload), time.monotonic()))
+            if not self._flight:
+                self._moved_s = message.at_s
+            self._flight.append(message)
+        info = message.info = self.publish(topic, payload, qos=1, retain=retain)
         return info
 
     def _settle(self) -> None:
-        while self._flight and self._flight[0][0].is_published():
-            self.passed_bytes = max(self.passed_bytes, self._flight.popleft()[1])
+        while self._flight and self._flight[0].answered():
+            self.passed_bytes = max(self.passed_bytes, self._flight.popleft().nbytes)
             self._moved_s = time.monotonic()
 
     def sending(self) -> bool:
@@ -141,6 +157,6 @@ class Connection(mqtt.Client):
         """
         with self._flight_lock:
             self._settle()
-            flight = [(nbytes, at_s) for info, nbytes, at_s in self._flight if not info.is_published()]
+            flight = [(message.nbytes, message.at_s) for message in self._flight if not message.answered()]
         nbytes, at_s = max(flight, default=(0, 0.0))
         return (nbytes, time.monotonic() - at_s) if nbytes > self.passed_bytes else (0, 0.0)

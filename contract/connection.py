@@ -14,6 +14,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from contract.errors import EnvironmentFaultError
+from contract.link_limits import PATIENCE_S, SOON_S, Ending
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,6 @@ class Connection(mqtt.Client):
         fault: Why, where paho does not say.
         reason: Code of the DISCONNECT, or paho's in its place; `None` while it lives or when this side ended it.
         unusable: What makes this broker useless, if anything does.
-        passed_bytes: Largest message that the broker has answered.
     """
 
     def __init__(self, client_id: str, protocol: str) -> None:
@@ -70,10 +70,11 @@ class Connection(mqtt.Client):
         self.fault = ""
         self.reason: int | None = None
         self.unusable: EnvironmentFaultError | None = None
-        self.passed_bytes = 0
         self._started, self._left = False, threading.Event()
         self._heard_s = self._moved_s = time.monotonic()
         self._flight: deque[_Message] = deque()
+        self._answered: deque[_Message] = deque()
+        self._survived = 0
         self._flight_lock = threading.Lock()  # never held while paho is called, whose own locks it would cross
 
     # --- the network thread -------------------------------------------------------------------------------------
@@ -140,9 +141,13 @@ class Connection(mqtt.Client):
         return info
 
     def _settle(self) -> None:
+        """Forgets what was answered, but for its size."""
+        now_s = time.monotonic()
         while self._flight and self._flight[0].answered():
-            self.passed_bytes = max(self.passed_bytes, self._flight.popleft().nbytes)
-            self._moved_s = time.monotonic()
+            self._answered.append(self._flight.popleft())
+            self._moved_s = now_s
+        while self._answered and now_s - self._answered[0].at_s > SOON_S:
+            self._survived = max(self._survived, self._answered.popleft().nbytes)
 
     def sending(self) -> bool:
         """Whether messages still leave, one after the other; `False` also when nothing has moved for long."""
@@ -150,13 +155,19 @@ class Connection(mqtt.Client):
             self._settle()
             return bool(self._flight) and time.monotonic() - self._moved_s < _STALL_S
 
-    def unanswered(self) -> tuple[int, float]:
-        """Size of the largest message that the broker has not answered (0: none), and seconds since it was handed over.
-
-        Only of those larger than all that passed: a smaller one cannot have been too large.
-        """
+    def ending(self) -> Ending:
+        """What was in flight at the end; to be asked for when the connection is lost."""
         with self._flight_lock:
             self._settle()
-            flight = [(message.nbytes, message.at_s) for message in self._flight if not message.answered()]
-        nbytes, at_s = max(flight, default=(0, 0.0))
-        return (nbytes, time.monotonic() - at_s) if nbytes > self.passed_bytes else (0, 0.0)
+            now_s, flight = time.monotonic(), list(self._flight)
+            answered = [*self._answered, *(m for m in flight if m.answered())]
+        late = [m.nbytes for m in flight if not m.answered() and now_s - m.at_s <= PATIENCE_S]
+        recent = max((m.nbytes for m in [*answered, *flight] if now_s - m.at_s <= SOON_S), default=0)
+        passed = max((m.nbytes for m in answered), default=self._survived)
+        largest = max(late, default=0)
+        return Ending(
+            reason=self.reason,
+            open_bytes=largest if largest > max(passed, self._survived) else 0,
+            recent_bytes=recent,
+            survived_bytes=self._survived,
+        )

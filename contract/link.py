@@ -216,6 +216,7 @@ class Link:
         except (OSError, ValueError) as error:
             over = "" if self._tls is None else "over TLS: "
             self._last_fault = f"{over}{error or type(error).__name__}"
+            self._limit.absent()
         finally:
             client.end()
             with self._lock:
@@ -251,13 +252,11 @@ class Link:
         """Learns from the end of a connection how large a message may be."""
         if client.unusable is not None:
             raise client.unusable
-        nbytes, after_s = client.unanswered()
-        if client.passed_bytes:
-            self._limit.passed(client.passed_bytes)
-        if client.reason is not None and not client.fault and not self._stopping.is_set():
-            told = self._limit.ended(nbytes, reason=client.reason, after_s=after_s)
-            if told:
-                log.warning("%s: %s", self._client_id, told)
+        if client.fault or self._stopping.is_set():
+            return
+        told = self._limit.ended(client.ending())
+        if told:
+            log.warning("%s: %s", self._client_id, told)
 
     def _new_client(self) -> Connection:
         client = Connection(self._client_id, self._protocol)

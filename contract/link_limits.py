@@ -1,36 +1,57 @@
 """How large a frame the broker takes: what it announces, and what it turns out not to survive. No I/O, no clock.
 
-Brokers refuse a message that is too large for them in three ways. They announce a Maximum Packet Size (MQTT 5); they
-end the connection (all of them on 3.1.1; mosquitto's `message_size_limit` on 5); or they acknowledge and drop it
-(mosquitto's `message_size_limit` on 3.1.1). The second would be repeated for ever by whoever sends until it is
-acknowledged: a connection that ends twice at a message larger than all that passed halves the frames. The third is
-noticed by the sender alone (`cut_smaller`).
+Brokers refuse a message that is too large for them in three ways:
+
+- They announce a Maximum Packet Size (MQTT 5).
+- They end the connection: all of them on 3.1.1, mosquitto's `message_size_limit` on 5. Whoever sends until it is
+  acknowledged would repeat that for ever, so frames are halved when connections end in a row at large messages. Some
+  acknowledge first (`message_size_limit` with `max_queued_messages 0` on 3.1.1): a PUBACK proves little.
+- They acknowledge and drop it (`message_size_limit` on 3.1.1). The sender alone can notice that (`cut_smaller`).
 """
 
 from __future__ import annotations
+
+import msgspec
 
 from contract.errors import EnvironmentFaultError
 
 FLOOR_BYTES = 1024
 """Smallest frame that is of use."""
-SILENCE_FLOOR_BYTES = 4096
-"""Smallest frame that silence alone leads to: below it, size is not what is wrong."""
+CAUTIOUS_FLOOR_BYTES = 4096
+"""Smallest frame that silence leads to, or connections lost after an answer: below it, size is not what is wrong."""
 TOPIC_SLACK_BYTES = 512
 """What a packet adds to a frame at most: topic, packet identifier, lengths."""
 LARGEST_WINDOW = 64
 """Messages that may await their PUBACK, unless the broker announces less (Receive Maximum)."""
+SOON_S = 2.0
+"""A message survived when the connection lasted for so long after it."""
+PATIENCE_S = 10.0
+"""How long a message without a PUBACK is blamed for the end of its connection."""
 STRIKES = 2
-"""Connections in a row that end at a message before frames are halved."""
+"""Connections in a row that end at an unanswered message, before frames are halved; twice as many at answered ones."""
 LAST_STRIKES = 6
-"""The same with the smallest frames before the link gives up."""
-STRIKE_WITHIN_S = 10.0
-"""How soon after the message the connection must have ended."""
+"""The same with the smallest frames, before the link gives up."""
 
-PACKET_TOO_LARGE, PAYLOAD_INVALID = 0x95, 0x99
-_TELLING = frozenset({PACKET_TOO_LARGE, PAYLOAD_INVALID})
-"""Reasons of a DISCONNECT that need no second connection."""
+_TELLING = frozenset({0x95, 0x99})
+"""Reasons of a DISCONNECT that need no second connection: packet too large, payload format invalid."""
 _SUSPICIOUS = frozenset({0x80, 0x81, 0x82, 0x83, *_TELLING})
 """Unspecified (so paho calls a connection that is simply closed), malformed, protocol and implementation errors."""
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a connection ended that this side would have kept.
+
+    Attributes:
+        reason: Of the MQTT 5 DISCONNECT, or paho's in its place; `None` when this side ended it after all.
+        open_bytes: Largest message without a PUBACK, if it was larger than all with one; otherwise 0.
+        recent_bytes: Largest message of the last `SOON_S`, answered or not.
+        survived_bytes: Largest message that the connection outlived by more.
+    """
+
+    reason: int | None
+    open_bytes: int = 0
+    recent_bytes: int = 0
+    survived_bytes: int = 0
 
 
 class FrameLimit:
@@ -45,9 +66,9 @@ class FrameLimit:
         self._where = where
         self._learnt = largest_bytes
         self._announced: int | None = None
-        self._strikes = 0
+        self._evidence = 0
         self._poison = 0
-        self._passed = 0
+        self._survived = 0
 
     @property
     def frame_bytes(self) -> int:
@@ -68,50 +89,53 @@ class FrameLimit:
                 "(max_packet_size of mosquitto)"
             )
 
-    def passed(self, nbytes: int) -> None:
-        """The broker answered a message of that size, and the connection went on."""
-        self._passed = max(self._passed, nbytes)
-        if nbytes >= self._poison:
-            self._strikes, self._poison = 0, 0
+    def absent(self) -> None:
+        """The broker could not be reached: it went away, and no message was to blame."""
+        self._evidence = self._poison = 0
 
-    def ended(self, open_bytes: int, *, reason: int, after_s: float) -> str:
-        """A connection was ended by the other side.
-
-        Args:
-            open_bytes: Largest message without an answer; 0 when there is none.
-            reason: Of the MQTT 5 DISCONNECT, or paho's in its place.
-            after_s: Seconds since that message.
+    def ended(self, end: Ending) -> str:
+        """A connection ended.
 
         Returns:
-            What follows, for the log; empty when size has nothing to do with it.
+            What follows, for the log; empty when nothing does.
 
         Raises:
             EnvironmentFaultError: Not even the smallest frames pass.
         """
-        if open_bytes <= FLOOR_BYTES // 2 or reason not in _SUSPICIOUS or after_s > STRIKE_WITHIN_S:
+        self._survived = max(self._survived, end.survived_bytes)
+        if end.survived_bytes >= max(1, self._poison):
+            self.absent()
+        if end.reason not in _SUSPICIOUS:
             return ""
-        self._strikes += 1
-        self._poison = open_bytes if self._poison == 0 else min(self._poison, open_bytes)
-        if self.frame_bytes > FLOOR_BYTES:
-            if self._strikes < STRIKES and reason not in _TELLING:
+        if end.open_bytes > FLOOR_BYTES // 2:
+            return self._blame(end.open_bytes, FLOOR_BYTES, 2 * STRIKES if end.reason in _TELLING else 2)
+        if end.recent_bytes > CAUTIOUS_FLOOR_BYTES:
+            return self._blame(end.recent_bytes, CAUTIOUS_FLOOR_BYTES, 1)
+        return ""
+
+    def _blame(self, nbytes: int, floor_bytes: int, evidence: int) -> str:
+        self._evidence += evidence
+        self._poison = nbytes if self._poison == 0 else min(self._poison, nbytes)
+        if self.frame_bytes > floor_bytes:
+            if self._evidence < 2 * STRIKES:
                 return ""
-            self._learnt = max(FLOOR_BYTES, min(self.frame_bytes, open_bytes) // 2)
-            self._strikes, self._poison = 0, 0
-            return f"the connection ended at a message of {open_bytes} bytes: frames of {self.frame_bytes} bytes now"
-        if self._strikes < LAST_STRIKES:
+            self._learnt = max(floor_bytes, min(self.frame_bytes, nbytes) // 2)
+            self.absent()
+            return f"the connection ended at messages of {nbytes} bytes: frames of {self.frame_bytes} bytes now"
+        if floor_bytes > FLOOR_BYTES or self._evidence < 2 * LAST_STRIKES:
             return ""
         raise EnvironmentFaultError(
-            f"broker {self._where} ended the connection {self._strikes} times in a row at a message of {open_bytes} "
-            f"bytes, with frames of {self.frame_bytes} bytes, the smallest (largest message that passed: "
-            f"{self._passed} bytes); raise its limit (max_packet_size or message_size_limit of mosquitto) "
-            f"above {max(open_bytes, FLOOR_BYTES) + TOPIC_SLACK_BYTES}, or look into its log"
+            f"broker {self._where} ended the connection {self._evidence // 2} times in a row at a message of {nbytes} "
+            f"bytes, with frames of {self.frame_bytes} bytes, the smallest (largest message that it took: "
+            f"{self._survived} bytes); raise its limit (max_packet_size or message_size_limit of mosquitto) "
+            f"above {max(nbytes, FLOOR_BYTES) + TOPIC_SLACK_BYTES}, or look into its log"
         )
 
     def cut_smaller(self) -> bool:
         """Nobody hears of an object though the connection stands: a quarter of the frame size, if that is of use."""
-        if self.frame_bytes <= SILENCE_FLOOR_BYTES:
+        if self.frame_bytes <= CAUTIOUS_FLOOR_BYTES:
             return False
-        self._learnt = max(SILENCE_FLOOR_BYTES, self.frame_bytes // 4)
+        self._learnt = max(CAUTIOUS_FLOOR_BYTES, self.frame_bytes // 4)
         return True
 
 

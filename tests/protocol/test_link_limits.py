@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -14,6 +15,7 @@ from contract.frames import Assembler, split
 from contract.link import Link, LinkSettings
 from contract.link_limits import FLOOR_BYTES, LARGEST_WINDOW, LAST_STRIKES
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
+from edge_client.app import main as client_main
 from edge_client.app import run_client
 from edge_client.settings import ClientSettings
 from server.app import ScheduleEntry, ServerSettings, run_server
@@ -46,7 +48,7 @@ class Sender:
                     if not self.link.publish(f"up/{index}", frame):
                         break
 
-    def __enter__(self) -> Sender:
+    def __enter__(self) -> Self:
         self._thread.start()
         self.link.start()
         return self
@@ -61,23 +63,15 @@ def ignore(_topic: str, _payload: bytes) -> None:
     return None
 
 
-@pytest.mark.parametrize(
-    ("limit", "protocol", "silent"),
-    [
-        ("max_packet_size 50000", "5", False),
-        ("max_packet_size 50000", "3.1.1", False),
-        ("message_size_limit 50000", "5", False),
-        ("message_size_limit 50000", "3.1.1", True),
-    ],
-)
-def test_an_object_gets_through_in_smaller_frames(limit: str, protocol: str, silent: bool, tmp_path: Path) -> None:
+def delivered(lines: tuple[str, ...], protocol: str, folder: Path, *, wait_s: float) -> tuple[bytes, Sender, str]:
+    """What a reader has of the object in the end, its sender, and what was seen in words."""
     inbox: queue.Queue[bytes] = queue.Queue()
-    with mosquitto(tmp_path, limit, "max_queued_messages 0") as broker:
+    with mosquitto(folder, *lines) as broker:
         link = LinkSettings(port=broker.port, protocol=protocol)
         reader = Link(link, "reader", on_message=lambda _topic, payload: inbox.put(payload))
         reader.subscribe("up/+")
         reader.start()
-        assembler, whole, end_s = Assembler(), None, time.monotonic() + (3.0 if silent else PATIENCE_S)
+        assembler, whole, end_s = Assembler(), None, time.monotonic() + wait_s
         with Sender(link) as sender:
             while whole is None and time.monotonic() < end_s:
                 try:
@@ -86,17 +80,49 @@ def test_an_object_gets_through_in_smaller_frames(limit: str, protocol: str, sil
                     continue
             assert sender.link.connected
             assert sender.faults.empty()
-            seen = f"{sender.ups} connections with frames of {sender.largest} bytes"
         reader.stop()
-    if silent:  # the link cannot know: who waits for an answer has to say so
-        assert whole is None, "mosquitto delivered what its message_size_limit forbids"
-        assert sender.largest == [262_144], seen
-    else:
-        assert whole is not None, seen
-        assert bytes(whole.blob) == BLOB
-        assert sender.largest[-1] <= 50_000, seen
-        assert sender.largest[-1] > 12_000, seen
-        assert sender.ups == (1 if limit.startswith("max") and protocol == "5" else 7), seen
+    seen = f"{sender.ups} connections with frames of {sender.largest} bytes"
+    return b"" if whole is None else bytes(whole.blob), sender, seen
+
+
+@pytest.mark.parametrize(
+    ("lines", "protocol", "connections"),
+    [
+        (("max_packet_size 50000",), "5", 1),
+        (("max_packet_size 50000",), "3.1.1", 8),
+        (("message_size_limit 50000",), "5", 8),
+        (("message_size_limit 50000", "max_queued_messages 0"), "3.1.1", 14),
+    ],
+)
+def test_an_object_gets_through_in_smaller_frames(
+    lines: tuple[str, ...], protocol: str, connections: int, tmp_path: Path
+) -> None:
+    blob, sender, seen = delivered(lines, protocol, tmp_path, wait_s=PATIENCE_S)
+    assert blob == BLOB, seen
+    assert 12_000 < sender.largest[-1] <= 50_000, seen
+    assert sender.ups <= connections, seen
+
+
+def test_a_broker_that_says_that_all_is_well_is_believed_by_the_link_alone(tmp_path: Path) -> None:
+    blob, sender, seen = delivered(("message_size_limit 50000",), "3.1.1", tmp_path, wait_s=3.0)
+    assert blob == b"", "mosquitto delivered what its message_size_limit forbids"
+    assert sender.largest == [262_144], seen
+
+
+def test_a_party_of_a_useless_broker_ends_with_an_error(tmp_path: Path) -> None:
+    with mosquitto(tmp_path / "broker", "max_packet_size 900") as broker:
+        link = LinkSettings(port=broker.port, protocol="3.1.1")
+        base = {"run": "r", "directory": tmp_path, "link": link, "task": LARGE, "export": False, "evaluate": False}
+        with pytest.raises(EnvironmentFaultError, match="max_packet_size"):
+            run_server(ServerSettings(**base), threading.Event())
+        device = tmp_path / "device.toml"
+        device.write_text(
+            f'run = "r"\nnode = "d"\ndirectory = "{tmp_path / "d"}"\nshard = 0\nshards = 1\n'
+            f"[link]\nport = {broker.port}\n"
+        )
+        assert client_main([str(device)]) == 1
+    with Ledger(tmp_path / FILE_NAME) as ledger:
+        assert "max_packet_size" in str(ledger.value("SELECT ended FROM sessions"))
 
 
 @pytest.mark.parametrize("limit", ["max_packet_size 900", "message_size_limit 700"])
@@ -162,7 +188,7 @@ LARGE = TaskSpec(dataset="digits", encoding=EncodingSpec(kind="direct", steps=2)
     ],
 )
 def test_a_large_update_gets_through_in_the_end(limit: str, protocol: str, server_frames: int, tmp_path: Path) -> None:
-    with mosquitto(tmp_path / "broker", limit, "max_queued_messages 0") as broker:
+    with mosquitto(tmp_path / "broker", limit) as broker:
         link = LinkSettings(port=broker.port, protocol=protocol)
         server = ServerSettings(
             run="large",

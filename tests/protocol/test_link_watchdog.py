@@ -83,7 +83,7 @@ class Watched:
         self.link = Link(
             LinkSettings(port=port, protocol=protocol, keepalive_s=KEEPALIVE_S),
             "watched",
-            on_message=lambda topic, payload: self.on_message(topic, payload),
+            on_message=lambda topic, payload: self.on_message(topic, payload),  # noqa: PLW0108 - replaced on the way
             on_up=lambda: self.ups.put(time.monotonic()),
             on_down=lambda reason: self.downs.put((time.monotonic(), reason)),
             seed=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import queue
 import socket
@@ -273,3 +274,52 @@ def test_an_attacker_over_tls_is_told_what_is_wrong(secured: Mosquitto, authorit
     )
     with pytest.raises(EnvironmentFaultError, match="over TLS"):
         run_attack(settings)
+
+
+def test_a_whole_study_runs_over_tls(secured: Mosquitto, authority: Authority, tmp_path: Path) -> None:
+    tls = authority.issue("study")
+    study = tmp_path / "study.toml"
+    study.write_text(
+        f"""name = "secured"
+clients = 2
+
+[task.encoding]
+kind = "direct"
+steps = 2
+
+[task.model]
+hidden = [8]
+
+[attack]
+budget_s = 1.0
+attacks = ["rank1"]
+
+[devices]
+engine = "torch"
+
+[server]
+export = false
+drain_s = 10.0
+
+[broker]
+kind = "external"
+host = "localhost"
+port = {secured.port}
+
+[broker.tls]
+ca = "{tls.ca}"
+certificate = "{tls.certificate}"
+key = "{tls.key}"
+
+[[schedule]]
+kind = "train"
+batch_size = 8
+"""
+    )
+    done = spikeleak("run", str(study), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["broker"] == f"external localhost:{secured.port}"
+    said = secured.log.read_text()
+    for party in ("server-", "-device-000", "-device-001", "-attack"):
+        (line, *_) = [line for line in said.splitlines() if "New client connected" in line and party in line]
+        assert "u'study'" in line

@@ -99,7 +99,7 @@ class Watched:
 
 
 @pytest.mark.parametrize("talks", [True, False])
-def test_a_half_open_connection_is_given_up_in_twice_the_keepalive(running_broker: Broker, talks: bool) -> None:
+def test_a_half_open_connection_is_given_up_in_twice_the_keepalive(running_broker: Broker, *, talks: bool) -> None:
     with proxy(running_broker.link.port) as between:
         watched = Watched(between.port, running_broker.link.protocol)
         time.sleep(3 * KEEPALIVE_S)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import contract
 from contract.errors import EnvironmentFaultError
 from contract.frames import CHUNK_BYTES
 from contract.link_limits import (
@@ -19,6 +22,7 @@ from contract.link_limits import (
     FrameLimit,
     window,
 )
+from edge_client.delivery import CUTS, TRIES
 
 LOST, TAKEN_OVER, TOO_LARGE, SHUTTING_DOWN = 0x80, 0x8E, 0x95, 0x8B
 
@@ -184,3 +188,14 @@ def test_every_limit_is_found_or_given_up_within_a_bounded_number_of_connections
             assert taken < FLOOR_BYTES
             return
     raise AssertionError(f"a broker that takes {taken} bytes still gets {frames.frame_bytes}")
+
+
+def test_the_spec_says_these_numbers() -> None:
+    spec = " ".join((Path(contract.__file__).parent / "SPEC.md").read_text(encoding="utf-8").split())
+    assert f"({TOPIC_SLACK_BYTES} bytes of a packet are left for all but the frame)" in spec
+    assert STRIKES == 2
+    assert (
+        f"twice in a row at a frame that was not acknowledged halves its frames, down to {FLOOR_BYTES:,} bytes" in spec
+    )
+    assert (TRIES, CUTS) == (2, 3)
+    assert f"at most three times a connection, down to {CAUTIOUS_FLOOR_BYTES:,} bytes" in spec

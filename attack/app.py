@@ -68,13 +68,15 @@ class _Process:
     def __init__(self, settings: AttackSettings, desk: Desk, journal: IO[bytes], stop: threading.Event) -> None:
         self.settings, self.desk, self.journal, self.stop = settings, desk, journal, stop
         self.inbox: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-        self.outbox: deque[tuple[str, bytes]] = deque()
+        self.outbox: deque[Answer] = deque()
+        self.faults: list[EnvironmentFaultError] = []
         self.answered = 0
         self.link = Link(
             settings.link,
             f"{settings.run}-attack",
             on_message=lambda topic, payload: self.inbox.put((topic, payload)),
             on_down=lambda reason: log.warning("broker lost: %s", reason),
+            on_fault=self.faults.append,
             seed=settings.seed,
         )
 
@@ -85,6 +87,8 @@ class _Process:
         try:
             found = None
             while not self.stop.is_set():
+                if self.faults:
+                    raise self.faults[0]
                 self._receive(wait=found is None)
                 self._send()
                 if self.desk.finished and self.desk.idle and not self.outbox and self.inbox.empty():
@@ -107,14 +111,19 @@ class _Process:
             return
 
     def _send(self) -> None:
-        while self.outbox and self.link.publish(*self.outbox[0]):
+        while self.outbox and self._publish(self.outbox[0]):
             self.outbox.popleft()
+
+    def _publish(self, found: Answer) -> bool:
+        """Whether all of an answer was handed over; cut as small as the broker wants it now."""
+        message = found.message
+        frames = split(found.blob, message.uid, frame_bytes=self.link.frame_bytes)
+        run, node, round_ = self.settings.run, message.node, message.round
+        return all(self.link.publish(topics.recon_chunk(run, node, round_, i), f) for i, f in enumerate(frames))
 
     def _answer(self, found: Answer) -> None:
         message = found.message
-        frames = split(found.blob, message.uid, frame_bytes=self.link.frame_bytes)
-        for index, frame in enumerate(frames):
-            self.outbox.append((topics.recon_chunk(self.settings.run, message.node, message.round, index), frame))
+        self.outbox.append(found)
         self._send()
         self.answered += 1
         self.journal.write(msgspec.json.encode(message) + b"\n")
@@ -135,7 +144,7 @@ def run_attack(settings: AttackSettings, stop: threading.Event | None = None) ->
 
     Raises:
         ConfigurationError: An unknown attack, or no file of the task's own network where one is named.
-        EnvironmentFaultError: No broker, or a directory that cannot be written.
+        EnvironmentFaultError: No broker, or one that takes no useful frames, or a directory that cannot be written.
     """
     torch.set_num_threads(settings.threads)
     if settings.model is not None:

@@ -5,6 +5,8 @@
 - Nothing is queued while offline: `publish` says `False`, and the caller's own spool is the queue.
 - Every connection is a clean session with a fresh client, so no hidden state survives a reconnect.
 - Reconnects back off exponentially with full jitter (Brooker, AWS Architecture Blog, 2015).
+- Frames and messages in flight are no more than the broker announces, frames no larger than it turns out to survive.
+- A connection on which nothing comes for twice the keepalive, or whose network thread ends, is replaced.
 - Callbacks run on the network thread and must only enqueue; an exception in one is logged and never ends the thread.
 """
 
@@ -13,81 +15,29 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import ssl
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-import msgspec
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from contract.errors import ConfigurationError, EnvironmentFaultError
-from contract.frames import CHUNK_BYTES
+from contract.connection import Connection
+from contract.errors import EnvironmentFaultError
+from contract.link_limits import FrameLimit, window
+from contract.link_settings import LinkSettings, TlsSettings
+
+__all__ = ["Link", "LinkSettings", "TlsSettings"]
 
 log = logging.getLogger(__name__)
 
-_PROTOCOLS = {"5": mqtt.MQTTv5, "3.1.1": mqtt.MQTTv311}
-_TOPIC_SLACK_BYTES = 512
 _FIRST_DELAY_S = 0.2
 _LONGEST_DELAY_S = 10.0
-_CONNECT_TIMEOUT_S = 5.0
 _CONNACK_TIMEOUT_S = 3.0
-
-
-class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """TLS 1.3 with mutual authentication, `[link.tls]`.
-
-    Attributes:
-        ca: Certificate of the authority that signed the broker's, PEM.
-        certificate: This party's own, PEM; its common name is the party's identity (a device's is its node id).
-        key: Its private key, PEM.
-    """
-
-    ca: Path
-    certificate: Path
-    key: Path
-
-    def context(self) -> ssl.SSLContext:
-        """For a client: the broker's name and certificate are checked.
-
-        Raises:
-            ConfigurationError: A file is missing, unreadable or no PEM, or key and certificate do not belong together.
-        """
-        try:
-            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.ca)
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            context.load_cert_chain(self.certificate, self.key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigurationError(
-                f"link.tls: ca = {str(self.ca)!r}, certificate = {str(self.certificate)!r}, key = {str(self.key)!r}: "
-                f"{error}; name PEM files that this user may read, of one bundle"
-            ) from error
-        return context
-
-
-class LinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the broker is and how to speak to it.
-
-    Attributes:
-        protocol: `auto` tries MQTT 5 and falls back to 3.1.1.
-        keepalive_s: Seconds without traffic after which the broker publishes the last will (times 1.5).
-        max_frame_bytes: Upper limit of a frame; lowered to what the broker announces.
-        tls: Encryption and this party's certificate; `None` speaks in the clear.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 1883
-    protocol: Literal["auto", "5", "3.1.1"] = "auto"
-    keepalive_s: int = 15
-    username: str | None = None
-    password: str | None = None
-    max_frame_bytes: int = CHUNK_BYTES
-    tls: TlsSettings | None = None
+_LOOK_S = 0.5
 
 
 class Link:
@@ -100,7 +50,11 @@ class Link:
         on_message: Called with topic and payload of each message.
         on_up: Called after each (re)connection, once all subscriptions stand.
         on_down: Called with a reason when a connection is lost.
+        on_fault: Called when the link gives up: the broker takes not even the smallest frames. It does not come back.
         seed: Seed of the back-off's jitter; `None` takes one from the system.
+
+    Raises:
+        ConfigurationError: A certificate cannot be used.
     """
 
     def __init__(
@@ -112,23 +66,26 @@ class Link:
         on_message: Callable[[str, bytes], None],
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[str], None] = lambda _reason: None,
+        on_fault: Callable[[EnvironmentFaultError], None] = lambda _fault: None,
         seed: int | None = None,
     ) -> None:
         self.settings = settings
-        self.frame_bytes = settings.max_frame_bytes
+        self._where = f"{settings.host}:{settings.port}"
+        self._limit = FrameLimit(settings.max_frame_bytes, self._where)
         self._tls = None if settings.tls is None else settings.tls.context()
         self._client_id = client_id
         self._will = will
-        self._on_message, self._on_up, self._on_down = on_message, on_up, on_down
+        self._on_message, self._on_up, self._on_down, self._on_fault = on_message, on_up, on_down, on_fault
         self._jitter = random.Random(seed)  # noqa: S311 - spreads reconnects, no secret
         self._protocol = "5" if settings.protocol == "auto" else settings.protocol
         self._filters: dict[str, None] = {}
         self._awaited: set[int] = set()
-        self._client: mqtt.Client | None = None
+        self._client: Connection | None = None
         self._lock = threading.RLock()
         self._ready = threading.Event()
         self._stopping = threading.Event()
         self._last_fault = "no attempt yet"
+        self._given_up: EnvironmentFaultError | None = None
         self._thread = threading.Thread(target=self._run, name=f"link-{client_id}", daemon=True)
 
     @property
@@ -141,6 +98,21 @@ class Link:
         """Protocol version in use or tried next: `5` or `3.1.1`."""
         return self._protocol
 
+    @property
+    def frame_bytes(self) -> int:
+        """Largest frame that the broker takes, header included, as far as is known."""
+        return self._limit.frame_bytes
+
+    @property
+    def sending(self) -> bool:
+        """Whether messages that were handed over are still on their way to the broker."""
+        client = self._client
+        return client is not None and client.sending()
+
+    def cut_smaller(self) -> bool:
+        """For a sender that is not heard of: smaller frames from now on; `False` when size cannot be the reason."""
+        return self._limit.cut_smaller()
+
     def start(self, *, timeout_s: float | None = 10.0) -> None:
         """Connects; keeps the connection up from then on.
 
@@ -148,16 +120,25 @@ class Link:
             timeout_s: How long to wait for the first connection; `None` does not wait.
 
         Raises:
-            EnvironmentFaultError: The broker was not reached in time; the link is stopped.
+            EnvironmentFaultError: The broker was not reached in time, or takes no useful packets; the link is stopped.
         """
         self._thread.start()
-        if timeout_s is not None and not self._ready.wait(timeout_s):
-            self.stop()
-            where = f"{self.settings.host}:{self.settings.port}"
-            raise EnvironmentFaultError(
-                f"broker {where} not reached within {timeout_s:g} s ({self._last_fault}): "
-                "start one there, for example 'mosquitto -p PORT', or correct host and port"
-            )
+        if timeout_s is None:
+            return
+        deadline_s = time.monotonic() + timeout_s
+        while not self._ready.wait(0.05):
+            if self._given_up is not None:
+                raise self._given_up
+            if time.monotonic() >= deadline_s:
+                self.stop()
+                raise EnvironmentFaultError(
+                    f"broker {self._where} not reached within {timeout_s:g} s ({self._last_fault}): {self._remedy()}"
+                )
+
+    def _remedy(self) -> str:
+        if self._tls is None:
+            return "start one there, for example 'mosquitto -p PORT', or correct host and port"
+        return "start one there that speaks TLS 1.3, or correct host and port, or the certificates of link.tls"
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """Hands a message to the network at QoS 1.
@@ -169,7 +150,7 @@ class Link:
             client = self._client
             if client is None or not self._ready.is_set():
                 return False
-            return bool(client.publish(topic, payload, qos=1, retain=retain).rc == mqtt.MQTT_ERR_SUCCESS)
+            return bool(client.send(topic, payload, retain=retain).rc == mqtt.MQTT_ERR_SUCCESS)
 
     def subscribe(self, *filters: str) -> None:
         """Subscribes at QoS 1, now and after each reconnect."""
@@ -194,17 +175,23 @@ class Link:
         if client is not None:
             if farewell is not None and self._ready.is_set():
                 with contextlib.suppress(ValueError, RuntimeError):
-                    client.publish(*farewell, qos=1, retain=True).wait_for_publish(timeout_s)
+                    client.send(*farewell, retain=True).wait_for_publish(timeout_s)
             client.disconnect()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
 
-    # --- the network thread -------------------------------------------------------------------------------------
+    # --- the link's own thread ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         delay_s = _FIRST_DELAY_S
         while not self._stopping.is_set():
-            if self._live_once():
+            try:
+                accepted = self._live_once()
+            except EnvironmentFaultError as error:
+                self._given_up = error
+                self._guarded(partial(self._on_fault, error))
+                return
+            if accepted:
                 delay_s = _FIRST_DELAY_S
             elif self.settings.protocol == "auto":
                 self._protocol = "3.1.1" if self._protocol == "5" else "5"
@@ -212,49 +199,67 @@ class Link:
                 delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 
     def _live_once(self) -> bool:
-        """One connection, from connect to loss; whether it was ever accepted."""
+        """One connection, from connect to loss; whether it was ever accepted.
+
+        Raises:
+            EnvironmentFaultError: There is no use in another one.
+        """
         client = self._new_client()
         with self._lock:
             self._client = client
-        gone: threading.Event = client.user_data_get()["gone"]
         try:
             client.connect(self.settings.host, self.settings.port, keepalive=self.settings.keepalive_s)
-            client.loop_start()
-            if not self._answered(client, gone):
-                self._last_fault = f"no answer to CONNECT with MQTT {self._protocol}"
-            else:
-                gone.wait()
+            client.begin()
+            self._watch(client)
+            if client.fault:
+                self._lost(client.fault)
         except (OSError, ValueError) as error:
-            self._last_fault = str(error) or type(error).__name__
+            over = "" if self._tls is None else "over TLS: "
+            self._last_fault = f"{over}{error or type(error).__name__}"
+            self._limit.absent()
         finally:
-            client.disconnect()
-            client.loop_stop()
+            client.end()
             with self._lock:
                 self._client = None  # nothing else refers to it: paho closes its sockets when it is collected
         self._lost("connection closed")
-        return bool(client.user_data_get()["accepted"])
+        self._judge(client)
+        return client.accepted
 
-    def _answered(self, client: mqtt.Client, gone: threading.Event) -> bool:
-        """Waits for the CONNACK: a broker that does not know the protocol version may never send one."""
-        userdata = client.user_data_get()
-        deadline = time.monotonic() + _CONNACK_TIMEOUT_S
-        while time.monotonic() < deadline and not gone.is_set() and not self._stopping.is_set():
-            if userdata["answered"].wait(0.05):
-                return True
-        return False
+    def _watch(self, client: Connection) -> None:
+        """Returns when the connection is lost, or is to be given up."""
+        deadline_s = time.monotonic() + _CONNACK_TIMEOUT_S
+        while not client.gone.wait(_LOOK_S if client.answered.is_set() else 0.05):
+            if client.answered.is_set():
+                if client.silent():
+                    client.fault = f"nothing heard for more than {2 * client.keepalive} s"
+                    break
+            elif self._stopping.is_set() or time.monotonic() > deadline_s:
+                # A broker that does not know the protocol version may never answer.
+                client.fault = f"no answer to CONNECT with MQTT {self._protocol} within {_CONNACK_TIMEOUT_S:g} s"
+                break
+        if not client.answered.is_set():
+            self._last_fault = self._unanswered(client)
+        elif client.fault:
+            self._last_fault = client.fault
 
-    def _new_client(self) -> mqtt.Client:
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._client_id,
-            protocol=_PROTOCOLS[self._protocol],
-            reconnect_on_failure=False,
-            userdata={"accepted": False, "answered": threading.Event(), "gone": threading.Event()},
-            clean_session=None if self._protocol == "5" else True,
-        )
-        client.connect_timeout = _CONNECT_TIMEOUT_S
-        client.max_queued_messages_set(0)
-        client.max_inflight_messages_set(64)
+    def _unanswered(self, client: Connection) -> str:
+        said = client.fault or f"connection closed instead of an answer to CONNECT with MQTT {self._protocol}"
+        if self._tls is None:
+            return f"{said}; if the port speaks TLS, it needs [link.tls]"
+        return f"over TLS: {said}; does the broker accept this party's certificate, and does the port speak TLS?"
+
+    def _judge(self, client: Connection) -> None:
+        """Learns from the end of a connection how large a message may be."""
+        if client.unusable is not None:
+            raise client.unusable
+        if client.fault or self._stopping.is_set():
+            return
+        told = self._limit.ended(client.ending())
+        if told:
+            log.warning("%s: %s", self._client_id, told)
+
+    def _new_client(self) -> Connection:
+        client = Connection(self._client_id, self._protocol)
         if self.settings.username is not None:
             client.username_pw_set(self.settings.username, self.settings.password)
         if self._tls is not None:
@@ -268,36 +273,44 @@ class Link:
         client.on_message = self._received
         return client
 
+    # --- called by paho on the network thread -------------------------------------------------------------------
+
     def _connected(
-        self, client: mqtt.Client, userdata: Any, _flags: Any, reason: ReasonCode, properties: Properties | None
+        self, client: mqtt.Client, _userdata: Any, _flags: Any, reason: ReasonCode, properties: Properties | None
     ) -> None:
-        userdata["answered"].set()
+        assert isinstance(client, Connection)
+        client.answered.set()
         if reason.is_failure:
             self._last_fault = f"broker refused MQTT {self._protocol}: {reason}"
             client.disconnect()
             return
-        userdata["accepted"] = True
-        announced = getattr(properties, "MaximumPacketSize", None)
-        limit = self.settings.max_frame_bytes
-        self.frame_bytes = min(limit, announced - _TOPIC_SLACK_BYTES) if announced else limit
+        client.accepted = True
+        client.narrow(window(getattr(properties, "ReceiveMaximum", None)))
+        try:
+            self._limit.announced(getattr(properties, "MaximumPacketSize", None))
+        except EnvironmentFaultError as error:
+            client.unusable = error
+            client.disconnect()
+            return
         with self._lock:
             if self._filters:
                 _, mid = client.subscribe([(f, 1) for f in self._filters])
                 self._awaited = {mid} if mid is not None else set()
                 return
-        self._up()
+        self._up(client)
 
-    def _subscribed(self, _client: mqtt.Client, _userdata: Any, mid: int, reasons: list[Any], _properties: Any) -> None:
+    def _subscribed(self, client: mqtt.Client, _userdata: Any, mid: int, reasons: list[Any], _properties: Any) -> None:
         for code in reasons:
             if code.is_failure:
                 log.error("broker refused a subscription of %s: %s", self._client_id, code)
         if mid in self._awaited:
             self._awaited.clear()
-            self._up()
+            self._up(client)
 
-    def _up(self) -> None:
-        self._ready.set()
-        self._guarded(self._on_up)
+    def _up(self, client: mqtt.Client) -> None:
+        if client is self._client:
+            self._ready.set()
+            self._guarded(self._on_up)
 
     def _lost(self, reason: str) -> None:
         if self._ready.is_set():
@@ -308,15 +321,19 @@ class Link:
         self._last_fault = "connection refused"
 
     def _disconnected(
-        self, _client: mqtt.Client, userdata: Any, _flags: Any, reason: ReasonCode, _properties: Any
+        self, client: mqtt.Client, _userdata: Any, _flags: Any, reason: ReasonCode, _properties: Any
     ) -> None:
-        if reason.is_failure:
-            self._last_fault = str(reason)
-        self._lost(str(reason))
-        userdata["gone"].set()
+        assert isinstance(client, Connection)
+        if client is self._client:  # and not one that was left behind
+            if reason.is_failure:
+                client.reason = reason.value
+                self._last_fault = str(reason)
+            self._lost(str(reason))
+        client.gone.set()
 
-    def _received(self, _client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
-        self._guarded(lambda: self._on_message(message.topic, bytes(message.payload)))
+    def _received(self, client: mqtt.Client, _userdata: Any, message: mqtt.MQTTMessage) -> None:
+        if client is self._client:
+            self._guarded(lambda: self._on_message(message.topic, bytes(message.payload)))
 
     def _guarded(self, callback: Callable[[], None]) -> None:
         try:

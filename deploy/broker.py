@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Meta
 
 from contract.errors import ConfigurationError, EnvironmentFaultError
-from contract.link import Link, LinkSettings
+from contract.link import Link, LinkSettings, TlsSettings
 from deploy.supervisor import end_with_parent, module_environment
 
 log = logging.getLogger(__name__)
@@ -42,13 +42,35 @@ class BrokerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         kind: `auto` (mosquitto if it is on PATH, otherwise amqtt), `mosquitto`, `amqtt`, or `external` (one that runs
             already at host and port).
-        host: Address of an external broker.
+        host: Name or address of an external broker.
         port: Its port; for the others 0 takes a free one.
+        tls: For an external broker: the files of `[link.tls]`. All parties of the study show this one certificate.
+        insecure: Permits an external broker beyond loopback without TLS.
     """
 
     kind: Literal["auto", "mosquitto", "amqtt", "external"] = "auto"
     host: str = LOOPBACK
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    tls: TlsSettings | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind == "external":
+            self.external()
+        elif self.tls is not None or self.insecure:
+            raise ValueError(
+                f"tls or insecure with kind = {self.kind!r}: such a broker serves loopback alone, in the clear; leave "
+                "them out, or set kind = 'external'"
+            )
+
+    def external(self) -> LinkSettings:
+        """How to reach an external broker.
+
+        Raises:
+            UnprotectedLinkError: It lies beyond loopback, with neither `tls` nor `insecure`.
+        """
+        tls = None if self.tls is None else self.tls.absolute()
+        return LinkSettings(host=self.host, port=self.port or 1883, tls=tls, insecure=self.insecure)
 
 
 class Broker(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,7 +186,7 @@ def serve(section: BrokerSection, directory: Path) -> Iterator[Broker]:
     if section.kind == "external":
         if section.port == 0:
             raise ConfigurationError("broker.port = 0 with kind = 'external': name the running broker's port")
-        link = LinkSettings(host=section.host, port=section.port)
+        link = section.external()
         probe(link, timeout_s=5.0)
         yield Broker(name=f"external {section.host}:{section.port}", link=link)
         return

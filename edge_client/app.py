@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from contract import topics
 from contract.configuration import decode_toml
 from contract.datasets import dataset_info, held_out_split, load_part, partition
-from contract.errors import ConfigurationError, SpikeleakError
+from contract.errors import ConfigurationError, EnvironmentFaultError, SpikeleakError
 from contract.link import Link
 from contract.messages import NodeState, encode
 from contract.perceptual import Perceptual
@@ -64,7 +64,7 @@ def run_client(
 
     Raises:
         ConfigurationError: A setting, or the run's task, cannot be used here.
-        EnvironmentFaultError: The broker is not reached, or the folder cannot be written.
+        EnvironmentFaultError: The broker is not reached or takes no useful frames, or the folder cannot be written.
     """
     stop = stop or threading.Event()
     check_engine(settings.engine)
@@ -97,6 +97,7 @@ def _live(
 ) -> int:
     meter, model = energy
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    faults: list[EnvironmentFaultError] = []
     state_topic = topics.node_state(settings.run, settings.node)
     link = link_type(
         settings.link,
@@ -105,6 +106,7 @@ def _live(
         on_message=lambda topic, payload: inbox.put((topic, payload)),
         on_up=lambda: inbox.put(events.Up()),
         on_down=lambda reason: inbox.put(events.Down(reason=reason)),
+        on_fault=faults.append,
     )
     device = Device(
         settings,
@@ -122,7 +124,7 @@ def _live(
     link.subscribe(*device.subscriptions())
     link.start()
     try:
-        return _work(device, inbox, stop)
+        return _work(device, link, inbox, faults, stop)
     finally:
         link.stop(farewell=(state_topic, device.node_state("offline")))
 
@@ -149,14 +151,22 @@ def _uid_source(settings: ClientSettings) -> Callable[[str], str]:
     return lambda text: hashlib.sha256(f"{prefix} {text}".encode()).hexdigest()[:32]
 
 
-def _work(device: Device, inbox: queue.SimpleQueue[Message], stop: threading.Event) -> int:
+def _work(
+    device: Device,
+    link: Link,
+    inbox: queue.SimpleQueue[Message],
+    faults: list[EnvironmentFaultError],
+    stop: threading.Event,
+) -> int:
     while not device.finished:
         if stop.is_set():
             return INTERRUPTED
+        if faults:
+            raise faults[0]
         try:
             message = inbox.get_nowait()
         except queue.Empty:
-            if device.handle(events.Idle()):
+            if device.handle(events.Idle(sending=link.sending)):
                 continue
             try:
                 message = inbox.get(timeout=TICK_S)

@@ -2,9 +2,9 @@
 
 Before all else a task is prepared, once the graphs are here that its engine wants (`graphs`).
 An update lives through: wanted → model fetched → trained → stored → sent → acknowledged → deleted. Objects are sent
-again after each reconnection, when the server misses chunks, and when no acknowledgement came in time. Work that
-takes long (training, scoring) is asked for by `Idle` alone, when every message that waited has been seen: a device
-that fell behind never trains for a round that it already knows to be over.
+again after each reconnection, when the server misses chunks, and when no acknowledgement came in time (`delivery`).
+Work that takes long (training, scoring) is asked for by `Idle` alone, when every message that waited has been seen: a
+device that fell behind never trains for a round that it already knows to be over.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import msgspec
 
 from contract.messages import ServerState
 from contract.pipeline import RETURNED
-from edge_client import graphs
+from edge_client import delivery, graphs
+from edge_client.delivery import ACK_TIMEOUT_S, LONGEST_TIMEOUT_S, WINDOW, Pending
 from edge_client.events import (
     AckArrived,
     Action,
@@ -36,7 +37,6 @@ from edge_client.events import (
     ReconstructionArrived,
     ReportEnergy,
     ScoreReconstruction,
-    Send,
     SpoolDelete,
     SpoolPut,
     StateArrived,
@@ -46,13 +46,10 @@ from edge_client.events import (
     Up,
     Warn,
 )
-from edge_client.spool import Kind, SpoolItem
+from edge_client.spool import SpoolItem
 
-ACK_TIMEOUT_S = 5.0
-"""First wait for an acknowledgement; doubled at each repetition."""
-LONGEST_TIMEOUT_S = 60.0
-WINDOW = 32
-"""Objects that may await an acknowledgement at one time; brokers drop what piles up."""
+__all__ = ["ACK_TIMEOUT_S", "LONGEST_TIMEOUT_S", "WINDOW", "ClientState", "Pending", "resumed", "step", "wanted"]
+
 LINGER_S = 30.0
 """After the end of the run, how long a device waits for an acknowledgement before it leaves its objects on disk."""
 LARGEST_BACKLOG = 256
@@ -60,24 +57,6 @@ LARGEST_BACKLOG = 256
 
 
 # --- state ----------------------------------------------------------------------------------------------------------
-
-
-class Pending(msgspec.Struct, frozen=True, kw_only=True):
-    """An object that the server has not acknowledged.
-
-    Attributes:
-        due_s: When to send it again; `None` while it waits for its turn.
-        sent_s: When it was first sent in this life; `None` before.
-        tries: How often it was sent since the connection came up.
-    """
-
-    uid: str
-    kind: Kind
-    round: int
-    model_version: int = -1
-    due_s: float | None = None
-    sent_s: float | None = None
-    tries: int = 0
 
 
 class ClientState(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +67,7 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
         made: Task hash, round and attempt for which an update was made last.
         model: Version and SHA-256 of the model that is held.
         fetching: Version whose chunks are subscribed to.
+        sending: Whether the network still handed over what it was given, when last looked at.
         unscored: Reconstructions that wait, oldest first.
         progress_s: Last sign of progress after the end of the run.
     """
@@ -101,6 +81,7 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
     fetching: int | None = None
     made: tuple[str, int, int] | None = None
     pending: tuple[Pending, ...] = ()
+    sending: bool = False
     unscored: tuple[str, ...] = ()
     progress_s: float | None = None
     finished: bool = False
@@ -187,24 +168,10 @@ def _tend_model(state: ClientState) -> Step:
 
 
 def _fill_window(state: ClientState, now_s: float) -> Step:
-    """Sends what waits for its turn, oldest first, as far as the window allows."""
     if not state.connected:
         return state, []
-    room = WINDOW - sum(p.due_s is not None for p in state.pending)
-    actions: list[Action] = []
-    pending = list(state.pending)
-    for index, item in enumerate(pending):
-        if room > 0 and item.due_s is None:
-            pending[index] = _sent(item, now_s)
-            actions.append(Send(uid=item.uid))
-            room -= 1
-    return (_replace(state, pending=tuple(pending)), actions) if actions else (state, [])
-
-
-def _sent(item: Pending, now_s: float) -> Pending:
-    wait_s = min(ACK_TIMEOUT_S * 2**item.tries, LONGEST_TIMEOUT_S)
-    first_s = now_s if item.sent_s is None else item.sent_s
-    return _replace(item, due_s=now_s + wait_s, sent_s=first_s, tries=min(item.tries + 1, 16))
+    pending, actions = delivery.filled(state.pending, now_s)
+    return (_replace(state, pending=pending), actions) if actions else (state, [])
 
 
 # --- one handler per event ------------------------------------------------------------------------------------------
@@ -213,16 +180,12 @@ def _sent(item: Pending, now_s: float) -> Pending:
 def _up(state: ClientState, _event: Up, _now_s: float) -> Step:
     # A device that cannot train yet is not announced: the first round would open, and its time run, without it.
     actions: list[Action] = [Announce()] if state.task_hash else []
-    return _replace(state, connected=True, pending=_waiting(state.pending)), actions
+    return _replace(state, connected=True, pending=delivery.waiting(state.pending)), actions
 
 
 def _down(state: ClientState, event: Down, _now_s: float) -> Step:
     actions: list[Action] = [Warn(text=f"connection lost: {event.reason or 'no reason given'}")]
-    return _replace(state, connected=False, pending=_waiting(state.pending)), actions
-
-
-def _waiting(pending: tuple[Pending, ...]) -> tuple[Pending, ...]:
-    return tuple(_replace(p, due_s=None, tries=0) for p in pending)
+    return _replace(state, connected=False, pending=delivery.waiting(state.pending)), actions
 
 
 def _about_graphs(change: Callable[..., graphs.Step], state: ClientState, event: Event, now_s: float) -> Step:
@@ -258,8 +221,8 @@ def _ack_arrived(state: ClientState, event: AckArrived, now_s: float) -> Step:
     if item is None:
         return state, []
     if ack.status == "missing":
-        again = tuple(_sent(p, now_s) if p is item else p for p in state.pending)
-        return _replace(state, pending=again), [Send(uid=ack.uid, chunks=ack.missing or None)]
+        again, sends = delivery.missing(item, ack, now_s, sending=state.sending)
+        return _replace(state, pending=tuple(again if p is item else p for p in state.pending)), sends
     actions: list[Action] = []
     if ack.status == "refused":
         actions.append(Warn(text=f"{item.kind} {item.uid} of round {item.round} refused: {ack.reason or 'no reason'}"))
@@ -312,10 +275,9 @@ def _lost(state: ClientState, event: Lost, _now_s: float) -> Step:
 
 
 def _idle(state: ClientState, event: Idle, now_s: float) -> Step:
-    late = {p.uid for p in state.pending if p.due_s is not None and p.due_s <= now_s}
-    actions: list[Action] = [Send(uid=uid) for uid in (p.uid for p in state.pending) if uid in late]
-    pending = tuple(_sent(p, now_s) if p.uid in late else p for p in state.pending)
-    state, more = _about_graphs(graphs.overdue, _replace(state, pending=pending), event, now_s)
+    pending, actions = delivery.overdue(state.pending, state.server, now_s, sending=event.sending)
+    state = _replace(state, pending=pending, sending=event.sending)
+    state, more = _about_graphs(graphs.overdue, state, event, now_s)
     actions += more
     server = wanted(state)
     if server is not None and _held(state, server):

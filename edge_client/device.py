@@ -97,6 +97,7 @@ class Device:
             events.SpoolPut: self._put,
             events.SpoolDelete: self._delete,
             events.Send: self._send,
+            events.CutSmaller: self._cut_smaller,
             events.TakeBack: self._take_back,
             events.ReportEnergy: self._report_energy,
             events.ScoreReconstruction: self._score,
@@ -229,6 +230,11 @@ class Device:
                 return  # offline: everything is sent again when the connection is back
             if item.kind == "update":
                 self._account.sent(item.uid, len(frame))
+
+    def _cut_smaller(self, action: events.CutSmaller) -> None:
+        if self.network.cut_smaller():
+            text = "the server does not hear of object %s: frames of %d bytes from now on"
+            log.warning(text, action.uid, self.network.frame_bytes)
 
     def _lost(self, uid: str) -> None:
         if any(p.uid == uid and p.kind == "update" for p in self.state.pending):

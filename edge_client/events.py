@@ -89,7 +89,13 @@ class Lost(_Record, frozen=True, kw_only=True):
 
 
 class Idle(_Record, frozen=True, kw_only=True):
-    """Nothing waits to be read."""
+    """Nothing waits to be read.
+
+    Attributes:
+        sending: The network still hands over what it was given: nobody can have missed that yet.
+    """
+
+    sending: bool = False
 
 
 Event = (
@@ -178,6 +184,12 @@ class Send(_Record, frozen=True, kw_only=True):
     chunks: tuple[int, ...] | None = None
 
 
+class CutSmaller(_Record, frozen=True, kw_only=True):
+    """Cut objects into smaller frames from now on: this one does not get through."""
+
+    uid: str
+
+
 class TakeBack(_Record, frozen=True, kw_only=True):
     """An update was refused for its time alone: under error feedback its content goes into the next one."""
 
@@ -222,6 +234,7 @@ Action = (
     | SpoolPut
     | SpoolDelete
     | Send
+    | CutSmaller
     | TakeBack
     | ReportEnergy
     | ScoreReconstruction

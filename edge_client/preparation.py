@@ -25,7 +25,14 @@ Prepare = Callable[[TaskSpec, Graphs], tuple[Shard, Engine]]
 class Network(Protocol):
     """What a device needs of a link."""
 
-    frame_bytes: int
+    @property
+    def frame_bytes(self) -> int:
+        """See `contract.link.Link`."""
+        ...
+
+    def cut_smaller(self) -> bool:
+        """See `contract.link.Link`."""
+        ...
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """See `contract.link.Link`."""

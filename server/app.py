@@ -152,6 +152,7 @@ class _Process:
         self._bytes_in = 0
         self._ending = False
         self._mailbox: queue.SimpleQueue[tuple[str, bytes] | None] = queue.SimpleQueue()
+        self._faults: list[EnvironmentFaultError] = []
         self._topic = topics.server_state(settings.run)
         will = messages.encode(ServerState(run=settings.run, status="offline", epoch=self._epoch))
         self._link = Link(
@@ -161,6 +162,7 @@ class _Process:
             on_message=lambda topic, payload: self._mailbox.put((topic, payload)),
             on_up=lambda: self._mailbox.put(None),
             on_down=self._lost,
+            on_fault=self._faults.append,
         )
         self._coordinator = Coordinator(settings, ledger, model, self._link, epoch=self._epoch, at_s=self._start_s)
         self._network, self._evaluator = network, cast("Evaluator | None", None)
@@ -179,6 +181,9 @@ class _Process:
             ended = "finished" if done else self._live()
             if ended == "finished":
                 self._finish()
+        except EnvironmentFaultError as error:
+            self._note(f"failed: {error}")
+            raise
         finally:
             state = self._farewell("finished" if ended == "finished" else "offline")
             self._ending = True
@@ -188,6 +193,8 @@ class _Process:
 
     def _live(self) -> str:
         while not self._stop.is_set():
+            if self._faults:
+                raise self._faults[0]
             self._empty_mailbox(_TICK_S)
             now_s = time.monotonic()
             self._coordinator.tick(now_s)

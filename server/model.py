@@ -25,7 +25,10 @@ KEEP_BYTES = 256 * 1024 * 1024
 class Wire(Protocol):
     """What the server needs of a connection; `contract.link.Link` is one."""
 
-    frame_bytes: int
+    @property
+    def frame_bytes(self) -> int:
+        """Largest frame that the broker takes now."""
+        ...
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> bool:
         """Hands a message to the network; `False` when offline."""

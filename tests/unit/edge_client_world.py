@@ -154,6 +154,7 @@ class MemoryLink:
         self.server, self.will, self.on_message, self.on_up = server, will, on_message, on_up
         self.frame_bytes = server.frame_bytes
         self.filters: set[str] = set()
+        self.sending = False
         self.farewell: tuple[str, bytes] | None = None
         server.link = self
 
@@ -175,6 +176,10 @@ class MemoryLink:
 
     def unsubscribe(self, *filters: str) -> None:
         self.filters.difference_update(filters)
+
+    def cut_smaller(self) -> bool:
+        self.frame_bytes = max(200, self.frame_bytes // 4)
+        return True
 
     def start(self) -> None:
         self.on_up()

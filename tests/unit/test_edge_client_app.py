@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 
 from contract import topics
 from contract.codecs import decode_tensors
-from contract.errors import ConfigurationError
+from contract.configuration import decode_tables
+from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.link import LinkSettings
 from contract.messages import EnergyReport, NodeState, Score, Truth, Update, decode
 from edge_client.app import INTERRUPTED, main, run_client
 from edge_client.settings import ClientSettings
+from tests.conftest import ROOT
 from tests.unit.edge_client_world import HASH, INFO, NODE, RUN, TASK, MemoryLink, MemoryServer, settings
 
 
@@ -92,6 +95,37 @@ def test_stopping_says_farewell(tmp_path):
     assert decode(server.link.farewell[1], NodeState).status == "offline"
 
 
+def test_a_link_that_gives_up_ends_the_device_with_its_words(tmp_path):
+    class Useless(MemoryLink):
+        def __init__(self, *arguments, on_fault, **rest) -> None:
+            super().__init__(*arguments, **rest)
+            self.on_fault = on_fault
+
+        def start(self) -> None:
+            self.on_fault(EnvironmentFaultError("takes nothing"))
+
+    server = MemoryServer(rounds=1)
+    with pytest.raises(EnvironmentFaultError, match="takes nothing"):
+        run_client(settings(tmp_path), link_type=lambda *a, **k: Useless(server, *a, **k))
+    assert decode(server.link.farewell[1], NodeState).status == "offline"
+
+
+def test_frames_are_cut_smaller_when_the_server_does_not_hear_of_an_update(tmp_path, caplog):
+    class Limited(MemoryLink):
+        """Drops what is larger than 400 bytes on its way up, and says nothing."""
+
+        def publish(self, topic: str, payload: bytes, **retain: bool) -> bool:
+            return len(payload) > 400 and "/up/" in topic or super().publish(topic, payload, **retain)
+
+    server = MemoryServer(rounds=1)
+    began_s = time.monotonic()
+    assert run_client(settings(tmp_path), link_type=lambda *a, **k: Limited(server, *a, **k)) == 0
+    assert len(server.updates) == 1
+    assert server.link.frame_bytes < 400
+    assert "does not hear of object" in caplog.text
+    assert time.monotonic() - began_s < 40
+
+
 def test_garbage_on_every_topic_is_survived(tmp_path):
     server = MemoryServer(rounds=1)
 
@@ -151,3 +185,12 @@ def test_main_exits_with_one_line(tmp_path, capsys, monkeypatch, extra, status, 
 def test_shard_beyond_shards_is_refused():
     with pytest.raises(ValueError, match="shard = 2 of shards = 2"):
         ClientSettings(run="r", node="n", link=LinkSettings(), directory=Path(), shard=2, shards=2)
+
+
+def test_the_settings_of_the_readme_are_settings():
+    text = (
+        (ROOT / "edge_client" / "README.md").read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+    )
+    shown = decode_tables(tomllib.loads(text), ClientSettings, origin="README.md")
+    assert shown.link.tls is not None
+    assert shown.link.tls.certificate.stem == shown.node

@@ -283,7 +283,7 @@ def test_a_model_with_another_hash_is_not_trained_on():
 
 
 def test_repetitions_back_off():
-    state, at_s, waits = PUBLISHED, 0.0, []
+    (state, _), at_s, waits = step(PUBLISHED, server(status="offline"), 0.0), 0.0, []
     for _ in range(7):
         due_s = state.pending[0].due_s
         assert step(state, Idle(), due_s - 0.001)[1] == ()

@@ -29,7 +29,9 @@ def schedule(rounds: int) -> tuple[ScheduleEntry, ...]:
     return pair * max(1, -(-rounds // 4))
 
 
-def in_turn(running: Federation, turns: tuple[str, ...], count: int, parties: tuple[str, ...]) -> Callable[[str], str | None]:
+def in_turn(
+    running: Federation, turns: tuple[str, ...], count: int, parties: tuple[str, ...]
+) -> Callable[[str], str | None]:
     """Gives each new life of one of the parties the next point, until so many kills have struck."""
     cycle = itertools.cycle(turns)
     return lambda name: next(cycle) if name in parties and running.kills.total() < count else None

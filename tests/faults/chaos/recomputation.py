@@ -134,7 +134,9 @@ def updates(history: History, ledger_path: Path, settings: ClientSettings) -> It
         yield f"{settings.node}: the residual on disk is not what its {len(rows)} updates leave"
 
 
-def _returned(residual: Parameters | None, refused: list[Parameters]) -> Iterator[tuple[Parameters | None, list[Parameters]]]:
+def _returned(
+    residual: Parameters | None, refused: list[Parameters]
+) -> Iterator[tuple[Parameters | None, list[Parameters]]]:
     """The residual after some of the refused updates came back to it, and those that are still out."""
     for count in range(len(refused), -1, -1):
         for chosen in itertools.combinations(range(len(refused)), count):
@@ -151,7 +153,10 @@ def held(folder: Path) -> Parameters | None:
     if not found:
         return None
     (item,) = found
-    return {name: np.array(value) for name, value in _values(item, msgspec.msgpack.decode(item.note, type=ResidualNote)).items()}
+    return {
+        name: np.array(value)
+        for name, value in _values(item, msgspec.msgpack.decode(item.note, type=ResidualNote)).items()
+    }
 
 
 def _equal(one: Parameters | None, other: Parameters | None) -> bool:

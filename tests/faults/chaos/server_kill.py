@@ -40,7 +40,9 @@ def run(count: int, folder: Path) -> Outcome:
     _same(whole, told)
     one, other = model_sha256(calm), model_sha256(struck)
     assert one == other, f"the last model is {other}; without a fault it is {one}"
-    return Outcome(injected=kills, figures=f"{len(struck.kills)} points; {figures(told)}; final model as without a fault")
+    return Outcome(
+        injected=kills, figures=f"{len(struck.kills)} points; {figures(told)}; final model as without a fault"
+    )
 
 
 def _lived(folder: Path, rounds: int, zygote: Zygote, kills: int) -> tuple[Federation, History]:

@@ -144,6 +144,11 @@ def serve_amqtt(arguments: list[str]) -> int:
     return 0
 
 
+def become(arguments: list[str]) -> int:
+    """Another program in the fork's place."""
+    os.execv(arguments[0], arguments)  # noqa: S606
+
+
 def wait_for_port(port: int, timeout_s: float) -> float:
     """When a TCP port of the loopback interface accepts, on the monotonic clock."""
     deadline_s = time.monotonic() + timeout_s

@@ -72,6 +72,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
         due_s: When to send it again; `None` while it waits for its turn.
         sent_s: When it was first sent in this life; `None` before.
         tries: How often it was sent since the connection came up.
+        inherited: Whether an earlier life of this device made it.
     """
 
     uid: str
@@ -81,6 +82,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     due_s: float | None = None
     sent_s: float | None = None
     tries: int = 0
+    inherited: bool = False
 
 
 class ClientState(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +126,8 @@ def resumed(
         made: Task hash, round and attempt of the last update, from the journal.
     """
     pending = tuple(
-        Pending(uid=i.uid, kind=i.kind, round=i.round, model_version=versions.get(i.uid, -1)) for i in items
+        Pending(uid=i.uid, kind=i.kind, round=i.round, model_version=versions.get(i.uid, -1), inherited=True)
+        for i in items
     )
     return ClientState(node=node, pending=pending, made=made)
 
@@ -290,9 +293,12 @@ def _ack_arrived(state: ClientState, event: AckArrived, now_s: float) -> Step:
 
 
 def _of_former_life(state: ClientState, item: Pending, ack: Ack) -> bool:
-    """Whether the refused update is the one by which the device counts its round as answered."""
+    """Whether the refused update is an earlier life's, and the one by which its round counts as answered.
+
+    An update of this life that is refused so is not made again: the server knows of a later life than this one.
+    """
     code, round_ = ack.reason.partition(":")[0], None if state.made is None else state.made[1]
-    return item.kind == "update" and code == FORMER_LIFE and item.round == round_
+    return item.inherited and item.kind == "update" and code == FORMER_LIFE and item.round == round_
 
 
 def _reconstruction_arrived(state: ClientState, event: ReconstructionArrived, _now_s: float) -> Step:

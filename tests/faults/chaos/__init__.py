@@ -2,7 +2,7 @@
 
 `make chaos` (or `python -m tests.faults.chaos [ROW ...] [--share S]`) runs the rows and prints one table. CI runs each
 row with a share of its count (`tests/faults/test_chaos.py`). A row is a module beside this file with a function
-`run(count, folder)`; it injects `count` faults, checks its claim with `AssertionError`s of its own making that name what
+`run(count, folder)`; it injects `count` faults, checks its claim with `AssertionError`s of its own making that say what
 was seen, and returns what it measured.
 """
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from deploy import broker
+from server.settings import ScheduleEntry
 from tests.faults.chaos import Outcome
-from tests.faults.chaos.parties import DEVICES, ROUND, SERVER, Federation, federation
+from tests.faults.chaos.parties import DEVICES, ROUND, Federation, federation
 from tests.faults.chaos.points import CLIENT
 from tests.faults.chaos.proof import figures, prove
 from tests.faults.chaos.zygote import Zygote
-from server.settings import ScheduleEntry
 
 TURNS = (*(f"{name}:1" for name in CLIENT), "residual-settled:2", "spool-after-rename:2", "ack-after-delete:2")
 """Each point in turn; those that a life passes at its start also at a later passage."""

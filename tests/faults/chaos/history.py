@@ -197,9 +197,11 @@ def _counted_once(history: History) -> Iterator[str]:
         update = admitted.get(entry.uid)
         if update is None:
             yield f"{entry.uid} is in version {entry.version} and was never admitted"
-        elif (entry.round, entry.weight) != (update.round, update.samples) or versions.get(
-            update.round
-        ) != entry.version:
+        elif (entry.round, entry.weight, entry.version) != (
+            update.round,
+            update.samples,
+            versions.get(update.round),
+        ):
             yield (
                 f"{entry.uid} of round {update.round} with {update.samples} samples is in version {entry.version} of "
                 f"round {entry.round} with weight {entry.weight:g}"

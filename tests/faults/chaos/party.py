@@ -1,4 +1,4 @@
-"""`python -m tests.faults.chaos.party client|server CONFIG.toml [--kill-at POINT:N]`: the real party, and a point to die.
+"""`python -m tests.faults.chaos.party client|server CONFIG.toml [--kill-at POINT:N]`: a real party, and when it dies.
 
 The product's own entry functions run; see `points` for what is wrapped around them.
 """
@@ -49,13 +49,13 @@ def _name_by_round() -> None:
     A round that is opened again then gets the update that the first opening would have got: same uid, same draws. Only
     for runs in which no update is refused, since a refused uid is refused for ever.
     """
-    source = client_app._uid_source  # noqa: SLF001
+    source = client_app._uid_source
 
     def by_round(settings: client_app.ClientSettings) -> object:
         named = source(settings)
         return lambda text: named(" ".join(text.split()[::2]))  # task hash, epoch, round, attempt
 
-    client_app._uid_source = by_round  # type: ignore[assignment]  # noqa: SLF001
+    client_app._uid_source = by_round  # type: ignore[assignment]
 
 
 def _client(config: Path) -> int:

@@ -57,7 +57,7 @@ def _synced(folder: str, kind: str) -> Callable[[Call], bool]:
     """An fsync of a file of that kind in that folder of a spool."""
 
     def meant(call: Call) -> bool:
-        path = Path(os.readlink(f"/proc/self/fd/{call[0][0]}"))
+        path = Path(f"/proc/self/fd/{call[0][0]}").readlink()
         return path.parent.name == folder and f".{kind}." in path.name
 
     return meant
@@ -76,7 +76,7 @@ def _published(part: str, end: str = "") -> Callable[[Call], bool]:
 def _of_update(call: Call) -> bool:
     """An action of the device on an update that is pending or at rest."""
     device, action = call[0]
-    path = device.spool.outbox._files.get(action.uid)  # noqa: SLF001
+    path = device.spool.outbox._files.get(action.uid)
     return path is not None and ".update." in path.name
 
 

@@ -43,6 +43,6 @@ def figures(told: history.History) -> str:
     verdicts = [row.status for row in told.updates]
     acknowledged = {heard.uid for heard in told.heard if heard.said == "admitted"}
     return (
-        f"{len(told.rounds)} rounds, {verdicts.count('admitted')} updates admitted, {verdicts.count('refused')} refused; "
-        f"{len(acknowledged)} acknowledgements seen, 0 lost, 0 counted twice"
+        f"{len(told.rounds)} rounds, {verdicts.count('admitted')} updates admitted, {verdicts.count('refused')} "
+        f"refused; {len(acknowledged)} acknowledgements seen, 0 lost, 0 counted twice"
     )

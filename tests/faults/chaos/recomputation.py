@@ -8,6 +8,7 @@ residual on disk bit by bit. A residual that ran ahead of its update, or behind 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 import tempfile
@@ -166,6 +167,4 @@ def _equal(one: Parameters | None, other: Parameters | None) -> bool:
 
 
 def _sha256(blob: bytes) -> str:
-    import hashlib
-
     return hashlib.sha256(blob).hexdigest()

@@ -1,4 +1,4 @@
-"""What was said on the wire: a stranger who hears every acknowledgement and every chunk of an update, and writes it down.
+"""What was said on the wire: a stranger hears every acknowledgement and every chunk of an update, and writes it down.
 
 It connects before any party does. While a broker is down it hears nothing, so that what it has is a part of the truth.
 """

@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 _START_S = 60.0
 
 
-class Ended(Exception):
+class ZygoteEndedError(Exception):
     """The zygote is gone."""
 
 
@@ -68,7 +68,7 @@ class Zygote:
     def _hear(self) -> dict[str, int]:
         packet = self._channel.recv(_PACKET)
         if not packet:
-            raise Ended(f"the zygote ended with status {self._process.wait()}")
+            raise ZygoteEndedError(f"the zygote ended with status {self._process.wait()}")
         heard: dict[str, int] = json.loads(packet)
         return heard
 
@@ -146,7 +146,7 @@ def serve_amqtt(arguments: list[str]) -> int:
 
 def become(arguments: list[str]) -> int:
     """Another program in the fork's place."""
-    os.execv(arguments[0], arguments)  # noqa: S606
+    os.execv(arguments[0], arguments)
 
 
 def wait_for_port(port: int, timeout_s: float) -> float:

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from edge_client.spool import Journal, SpoolItem, _Box
 from tests.faults.chaos import recomputation, witness
-from tests.faults.chaos.history import AggregateRow, History, RoundRow, Spooled, UpdateRow, items, read, violations
+from tests.faults.chaos.claims import violations
+from tests.faults.chaos.history import AggregateRow, History, RoundRow, Spooled, UpdateRow, items, read
 from tests.faults.chaos.parties import Federation
 from tests.faults.chaos.proof import prove
 from tests.faults.chaos.witness import Heard

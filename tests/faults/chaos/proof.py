@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.ledger import Ledger
-from tests.faults.chaos import history, recomputation, witness
+from tests.faults.chaos import claims, history, recomputation, witness
 from tests.faults.chaos.parties import Federation
 
 
@@ -18,9 +18,9 @@ def prove(federation: Federation) -> history.History:
     assert outcome == "finished", f"the run's outcome is {outcome!r}: {federation.last_words('server')}"
     folders = {name: settings.directory for name, settings in federation.devices.items()}
     told = history.read(federation.ledger, folders, witness.read(federation.folder / "witness.jsonl"))
-    history.require(
+    claims.require(
         [
-            *history.violations(told),
+            *claims.violations(told),
             *recomputation.models(federation.ledger),
             *(
                 fault

@@ -29,6 +29,7 @@ from tests.faults.chaos.zygote import Zygote, wait_for_port
 LONGEST_MEDIAN_S = 5.0
 """The claim: from the port's accepting to the first update that is newly admitted, half of the times."""
 _PATIENCE_S = 60.0
+_DEADLINE_S = 15.0
 _ROUNDS_A_KILL = 2
 _MOSQUITTO = """listener {port} {host}
 allow_anonymous true
@@ -108,7 +109,7 @@ def run(count: int, folder: Path) -> Outcome:
 
 def _struck(kind: str, count: int, folder: Path, zygote: Zygote) -> tuple[list[float], History]:
     """So many kills of one kind of broker in one run."""
-    plan = (replace(ROUND, rounds=4 + _ROUNDS_A_KILL * count),)
+    plan = (replace(ROUND, rounds=4 + _ROUNDS_A_KILL * count, deadline_s=_DEADLINE_S),)
     moment = random.Random(count)
     with _served(kind, folder, zygote) as broker, federation(folder, broker.link, plan, zygote) as parties:
         for name in (SERVER, *DEVICES):

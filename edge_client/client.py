@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from contract.messages import ServerState
+from contract.messages import Ack, ServerState
 from contract.pipeline import RETURNED
 from edge_client import delivery, graphs
 from edge_client.delivery import ACK_TIMEOUT_S, LONGEST_TIMEOUT_S, WINDOW, Pending
@@ -23,6 +23,7 @@ from edge_client.events import (
     AckArrived,
     Action,
     Announce,
+    AnswerAnew,
     Down,
     Event,
     FetchModel,
@@ -54,6 +55,8 @@ LINGER_S = 30.0
 """After the end of the run, how long a device waits for an acknowledgement before it leaves its objects on disk."""
 LARGEST_BACKLOG = 256
 """Reconstructions that may wait to be scored."""
+FORMER_LIFE = "epoch"
+"""Refusal of an update that an earlier life of this device made: the round still waits for one of this life."""
 
 
 # --- state ----------------------------------------------------------------------------------------------------------
@@ -102,7 +105,8 @@ def resumed(
         made: Task hash, round and attempt of the last update, from the journal.
     """
     pending = tuple(
-        Pending(uid=i.uid, kind=i.kind, round=i.round, model_version=versions.get(i.uid, -1)) for i in items
+        Pending(uid=i.uid, kind=i.kind, round=i.round, model_version=versions.get(i.uid, -1), inherited=True)
+        for i in items
     )
     return ClientState(node=node, pending=pending, made=made)
 
@@ -202,7 +206,10 @@ def _state_arrived(state: ClientState, event: StateArrived, now_s: float) -> Ste
     progress_s = (now_s if state.progress_s is None else state.progress_s) if over else None
     if event.state.status == "offline" and state.server is not None and state.server.status == "finished":
         return state, []  # the farewell after the end changes nothing
-    return _replace(state, server=event.state, progress_s=progress_s), []
+    # What was under way to a server that died is gone: to wait for its acknowledgement would hold up the next one.
+    reborn = state.server is not None and state.server.epoch != event.state.epoch and event.state.status != "offline"
+    pending = delivery.waiting(state.pending) if reborn else state.pending
+    return _replace(state, server=event.state, progress_s=progress_s, pending=pending), []
 
 
 def _model_arrived(state: ClientState, event: ModelArrived, _now_s: float) -> Step:
@@ -228,6 +235,9 @@ def _ack_arrived(state: ClientState, event: AckArrived, now_s: float) -> Step:
         actions.append(Warn(text=f"{item.kind} {item.uid} of round {item.round} refused: {ack.reason or 'no reason'}"))
         if item.kind == "update" and ack.reason.partition(":")[0] in RETURNED:
             actions.append(TakeBack(uid=item.uid))
+        if _of_former_life(state, item, ack):
+            state = _replace(state, made=None)
+            actions.append(AnswerAnew())
     if item.kind == "update":
         actions.append(ReportEnergy(uid=item.uid, admitted=ack.status == "admitted", sent_s=item.sent_s))
     actions.append(SpoolDelete(uid=item.uid))
@@ -241,6 +251,15 @@ def _ack_arrived(state: ClientState, event: AckArrived, now_s: float) -> Step:
         made=_key(server) if settled and server is not None else state.made,
         progress_s=None if state.progress_s is None else now_s,
     ), actions
+
+
+def _of_former_life(state: ClientState, item: Pending, ack: Ack) -> bool:
+    """Whether the refused update is an earlier life's, and the one by which its round counts as answered.
+
+    An update of this life that is refused so is not made again: the server knows of a later life than this one.
+    """
+    code, round_ = ack.reason.partition(":")[0], None if state.made is None else state.made[1]
+    return item.inherited and item.kind == "update" and code == FORMER_LIFE and item.round == round_
 
 
 def _reconstruction_arrived(state: ClientState, event: ReconstructionArrived, _now_s: float) -> Step:

@@ -36,6 +36,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
         fruitless: How many of these sendings brought nothing new to the server.
         cuts: How often it was cut smaller since the connection came up.
         missing: How many chunks the server missed when it last said so; `None` before.
+        inherited: Whether an earlier life of this device made it.
     """
 
     uid: str
@@ -48,6 +49,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     fruitless: int = 0
     cuts: int = 0
     missing: int | None = None
+    inherited: bool = False
 
 
 Items = tuple[Pending, ...]

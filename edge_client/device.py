@@ -99,6 +99,7 @@ class Device:
             events.Send: self._send,
             events.CutSmaller: self._cut_smaller,
             events.TakeBack: self._take_back,
+            events.AnswerAnew: self._answer_anew,
             events.ReportEnergy: self._report_energy,
             events.ScoreReconstruction: self._score,
             events.Warn: self._warn,
@@ -339,6 +340,9 @@ class Device:
 
     def _take_back(self, action: events.TakeBack) -> None:
         self._residuals.give_back(action.uid)
+
+    def _answer_anew(self, _action: events.AnswerAnew) -> None:
+        self.spool.record(made=None)
 
     def _report_energy(self, action: events.ReportEnergy) -> None:
         if not action.admitted:

@@ -196,6 +196,10 @@ class TakeBack(_Record, frozen=True, kw_only=True):
     uid: str
 
 
+class AnswerAnew(_Record, frozen=True, kw_only=True):
+    """The update of the round was refused for the life in which it was made: forget, durably, that it was made."""
+
+
 class ReportEnergy(_Record, frozen=True, kw_only=True):
     """An update was settled: make its energy report."""
 
@@ -236,6 +240,7 @@ Action = (
     | Send
     | CutSmaller
     | TakeBack
+    | AnswerAnew
     | ReportEnergy
     | ScoreReconstruction
     | Warn

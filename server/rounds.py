@@ -48,7 +48,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         round: The round that is open or next to open, from 1.
         attempt: How often that round has been opened, over all lives of the server.
         empty: Openings of that round in this life that ended without an update.
-        started: Whether a round has been opened in this life: from then on nobody waits for all devices.
+        started: Whether a round has been opened to its devices in this life: from then on nobody waits for all. A round
+            that an earlier life left complete is closed without them, and does not count.
         online: Devices that are online.
         invited: Devices that were asked for this round in any opening: they may deliver.
         selected: Devices that are waited for.
@@ -219,6 +220,11 @@ def _enough(course: Course, state: State, at_s: float) -> bool:
     already = len(state.delivered)
     if already and already >= _needed(course.entry(state.round), len(state.invited)):
         return True
+    return _gathered(course, state, at_s)
+
+
+def _gathered(course: Course, state: State, at_s: float) -> bool:
+    """Whether the devices are there: in a life's beginning all of them, or enough for long enough; later any."""
     if state.started:
         return bool(state.online)
     if len(state.online) >= course.clients:
@@ -244,7 +250,7 @@ def _open(course: Course, state: State, at_s: float) -> tuple[State, OpenRound]:
         state,
         phase="open",
         attempt=attempt,
-        started=True,
+        started=state.started or _gathered(course, state, at_s),
         selected=selected,
         invited=state.invited | set(selected),
         needed=needed,
@@ -280,5 +286,5 @@ def _close(state: State, at_s: float, reason: str) -> tuple[State, CloseRound]:
         tuple(sorted(uid for _, uid in state.delivered)),
         tuple(node for node in state.selected if node not in done),
     )
-    after = State(phase="waiting", round=state.round + 1, started=True, online=state.online, since_s=at_s)
+    after = State(phase="waiting", round=state.round + 1, started=state.started, online=state.online, since_s=at_s)
     return after, action

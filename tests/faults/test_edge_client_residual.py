@@ -240,6 +240,18 @@ def test_a_damaged_residual_is_set_aside_and_training_goes_on(tmp_path, caplog):
     life.spool.close()
 
 
+def test_an_update_of_a_former_life_is_forgotten_durably_and_goes_into_the_next(tmp_path):
+    life = Life(tmp_path)
+    life.train(1, SIGN)
+    assert life.spool.journal.made == (HASH, 1, 1)
+    life.born()
+    life.settle(life.uid, "refused", "epoch: epoch 1, the device was born again with 2")
+    life.born()
+    assert life.spool.journal.made is None
+    assert life.device.state.made is None
+    assert life.uid not in life.spool.outbox
+
+
 def test_codes_that_return_an_update_are_the_servers():
     assert set(CODES) >= RETURNED
 

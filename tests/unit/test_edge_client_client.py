@@ -363,6 +363,36 @@ def test_after_a_restart_a_round_that_was_done_is_not_done_again():
     assert "Train" in kinds(actions)
 
 
+def test_a_round_whose_stored_update_is_refused_for_its_former_life_is_answered_anew():
+    state = resumed(ME, (item("u1"),), {"u1": 0}, (TASK, 1, 1))
+    state, actions = play(state, Up(), Prepared(task_hash=TASK), server(), model(), Idle())
+    assert "Train" not in kinds(actions)
+    state, actions = play(state, ack("u1", "refused", reason="epoch: epoch 1, the device was born again with 2"))
+    assert kinds(actions)[:5] == ["Warn", "TakeBack", "AnswerAnew", "ReportEnergy", "SpoolDelete"]
+    state, actions = play(state, model(), Idle())
+    assert [action for action in actions if isinstance(action, Train)] == [TRAIN]
+    state, actions = play(state, Made(items=(item("u2"),), model_version=0))
+    _, actions = play(state, ack("u2", "refused", reason="epoch: epoch 2, the device was born again with 9"), Idle())
+    assert not {"AnswerAnew", "Train"} & set(kinds(actions)), "another device of that name lives a later life"
+
+
+@pytest.mark.parametrize(("round_", "code"), [(1, "closed"), (2, "epoch")])
+def test_other_refusals_leave_the_round_answered(round_, code):
+    state = resumed(ME, (item("u1"),), {"u1": 0}, (TASK, round_, 1))
+    _, actions = play(state, Up(), Prepared(task_hash=TASK), server(round_), ack("u1", "refused", reason=f"{code}: so"))
+    assert "TakeBack" in kinds(actions)
+    assert "AnswerAnew" not in kinds(actions)
+
+
+def test_a_new_life_of_the_server_gets_what_was_under_way_to_the_last_one():
+    state, actions = play(PUBLISHED, server(status="offline"))
+    assert actions == []
+    state, actions = play(state, server(attempt=2, epoch=2))
+    assert actions == [Send(uid="u1")]
+    _, actions = play(state, server(attempt=2, epoch=2, deadline_s=9.0))
+    assert actions == [], "the same life again"
+
+
 def test_a_stored_update_of_another_model_does_not_stand_for_the_round():
     state = resumed(ME, (item("u1"),), {"u1": 7}, None)
     _, actions = play(state, Up(), Prepared(task_hash=TASK), server(), model(), Idle())

@@ -103,6 +103,20 @@ def test_a_round_without_any_update_is_opened_again_and_after_five_times_the_run
     assert state.phase == "failed"
 
 
+def test_a_life_that_finds_its_round_complete_waits_for_its_devices_before_the_next():
+    the_course = course(ScheduleEntry(rounds=2), TRAIN)
+    found = State(invited=frozenset("abc"), attempt=1, delivered=(("a", "1"), ("b", "2"), ("c", "3")))
+    state, actions = play(the_course, Tick(1.0), state=found)
+    assert actions == [
+        OpenRound(1, 2, (), ("a", "b", "c"), 3),
+        CloseRound(1, 2, "complete", ("1", "2", "3"), ()),
+    ]
+    state, actions = play(the_course, *ALL[:2], Tick(2.0), state=state)
+    assert actions == [], "the third was in that round, and may be the next to be heard"
+    _, actions = play(the_course, ALL[2], state=state)
+    assert actions == [OpenRound(2, 1, ("a", "b", "c"), ("a", "b", "c"), 3)]
+
+
 def test_no_opening_is_spent_while_nobody_is_online():
     state, _ = play(course(), *ALL, *(Offline(1, n) for n in "abc"))
     state, actions = play(course(), Tick(10.0), *(Tick(t) for t in range(11, 1000, 10)), state=state)

@@ -79,4 +79,22 @@ ROWS: dict[str, Row] = {
         count=1_000_000,
         claim="0 crashes, 0 admitted, server memory within its limit and one update",
     ),
+    "client-kill": Row(
+        module="client_kill",
+        fault="SIGKILL of a client at each step (train, spool, mid-chunk, before ack)",
+        count=1000,
+        claim="0 acknowledged updates lost, 0 counted twice",
+    ),
+    "server-kill": Row(
+        module="server_kill",
+        fault="SIGKILL of the server (receive, journal, aggregate, checkpoint, publish)",
+        count=300,
+        claim="same, final model hash equal to the fault-free run",
+    ),
+    "broker-kill": Row(
+        module="broker_kill",
+        fault="SIGKILL of the broker, mosquitto default persistence and amqtt",
+        count=300,
+        claim="same; median time from broker back to first admitted update under 5 s",
+    ),
 }

@@ -32,7 +32,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
@@ -45,6 +45,7 @@ _EVEN_S = 0.02
 _COMMAND_S = 10.0
 _RST = struct.pack("ii", 1, 0)
 
+T = TypeVar("T")
 Side = Literal["client", "server"]
 Way = Literal["up", "down"]
 
@@ -319,7 +320,7 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_COMMAND_S)
 
     def _end(self) -> None:

@@ -2,8 +2,8 @@
 
 `make chaos` (or `python -m tests.faults.chaos [ROW ...] [--share S]`) runs the rows and prints one table. CI runs each
 row with a share of its count (`tests/faults/test_chaos.py`). A row is a module beside this file with a function
-`run(count, folder)`; it injects `count` faults, checks its claim with `AssertionError`s of its own making that name what
-was seen, and returns what it measured.
+`run(count, folder)`; it injects `count` faults, checks its claim with `AssertionError`s of its own making that name
+what was seen, and returns what it measured.
 """
 
 from __future__ import annotations
@@ -66,4 +66,11 @@ class Row(Struct, frozen=True, kw_only=True):
 
 CI_SHARE = 1 / 20
 
-ROWS: dict[str, Row] = {}
+ROWS: dict[str, Row] = {
+    "network": Row(
+        module="network",
+        fault="partition, half-open connection, 50 kB/s link, 1 % connection resets",
+        count=100,
+        claim="rounds close at the deadline with k of n; devices rejoin by themselves; 0 lost, 0 duplicated",
+    ),
+}

@@ -73,4 +73,10 @@ ROWS: dict[str, Row] = {
         count=100,
         claim="rounds close at the deadline with k of n; devices rejoin by themselves; 0 lost, 0 duplicated",
     ),
+    "clock": Row(
+        module="clock",
+        fault="wall clock set back or forward by a day, of server or devices",
+        count=20,
+        claim="rounds, deadlines and energy integrals unharmed",
+    ),
 }

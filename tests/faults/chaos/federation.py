@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -57,7 +56,7 @@ class Member:
 
     def __init__(self, name: str, arguments: list[str], log_path: Path, environment: Mapping[str, str]) -> None:
         self.name, self.log_path = name, log_path
-        self._arguments, self._environment = arguments, dict(environment)
+        self._arguments, self.environment = arguments, dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -74,7 +73,7 @@ class Member:
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,
-                env={**module_environment(), "OMP_NUM_THREADS": "1", **self._environment},
+                env={**module_environment(), "OMP_NUM_THREADS": "1", **self.environment},
                 preexec_fn=end_with_parent,  # noqa: PLW1509 - calls one function of libc
             )
 
@@ -268,7 +267,7 @@ class Federation:
         with self.ledger() as ledger:
             return bool(
                 ledger.value(
-                    "SELECT COUNT(*) FROM aggregated a JOIN updates u ON u.uid = a.uid WHERE u.node = ? AND a.round > ?",
+                    "SELECT COUNT(*) FROM aggregated a JOIN updates u ON u.uid = a.uid WHERE node = ? AND a.round > ?",
                     node,
                     after_round,
                 )

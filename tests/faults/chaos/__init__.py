@@ -73,6 +73,12 @@ ROWS: dict[str, Row] = {
         count=100,
         claim="rounds close at the deadline with k of n; devices rejoin by themselves; 0 lost, 0 duplicated",
     ),
+    "disk-full": Row(
+        module="disk_full",
+        fault="disk full on spool, ledger, results",
+        count=50,
+        claim="a clear error, no false acknowledgement, resumes when space returns; 0 lost, 0 duplicated",
+    ),
     "clock": Row(
         module="clock",
         fault="wall clock set back or forward by a day, of server or devices",

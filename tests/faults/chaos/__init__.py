@@ -85,4 +85,10 @@ ROWS: dict[str, Row] = {
         count=20,
         claim="rounds, deadlines and energy integrals unharmed",
     ),
+    "soak": Row(
+        module="soak",
+        fault="soak: rounds on end with 20 devices (6 in the short form), tiny model",
+        count=1000,
+        claim="no growth of RSS, threads or file descriptors after the first tenth of the rounds",
+    ),
 }

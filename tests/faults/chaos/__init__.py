@@ -85,6 +85,12 @@ ROWS: dict[str, Row] = {
         count=20,
         claim="rounds, deadlines and energy integrals unharmed",
     ),
+    "slow-attacker": Row(
+        module="slow_attacker",
+        fault="attacker stopped (SIGSTOP) or 100 × too slow",
+        count=20,
+        claim="median round time within 2 %; updates that it never saw are counted and shown as never attacked",
+    ),
     "soak": Row(
         module="soak",
         fault="soak: rounds on end with 20 devices (6 in the short form), tiny model",

@@ -24,7 +24,7 @@ from deploy.supervisor import module_environment
 from server.ledger import FILE_NAME
 from server.settings import ScheduleEntry
 from tests.faults.chaos import Outcome
-from tests.faults.chaos.federation import Federation, Member, federation, wait_until
+from tests.faults.chaos.federation import PATIENCE_S, Federation, Member, federation, wait_until
 from tests.faults.proxy import Direction
 
 PAGE_BYTES = 4096
@@ -97,7 +97,8 @@ def run(count: int, folder: Path) -> Outcome:
     ):
         parties = {"spool": (fed.devices["device-00"], spool), "ledger": (fed.server, ledger)}
         back_s = [_strike(fed, *parties[kind], draws) for kind in places]
-        assert fed.server.wait() == 0, f"the run did not finish: {fed.server.tail()}"
+        ended = fed.server.wait(PATIENCE_S + 2.0 * rounds)
+        assert ended == 0, f"the run did not finish, status {ended}: {fed.server.tail()}"
         fed.settle()
         counts = fed.account()
         assert counts["pending"] == 0, f"{counts['pending']} updates are still in a spool: {counts}"

@@ -92,19 +92,20 @@ def test_bytes_pass_unchanged_both_ways_and_an_end_is_passed_on():
         assert (proxy.tally.connections, proxy.tally.flipped_bits) == (1, 0)
 
 
-@pytest.mark.parametrize("latency_s", [0.05, 0.2])
+@pytest.mark.parametrize("latency_s", [0.05, 0.15])
 def test_latency_is_within_a_tenth_of_what_was_asked(latency_s: float):
     with link(Conditions(up=Direction(latency_s=latency_s), down=Direction(latency_s=2 * latency_s))) as (_, a, b):
         took = {"up": [], "down": []}
-        for _ in range(10):
+        for _ in range(20):
             for way, source, sink in (("up", a, b), ("down", b, a)):
                 began = time.monotonic()
                 source.sendall(b"x")
                 receive(sink, 1)
                 took[way].append(time.monotonic() - began)
-        up, down = (sorted(took[way])[5] for way in ("up", "down"))
-        assert abs(up / latency_s - 1) < 0.1, took["up"]
-        assert abs(down / (2 * latency_s) - 1) < 0.1, took["down"]
+        for way, asked_s in (("up", latency_s), ("down", 2 * latency_s)):
+            assert min(took[way]) >= asked_s, took[way]
+            lower_quartile_s = sorted(took[way])[5]  # what is above it is this machine, when it is busy
+            assert lower_quartile_s < 1.1 * asked_s, took[way]
 
 
 def test_latency_delays_a_stream_once_and_not_each_of_its_chunks():

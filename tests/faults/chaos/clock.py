@@ -16,7 +16,8 @@ from pathlib import Path
 
 from server.settings import ScheduleEntry
 from tests.faults.chaos import Outcome
-from tests.faults.chaos.federation import Federation, Member, federation, wait_until
+from tests.faults.chaos.federation import Federation, federation
+from tests.faults.chaos.member import Member, wait_until
 from tests.faults.proxy import Direction
 
 DAY_S = 86_400.0

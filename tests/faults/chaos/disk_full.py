@@ -24,7 +24,8 @@ from deploy.supervisor import module_environment
 from server.ledger import FILE_NAME
 from server.settings import ScheduleEntry
 from tests.faults.chaos import Outcome
-from tests.faults.chaos.federation import PATIENCE_S, Federation, Member, federation, wait_until
+from tests.faults.chaos.federation import Federation, federation
+from tests.faults.chaos.member import PATIENCE_S, Member, wait_until
 from tests.faults.proxy import Direction
 
 PAGE_BYTES = 4096

@@ -1,153 +1,32 @@
 """A small federation of real processes to do harm to: mosquitto, a server, devices, and a proxy before each device.
 
 What happened is told by witnesses that the parties do not know of: a listener at the broker, and the files that they
-leave. `Witness.account` holds them against each other.
+leave. `Federation.account` holds them against each other.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from attack.settings import AttackSettings
-from contract import frames, topics
-from contract.errors import WireError
-from contract.link import Link, LinkSettings
-from contract.messages import Ack, ServerState, decode
+from contract.link import LinkSettings
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
 from deploy.broker import Broker, BrokerSection, serve
 from deploy.study import to_toml
-from deploy.supervisor import end_with_parent, module_environment
 from edge_client.settings import ClientSettings
 from server.accounting import count_updates
 from server.ledger import FILE_NAME, Ledger
 from server.settings import ScheduleEntry, ServerSettings
+from tests.faults.chaos.member import PATIENCE_S, Member, wait_until
+from tests.faults.chaos.witness import RUN, Witness
 from tests.faults.proxy import Conditions, Direction, Proxy
 
-RUN = "chaos"
 TASK = TaskSpec(dataset="digits", encoding=EncodingSpec(steps=2), model=ModelSpec(hidden=(8,)))
-PATIENCE_S = 60.0
-_POLL_S = 0.02
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
-    """Waits for a condition.
-
-    Raises:
-        AssertionError: It did not come true in time; the message is `what`.
-    """
-    end_s = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > end_s:
-            raise AssertionError(f"not within {timeout_s:g} s: {what}")
-        time.sleep(_POLL_S)
-
-
-class Member:
-    """One party as a process, started as often as it takes; its log collects what all of its lives say."""
-
-    def __init__(self, name: str, arguments: list[str], log_path: Path, environment: Mapping[str, str]) -> None:
-        self.name, self.log_path = name, log_path
-        self._arguments, self.environment = arguments, dict(environment)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        """Process number of the present life."""
-        assert self._process is not None, f"{self.name} was never started"
-        return self._process.pid
-
-    def start(self) -> None:
-        """Begins a life."""
-        with self.log_path.open("ab") as log_file:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *self._arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-                env={**module_environment(), "OMP_NUM_THREADS": "1", **self.environment},
-                preexec_fn=end_with_parent,  # noqa: PLW1509 - calls one function of libc
-            )
-
-    def ended(self) -> int | None:
-        """Exit status of the present life; `None` while it lives."""
-        assert self._process is not None, f"{self.name} was never started"
-        return self._process.poll()
-
-    def wait(self, timeout_s: float = PATIENCE_S) -> int:
-        """Waits for the end of the present life; its exit status."""
-        assert self._process is not None, f"{self.name} was never started"
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not end within {timeout_s:g} s: {self.tail()}") from None
-
-    def send(self, number: signal.Signals) -> None:
-        """Sends a signal."""
-        os.kill(self.pid, number)
-
-    def end(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = PATIENCE_S) -> int:
-        """Asks it to end and waits; its exit status."""
-        if self.ended() is None:
-            self.send(number)
-        return self.wait(timeout_s)
-
-    def kill(self) -> None:
-        """Ends it by force, if it was started and lives."""
-        if self._process is not None:
-            if self._process.poll() is None:
-                self._process.kill()
-            self._process.wait()
-
-    def log(self) -> str:
-        """All that it has said."""
-        return self.log_path.read_text(encoding="utf-8", errors="replace") if self.log_path.exists() else ""
-
-    def tail(self, lines: int = 5) -> str:
-        """The last lines of its log."""
-        return " | ".join(self.log().strip().splitlines()[-lines:]) or "no output"
-
-
-class Witness:
-    """Listens at the broker itself: which updates were sent, and which verdicts were given."""
-
-    def __init__(self, link: LinkSettings) -> None:
-        self.sent: dict[str, str] = {}
-        self.verdicts: dict[str, set[str]] = {}
-        self.state: ServerState | None = None
-        self.rounds: dict[tuple[int, int], float] = {}
-        self._link = Link(link, "witness", on_message=self._heard)
-        self._link.subscribe(topics.server_state(RUN), f"{topics.ROOT}/{RUN}/up/#", f"{topics.ROOT}/{RUN}/ack/+")
-        self._link.start()
-
-    def _heard(self, topic_text: str, payload: bytes) -> None:
-        topic = topics.parse(topic_text)
-        if topic.kind == "server" and payload:
-            self.state = decode(payload, ServerState)
-            self.rounds.setdefault((self.state.round, self.state.attempt), time.monotonic())
-        elif topic.kind == "ack":
-            ack = decode(payload, Ack)
-            self.verdicts.setdefault(ack.uid, set()).add(ack.status)
-        elif topic.kind == "up":
-            with contextlib.suppress(WireError):
-                self.sent.setdefault(frames.parse(payload).uid, topic.node)
-
-    @property
-    def round(self) -> int:
-        """The newest round that was announced."""
-        return 0 if self.state is None else self.state.round
-
-    def stop(self) -> None:
-        """Leaves."""
-        self._link.stop()
 
 
 class Federation:

@@ -17,7 +17,8 @@ import msgspec
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
 from server.settings import ScheduleEntry
 from tests.faults.chaos import Outcome
-from tests.faults.chaos.federation import Federation, federation, wait_until
+from tests.faults.chaos.federation import Federation, federation
+from tests.faults.chaos.member import wait_until
 from tests.faults.proxy import Conditions, Direction
 
 WEATHER = Direction(latency_s=0.05)

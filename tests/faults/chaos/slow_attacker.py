@@ -21,7 +21,8 @@ from deploy.emulate import write_results
 from server.mirror import reach
 from server.settings import ScheduleEntry
 from tests.faults.chaos import Outcome
-from tests.faults.chaos.federation import PATIENCE_S, Federation, Member, federation
+from tests.faults.chaos.federation import Federation, federation
+from tests.faults.chaos.member import PATIENCE_S, Member
 from tests.faults.proxy import Direction
 
 AT_LEAST = 3

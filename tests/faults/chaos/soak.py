@@ -17,7 +17,8 @@ import msgspec
 from contract.task import ModelSpec
 from server.settings import ScheduleEntry
 from tests.faults.chaos import Outcome
-from tests.faults.chaos.federation import TASK, Federation, Member, federation
+from tests.faults.chaos.federation import TASK, Federation, federation
+from tests.faults.chaos.member import Member
 
 MANY, FEW = 20, 6
 LONG = 500

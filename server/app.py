@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import msgspec
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from contract import datasets, messages, topics
@@ -57,7 +61,7 @@ def run_server(settings: ServerSettings, stop: threading.Event | None = None) ->
 
     Raises:
         ConfigurationError: A run name or data set that cannot be, or a ledger of a run with other settings.
-        EnvironmentFaultError: The broker is not reached, or the folder cannot be written.
+        EnvironmentFaultError: The broker is not reached, or the folder cannot be written, also when it fills up later.
     """
     if not topics.valid_name(settings.run):
         raise ConfigurationError(f"run = {settings.run!r}: 1 to 63 letters, digits, '_', '.', '-'")
@@ -65,7 +69,7 @@ def run_server(settings: ServerSettings, stop: threading.Event | None = None) ->
     shape = tuple(info.shape)
     network, settings = _own_network(settings, shape, info.classes)
     stop = stop or _stop_on_signals()
-    with Ledger(settings.directory / FILE_NAME) as ledger:
+    with Ledger(settings.directory / FILE_NAME) as ledger, _faults_of(settings.directory):
         if ledger.claim(settings.identity()):
             log.info("resuming %s", settings.directory)
         _note_run(ledger, settings)
@@ -77,6 +81,29 @@ def run_server(settings: ServerSettings, stop: threading.Event | None = None) ->
         if settings.export:
             ensure_exported(ledger, lambda: _exported(settings.task, shape, info.classes, network))
         return _Process(settings, ledger, model, stop, network).run()
+
+
+@contextlib.contextmanager
+def _faults_of(folder: Path) -> Iterator[None]:
+    """A folder that cannot be written any more, as one message; what was acknowledged is in the ledger all the same.
+
+    Raises:
+        EnvironmentFaultError: In place of an error of SQLite, or of the file that holds the model.
+    """
+    try:
+        yield
+    except (sqlite3.OperationalError, OSError, SafetensorError) as error:
+        raise EnvironmentFaultError(
+            f"{folder} cannot be written ({_first(error)}): make room there, or mend it, and start the server again "
+            "with the same settings; it goes on where it stopped"
+        ) from error
+
+
+def _first(error: BaseException) -> BaseException:
+    """The fault before those of the cleaning up after it."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _own_network(

@@ -1,12 +1,23 @@
-"""The mirror: each admitted object, byte-identical, for whoever attacks it. Publish only: nobody is waited for."""
+"""The mirror: each admitted object, byte-identical, for whoever attacks it. Publish only: nobody is waited for.
+
+So an attacker that is stopped, slow or away misses updates. They are counted as never attacked, and are no trial of any
+attack: what nobody looked at is not private.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from contract import frames, topics
+from server.ledger import Ledger
 
 Publish = Callable[[str, bytes], bool]
+GIVEN_UP = "given up: "
+"""How an attacker's reason begins where it had no time for an update."""
+ATTACKED = f"reason NOT LIKE '{GIVEN_UP}%'"
+"""Condition on rows of `scores`: an attack was really tried."""
 
 
 class Mirror:
@@ -33,3 +44,28 @@ class Mirror:
                 self.dropped += 1
                 return False
         return True
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a run came to the attacker.
+
+    Attributes:
+        never_attacked: Admitted updates that no attack was tried on: the attacker did not see them, or gave them up.
+        dropped: Times that an update was not handed to the network in full; it is mirrored again later.
+    """
+
+    never_attacked: int
+    dropped: int
+
+
+def reach(ledger: Ledger) -> Reach:
+    """Counts it."""
+    never = (
+        "SELECT COUNT(*) FROM updates WHERE status = 'admitted' AND uid NOT IN "
+        "(SELECT update_uid FROM reconstructions WHERE reason NOT LIKE ? UNION "
+        "SELECT update_uid FROM scores WHERE reason NOT LIKE ?)"
+    )
+    return Reach(
+        never_attacked=ledger.value(never, f"{GIVEN_UP}%", f"{GIVEN_UP}%"),
+        dropped=ledger.value("SELECT COALESCE(SUM(mirror_dropped), 0) FROM sessions"),
+    )

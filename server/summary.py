@@ -19,6 +19,7 @@ from server.accounting import count_updates
 from server.drain import outstanding
 from server.integer_inference import noted
 from server.ledger import FILE_NAME, Ledger
+from server.mirror import ATTACKED, reach
 from server.privacy import privacy
 from server.report.controls import false_certificates
 from server.report.data import KINDS, RoundKind, ScoreRow
@@ -155,7 +156,7 @@ def _main_provenance(ledger: Ledger) -> str:
 
 def leakage(ledger: Ledger) -> dict[str, Any]:
     """Worst case over all attacks, each attack's own figures, and the same for each kind of round."""
-    rows = _scores(ledger)
+    rows, reached = _scores(ledger), reach(ledger)
     return {
         **_figures(rows),
         "by_schedule": {kind: _figures([row for row in rows if row.kind == kind]) for kind in KINDS},
@@ -163,7 +164,8 @@ def leakage(ledger: Ledger) -> dict[str, Any]:
         "unscored": outstanding(ledger).scores,
         "noise": _noise(ledger),
         "certificates": _certificates(rows),
-        "mirror_dropped": ledger.value("SELECT COALESCE(SUM(mirror_dropped), 0) FROM sessions"),
+        "never_attacked": reached.never_attacked,
+        "mirror_dropped": reached.dropped,
     }
 
 
@@ -184,7 +186,7 @@ def _certificates(rows: Sequence[ScoreRow]) -> dict[str, Any]:
 
 def _scores(ledger: Ledger) -> list[ScoreRow]:
     kinds: dict[int, RoundKind] = {row["round"]: row["kind"] for row in ledger.rows("SELECT round, kind FROM rounds")}
-    rows = ledger.rows("SELECT * FROM scores ORDER BY round, node, update_uid, seconds")
+    rows = ledger.rows(f"SELECT * FROM scores WHERE {ATTACKED} ORDER BY round, node, update_uid, seconds")  # noqa: S608
     return [_score(row, kinds) for row in rows]
 
 

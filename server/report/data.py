@@ -16,6 +16,7 @@ from contract.messages import AttackScore, Operations, Verdict
 from contract.task import RoundPlan, TaskSpec
 from hardware.energy import EnergyReading
 from server.integer_inference import Int8Inference
+from server.mirror import Reach
 
 Image = npt.NDArray[np.float32]
 RoundKind = Literal["train", "audit"]
@@ -179,6 +180,7 @@ class Family(Record, frozen=True):
         bytes_up: Bytes of all admitted updates as published.
         initial_accuracy: Accuracy before the first round.
         evaluated_on: Number of held-out samples behind each accuracy.
+        reach: What of it the attacker got to; `None` where nobody counted.
         int8: True int8 inference of the final model, or why there is none.
         wall_s: Wall time of the run.
     """
@@ -199,6 +201,7 @@ class Family(Record, frozen=True):
     energy: tuple[EnergyRow, ...] = ()
     operations: tuple[OperationsRow, ...] = ()
     scores: tuple[ScoreRow, ...] = ()
+    reach: Reach | None = None
     noise: tuple[NoiseRow, ...] = ()
     pictures: tuple[Picture, ...] = ()
     int8: Int8Inference = Int8Inference(reason="not recorded with this run")

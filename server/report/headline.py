@@ -113,8 +113,22 @@ def notes(data: ReportData) -> tuple[str, ...]:
                 f"{family.title}: {unscored} of {len(family.updates)} admitted updates have no score "
                 "(the attacker or the device did not answer in time); no figure below includes them."
             )
+        found += _missed(family)
         if family.status != "finished":
             found.append(f"{family.title}: the run's last state is {family.status!r}, not 'finished'.")
     if data.twin is None:
         found.append(f"No ANN twin: {data.twin_missing}.")
     return tuple(found)
+
+
+def _missed(family: Family) -> list[str]:
+    """What the attacker did not get to see, or had no time for."""
+    reach, found = family.reach, list[str]()
+    if reach is not None and reach.never_attacked:
+        found.append(
+            f"{family.title}: {reach.never_attacked} of {len(family.updates)} admitted updates were never attacked "
+            "(the attacker was away, stopped or too slow for them); that says nothing about their privacy."
+        )
+    if reach is not None and reach.dropped:
+        found.append(f"{family.title}: the mirror could not hand on an update {reach.dropped} times (server offline).")
+    return found

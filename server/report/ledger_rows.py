@@ -14,6 +14,7 @@ from contract.task import RoundPlan, TaskSpec, task_hash
 from hardware.energy import EnergyReading
 from server.integer_inference import noted
 from server.ledger import Ledger
+from server.mirror import ATTACKED, reach
 from server.privacy import privacy
 from server.report.data import (
     Counts,
@@ -66,6 +67,7 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
         energy=_energy(ledger, kinds),
         operations=_operations(ledger, kinds),
         scores=scores,
+        reach=reach(ledger),
         noise=read_noise(ledger),
         pictures=read_pictures(ledger, scores),
         int8=noted(ledger),
@@ -198,7 +200,7 @@ def _scores(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[ScoreRow, .
             samples=row["batch"],
             score=AttackScore(**_pick(row, _SCORE)),
         )
-        for row in ledger.rows("SELECT * FROM scores ORDER BY round, node, seconds")
+        for row in ledger.rows(f"SELECT * FROM scores WHERE {ATTACKED} ORDER BY round, node, seconds")  # noqa: S608
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import ConfigurationError, EnvironmentFaultError
+from server.app import _faults_of
 from server.ledger import FILE_NAME, Ledger, differences
 from server.settings import ScheduleEntry
 from tests.unit.server_world import World, name_of, settings
@@ -123,3 +124,21 @@ def test_a_server_killed_between_journal_and_acknowledgement_has_the_update(tmp_
     assert world.column("SELECT closed FROM rounds ORDER BY attempt") == ["interrupted", "complete"]
     assert sorted(world.column("SELECT uid FROM aggregated")) == sorted(name_of("update", n, 1) for n in "ab")
     assert world.server.drain is not None
+
+
+def test_a_disk_that_fills_up_is_one_message_and_what_was_stored_stays(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.set_meta("run", "before")
+        pages = ledger.value("PRAGMA page_count")
+        ledger.value(f"PRAGMA max_page_count = {pages + 1}")
+        with pytest.raises(EnvironmentFaultError, match="database or disk is full") as caught:
+            overfill(ledger)
+        assert str(tmp_path) in str(caught.value)
+        assert "make room" in str(caught.value)
+        assert ledger.meta("run") == "before"
+
+
+def overfill(ledger: Ledger) -> None:
+    with _faults_of(ledger.path.parent), ledger.transaction():
+        ledger.set_meta("run", "after")
+        ledger.set_meta("large", "x" * 100_000)

@@ -7,9 +7,14 @@ import pytest
 from contract.errors import ConfigurationError
 from contract.messages import AttackScore
 from hardware.energy import EnergyReading
+from server.mirror import GIVEN_UP
+from server.report import write_report
 from server.settings import ScheduleEntry
 from server.summary import summarise
+from tests.attack_updates import audit_plan, update_blob
 from tests.unit.server_world import MODELLED, NO_METER, World, energy_report, name_of, score, settings
+from tests.unit.test_attack_worker import TASK as ATTACKED_TASK
+from tests.unit.test_attack_worker import mirror, ready_desk, samples
 
 TRAIN = ScheduleEntry(batch_size=4)
 AUDIT = ScheduleEntry(kind="audit", algorithm="fedsgd", batch_size=1, rounds=2)
@@ -186,3 +191,40 @@ def test_leakage_is_the_worst_case_and_failures_count(tmp_path):
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(ConfigurationError, match="no such ledger"):
         summarise(tmp_path)
+
+
+def test_what_no_attack_was_tried_on_is_counted_as_never_attacked_and_as_no_trial(tmp_path):
+    world = World(settings(tmp_path, ScheduleEntry(rounds=2, batch_size=4), clients=2))
+    world.node("a")
+    world.node("b")
+    world.wire.online = False  # admitted, and the mirror cannot hand it on
+    cut = world.update("a")
+    world.wire.online = True
+    seen, given_up = world.update("b"), world.update("a")
+    reason = queue_overflow()
+    for node, round_, uid, said in (
+        ("b", 1, seen, hit("ratio", 30.0)),
+        ("a", 2, given_up, hit("ratio", None, reason=reason)),
+    ):
+        blob, scored = score(node, round_, uid, said)
+        world.send("score", node, round_, scored, blob)
+    assert world.server.intake.mirror.dropped == 1
+    world.ledger.execute("UPDATE sessions SET mirror_dropped = ?", world.server.intake.mirror.dropped)
+    world.ledger.close()
+    leaked = summarise(tmp_path)["leakage"]
+    assert (leaked["never_attacked"], leaked["mirror_dropped"]) == (2, 1), cut
+    assert (leaked["by_attack"]["ratio"]["n"], leaked["by_attack"]["ratio"]["failed"]) == (1, 0)
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "2 of 3 admitted updates were never attacked" in page
+    assert "the mirror could not hand on an update 1 times" in page
+
+
+def queue_overflow() -> str:
+    """What the attacker says of an update that it gave up, in its own words."""
+    books = ready_desk(limit=1)
+    for seed in (0, 1):
+        mirror(books, update_blob(ATTACKED_TASK, *samples(), audit_plan(), seed=seed))
+    result = books.next_answer(0.0).message.results[0]
+    assert result.reason.startswith(GIVEN_UP)
+    return result.reason

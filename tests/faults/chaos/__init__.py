@@ -67,18 +67,6 @@ class Row(Struct, frozen=True, kw_only=True):
 CI_SHARE = 1 / 20
 
 ROWS: dict[str, Row] = {
-    "histories": Row(
-        module="histories",
-        fault="duplicated, reordered, replayed, stale-epoch messages (Hypothesis over histories)",
-        count=10_000,
-        claim="result independent of order; every bad one refused with its reason",
-    ),
-    "payloads": Row(
-        module="payloads",
-        fault="truncated, bit-flipped, oversized, NaN/Inf, wrong-shape, wrong-task payloads; random bytes everywhere",
-        count=1_000_000,
-        claim="0 crashes, 0 admitted, server memory within its limit and one update",
-    ),
     "client-kill": Row(
         module="client_kill",
         fault="SIGKILL of a client at each step (train, spool, mid-chunk, before ack)",
@@ -96,5 +84,53 @@ ROWS: dict[str, Row] = {
         fault="SIGKILL of the broker, mosquitto default persistence and amqtt",
         count=300,
         claim="same; median time from broker back to first admitted update under 5 s",
+    ),
+    "network": Row(
+        module="network",
+        fault="partition, half-open connection, 50 kB/s link, 1 % connection resets",
+        count=100,
+        claim="rounds close at the deadline with k of n; devices rejoin by themselves; 0 lost, 0 duplicated",
+    ),
+    "histories": Row(
+        module="histories",
+        fault="duplicated, reordered, replayed, stale-epoch messages (Hypothesis over histories)",
+        count=10_000,
+        claim="result independent of order; every bad one refused with its reason",
+    ),
+    "payloads": Row(
+        module="payloads",
+        fault="truncated, bit-flipped, oversized, NaN/Inf, wrong-shape, wrong-task payloads; random bytes everywhere",
+        count=1_000_000,
+        claim="0 crashes, 0 admitted, server memory within its limit and one update",
+    ),
+    "intruder": Row(
+        module="intruder",
+        fault="wrong password, foreign or expired certificate, revoked device, writing as another, reading another's",
+        count=40,
+        claim="denied by a real mosquitto on the shipped settings and ACL; the legitimate party is served",
+    ),
+    "disk-full": Row(
+        module="disk_full",
+        fault="disk full on spool, ledger, results",
+        count=50,
+        claim="a clear error, no false acknowledgement, resumes when space returns; 0 lost, 0 duplicated",
+    ),
+    "clock": Row(
+        module="clock",
+        fault="wall clock set back or forward by a day, of server or devices",
+        count=20,
+        claim="rounds, deadlines and energy integrals unharmed",
+    ),
+    "slow-attacker": Row(
+        module="slow_attacker",
+        fault="attacker stopped (SIGSTOP) or 100 × too slow",
+        count=20,
+        claim="median round time within 2 %; updates that it never saw are counted and shown as never attacked",
+    ),
+    "soak": Row(
+        module="soak",
+        fault="soak: rounds on end with 20 devices (6 in the short form), tiny model",
+        count=1000,
+        claim="no growth of RSS, threads or file descriptors after the first tenth of the rounds",
     ),
 }

@@ -27,6 +27,34 @@ def enroll(*arguments: str) -> str:
     return done.stdout
 
 
+def start_mosquitto(settings: Path, port: int, log_path: Path) -> subprocess.Popen[bytes]:
+    """A mosquitto that listens."""
+    program = mosquitto_path()
+    assert program is not None, "mosquitto is not on PATH"
+    with log_path.open("ab") as log_file:
+        command = [program, "-c", str(settings)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file)
+    end_s = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < end_s and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 0.5):
+            return process
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    raise AssertionError(f"mosquitto does not listen: {log_path.read_text(errors='replace')[-2000:]}")
+
+
+@contextlib.contextmanager
+def mosquitto(settings: Path, port: int, log_path: Path) -> Iterator[None]:
+    """A mosquitto for the time of a `with` block."""
+    process = start_mosquitto(settings, port, log_path)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(_PATIENCE_S)
+
+
 class EnrolledBroker:
     """An enrolment folder and its mosquitto.
 
@@ -67,18 +95,7 @@ class EnrolledBroker:
         return path
 
     def start(self) -> None:
-        program = mosquitto_path()
-        assert program is not None, "mosquitto is not on PATH"
-        with self.log_path.open("ab") as log_file:
-            command = [program, "-c", str(self.settings_file())]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file)
-        end_s = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < end_s and self._process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, self.port), 0.5):
-                return
-            time.sleep(0.05)
-        self.stop()
-        raise AssertionError(f"mosquitto does not listen: {self.log_path.read_text()[-2000:]}")
+        self._process = start_mosquitto(self.settings_file(), self.port, self.log_path)
 
     def reload(self) -> None:
         """SIGHUP, as `systemctl reload` sends it; returns once the log says that it was taken."""

@@ -1,8 +1,9 @@
 """Row `intruder`: who is not let in, and that whoever is in writes and reads no more than SPEC.md gives it.
 
 Everyone subscribes to everything. Then everyone writes on every topic, retained; afterwards each topic's own writer
-does. What nobody may write nobody may ever receive, not even who comes later; what is written rightly must reach exactly
-its readers. So each denial stands beside a message that did arrive on the same topic, over the same connections.
+does. What nobody may write nobody may ever receive, not even who comes later; what is written rightly must reach
+exactly its readers. So each denial stands beside a message that did arrive on the same topic, over the same
+connections.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ EVERYTHING = ("#", "$SYS/#", "$share/thieves/#", "spikeleak/#", "+/+/+/+/+/+/+/+
 DEVICES = ("alpha", "beta")
 REVOKED, STRANGER = "gamma", "stranger"
 FORGED, GOOD = b"forged by ", b"written by "
+LEFT = f"{ROOT}/score/{REVOKED}/2"
+"""Where the revoked device left a retained message while it was in."""
 _PATIENCE_S = 10.0
 
 Rights = dict[str, tuple[str, set[str]]]
@@ -143,7 +145,7 @@ def _no_takeover(broker: EnrolledBroker, server: Member) -> None:
 
 def _revoke(broker: EnrolledBroker, members: dict[str, Member]) -> int:
     """A device that worked is revoked: its connection is worth nothing any more, and it gets no other."""
-    gamma, topic = members[REVOKED], f"{ROOT}/up/{REVOKED}/1/{UID}/1"
+    gamma, topic = members[REVOKED], LEFT
     payload = gamma.write(topic, GOOD)
     _await((members["server"], topic, payload) for _ in "1")
     broker.command("revoke", REVOKED)
@@ -211,9 +213,9 @@ def _late_comers(broker: EnrolledBroker, protocol: str, members: dict[str, Membe
         right = {topic: writer for topic, (writer, readers) in table.items() if writer and name in readers}
         mine = {topic: GOOD + writer.encode() for topic, writer in right.items()}
         _await((late, topic, payload) for topic, payload in mine.items())
-        others = [topic for topic, _ in late.heard if topic in table and topic not in mine]
+        others = [topic for topic, _ in late.heard if topic in {*table, LEFT} and topic not in mine]
         assert not others, f"{name}, who came late, found retained {others}"
-        reads += len(table) - len(mine)
+        reads += len(table) + 1 - len(mine)
     _nothing_forged(members.values())
     return reads
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from contract import topics
 from contract.configuration import decode_toml
 from contract.errors import SpikeleakError
+from contract.frames import CHUNK_BYTES
+from contract.link import Link
 from deploy.supervisor import module_environment
 from edge_client.settings import ClientSettings
 from server.ledger import FILE_NAME, Ledger
@@ -176,3 +180,39 @@ def test_a_device_revoked_in_mid_run_is_out_and_the_others_go_on(fleet: Fleet) -
     fleet.kill(bad)
     fleet.start_device(bad)
     fleet.until(lambda: max(fleet.admitted(bad)) > last + 1, "with a new certificate it does not take part")
+
+
+def test_the_shipped_settings_drop_nothing_and_stop_what_is_too_large(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+    slow = threading.Event()
+
+    def hear(_topic: str, payload: bytes) -> None:
+        slow.wait(10.0)  # nothing is taken from the socket meanwhile
+        heard.append(payload)
+
+    with enrolled_broker(tmp_path / "lab", "pi-1") as broker:
+        reader = Link(broker.link("server"), "reader", on_message=hear)
+        reader.subscribe(*topics.subscriptions("server", RUN))
+        reader.start()
+        writer = Link(broker.link("pi-1"), "writer", on_message=lambda _topic, _payload: None)
+        writer.start()
+        assert writer.frame_bytes == CHUNK_BYTES, "the broker's limit cuts frames smaller than SPEC.md's"
+        sent = [number.to_bytes(4, "big") for number in range(3000)] + [bytes(CHUNK_BYTES)]
+        for payload in sent:
+            assert writer.publish(topics.score(RUN, "pi-1", 1), payload)
+        slow.set()
+        wait_for(lambda: len(heard) == len(sent), lambda: f"{len(heard)} of {len(sent)} arrived")
+        assert heard == sent
+        assert writer.publish(topics.score(RUN, "pi-1", 1), bytes(400_000))
+        wait_for(lambda: not writer.connected, lambda: "a packet of 400 kB did not end the connection")
+        time.sleep(0.2)
+        assert len(heard) == len(sent), f"a packet of 400 kB was passed on: {len(heard[-1])} bytes"
+        writer.stop()
+        reader.stop()
+
+
+def wait_for(condition: Callable[[], bool], what: Callable[[], str]) -> None:
+    end_s = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < end_s, what()
+        time.sleep(0.02)

@@ -144,7 +144,7 @@ def revoke(node: Annotated[str, typer.Argument(metavar="NODE", help="The party."
     _commands().revoke(out, node)
     _say(f"{node}: revoked")
     _say(
-        "broker: reload now (kill -HUP, or systemctl reload mosquitto): its rights end; a restart ends an open connection"
+        "broker: reload now (kill -HUP, systemctl reload mosquitto): its rights end; a restart ends an open connection"
     )
 
 

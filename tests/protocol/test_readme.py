@@ -46,7 +46,9 @@ def test_the_study_of_the_readme_runs(tmp_path: Path) -> None:
 COMMANDS = sorted({name for row in re.findall(r"`spikeleak ([^`]+)`", README) for name in re.findall(r"[a-z]+", row)})
 
 
-@pytest.mark.parametrize("command", ["audit", "demo", "run", "server", "client", "attack", "report", "meter", "data"])
+@pytest.mark.parametrize(
+    "command", ["audit", "demo", "run", "server", "client", "attack", "report", "meter", "data", "enroll"]
+)
 def test_each_command_is_in_the_readme_and_has_help_with_an_example(command: str) -> None:
     assert command in COMMANDS
     done = spikeleak(command, "--help")

@@ -1,0 +1,66 @@
+"""Who may write and read what on the broker: SPEC.md's topics as one table, and the ACL that follows from it.
+
+Every party gets a `user` block of its own. There is no `pattern` line: a pattern holds for every identity, so it would
+give the attacker whatever it gives a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from contract.topics import ROOT
+
+Party = Literal["device", "server", "attacker"]
+
+SERVER: Party = "server"
+ATTACKER: Party = "attacker"
+
+RIGHTS: dict[str, tuple[Party, tuple[Party, ...]]] = {
+    "node/{id}/state": ("device", ("server",)),
+    "server/state": ("server", ("device", "attacker")),
+    "task/#": ("server", ("device", "attacker")),
+    "model/#": ("server", ("device", "attacker")),
+    "up/{id}/#": ("device", ("server",)),
+    "ack/{id}": ("server", ("device",)),
+    "mirror/#": ("server", ("attacker",)),
+    "recon/{id}/#": ("attacker", ("device", "server")),
+    "score/{id}/#": ("device", ("server",)),
+    "truth/{id}/#": ("device", ("server",)),
+}
+"""Below `spikeleak/v1/{run}/`: a topic, its only writer, its readers. A device's `{id}` is its own; the others' any."""
+
+
+def grants(party: Party, node: str = "+") -> tuple[tuple[str, str], ...]:
+    """What one party may do in any run.
+
+    Args:
+        party: Its kind.
+        node: A device's name.
+
+    Returns:
+        Pairs of `read` or `write` and a topic filter.
+    """
+    found: list[tuple[str, str]] = []
+    for topic, (writer, readers) in RIGHTS.items():
+        place = f"{ROOT}/+/{topic.format(id=node if party == 'device' else '+')}"
+        found += [("write", place)] * (party == writer) + [("read", place)] * (party in readers)
+    return tuple(found)
+
+
+def _block(user: str, rights: Iterable[tuple[str, str]]) -> str:
+    return "\n".join([f"user {user}", *(f"topic {access} {place}" for access, place in rights)]) + "\n"
+
+
+def render(parties: Iterable[str]) -> str:
+    """The ACL file of mosquitto.
+
+    Args:
+        parties: Common names of the certificates that are valid: `server`, `attacker`, and any other is a device.
+            One that is not listed may connect until its certificate is refused, and may do nothing.
+    """
+    blocks = ["# Written by `spikeleak enroll`, which overwrites it. What no line grants is denied.\n"]
+    for name in sorted(parties):
+        party: Party = SERVER if name == SERVER else ATTACKER if name == ATTACKER else "device"
+        blocks.append(_block(name, grants(party, name)))
+    return "\n".join(blocks)

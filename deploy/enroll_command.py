@@ -1,0 +1,164 @@
+"""`spikeleak enroll …`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from contract.errors import ConfigurationError
+
+enroll_app = typer.Typer(
+    no_args_is_help=True,
+    help="Certificates, access rights and broker settings for a run over a network.\n\n"
+    "Example: spikeleak enroll init --out lab --host broker.lan",
+)
+
+_HOST = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
+_DAYS = 730
+_LONGEST_DAYS = 3650
+
+console = Console()
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The enrolment folder.")]
+Days = Annotated[int, typer.Option("--days", min=1, max=_LONGEST_DAYS, help="Validity of certificates, in days.")]
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _commands() -> ModuleType:
+    """`deploy.enroll`, which needs a library that only the machine with the authority has.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    try:
+        from deploy import enroll  # noqa: PLC0415 - keeps `--help` fast
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "cryptography":
+            raise
+        raise ConfigurationError("enroll: cryptography is not installed: pip install 'spikeleak[deploy]'") from error
+    return enroll
+
+
+def _place(value: str, option: str) -> str:
+    """A host name or an address.
+
+    Raises:
+        ConfigurationError: Neither.
+    """
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        if _HOST.fullmatch(value):
+            return value
+    raise ConfigurationError(f"{option} {value!r}: neither a host name (letters, digits, '-', '.') nor an IP address")
+
+
+@enroll_app.command()
+def init(  # noqa: PLR0917 - typer takes options as parameters
+    out: Out,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Name or address under which parties reach the broker.")
+    ] = None,
+    ip: Annotated[list[str] | None, typer.Option("--ip", help="A further address or name of the broker.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="The broker's port [8883].")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", help="Account that mosquitto runs as [this one; for root: mosquitto].")
+    ] = None,
+    broker_folder: Annotated[
+        str | None, typer.Option("--broker-folder", help="Where DIR/broker will lie on the broker's machine.")
+    ] = None,
+    days: Days = _DAYS,
+    renew: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--renew", help="New certificates for broker, server, attacker; the authority stays.")
+    ] = False,
+) -> None:
+    """Make a certificate authority, the broker's settings and the bundles of server and attacker.
+
+    Example: spikeleak enroll init --out lab --host broker.lan --ip 192.168.1.10
+    """
+    import msgspec  # noqa: PLC0415
+
+    commands = _commands()
+    chosen = {
+        "host": None if host is None else _place(host, "--host"),
+        "addresses": None if ip is None else tuple(_place(value, "--ip") for value in ip),
+        "port": port,
+        "user": user,
+        "broker_folder": broker_folder,
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    for name in ("user", "broker_folder"):
+        if any(ord(letter) < 32 for letter in str(given.get(name, out))):
+            raise ConfigurationError(f"--{name.replace('_', '-')} or --out: has a control character; choose another")
+    if renew:
+        enrolment = msgspec.structs.replace(commands.recorded(out), **given)
+        commands.renew(out, enrolment, days=days)
+    else:
+        if host is None:
+            raise ConfigurationError("--host: name the broker as devices will, for example --host broker.lan")
+        given.setdefault("user", commands.default_user())
+        given.setdefault("broker_folder", str(out.resolve() / "broker"))
+        enrolment = commands.Enrolment(**given)
+        commands.create(out, enrolment, days=days)
+    folder = enrolment.broker_folder
+    _say(f"authority and bundles: {out.resolve()}; ca/ca.key signs parties: keep it off the devices")
+    _say(f"broker: mosquitto -c {folder}/mosquitto.conf (port {enrolment.port}, account {enrolment.user!r})")
+
+
+@enroll_app.command()
+def device(
+    nodes: Annotated[list[str], typer.Argument(metavar="NODE...", help="Names of devices in the run.")],
+    out: Out,
+    at: Annotated[Path | None, typer.Option("--at", help="Folder in which the bundle will lie on its device.")] = None,
+    days: Days = _DAYS,
+    renew: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--renew", help="Another certificate for a device that has one, which is revoked.")
+    ] = False,
+) -> None:
+    """Make a certificate and a bundle for each device, and give it its rights.
+
+    Example: spikeleak enroll device pi-1 pi-2 --out lab --at /etc/spikeleak
+    """
+    for folder in _commands().add_devices(out, nodes, days=days, renewed=renew, place=at):
+        _say(str(folder))
+    _say("broker: reload for the new rights (kill -HUP, or systemctl reload mosquitto)")
+
+
+@enroll_app.command()
+def revoke(node: Annotated[str, typer.Argument(metavar="NODE", help="The party.")], out: Out) -> None:
+    """Revoke a party's certificate and take its rights away.
+
+    Example: spikeleak enroll revoke pi-2 --out lab
+    """
+    _commands().revoke(out, node)
+    _say(f"{node}: revoked")
+    _say(
+        "broker: reload now (kill -HUP, systemctl reload mosquitto): its rights end; a restart ends an open connection"
+    )
+
+
+@enroll_app.command("list")
+def list_(out: Out) -> None:
+    """Show every party, when its certificate expires, and whether it is revoked.
+
+    Example: spikeleak enroll list --out lab
+    """
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    table = Table("party", "expires", "state", box=None, pad_edge=False)
+    for entry in _commands().listed(out):
+        expired = entry.not_after < datetime.now(UTC)
+        state = f"revoked {entry.revoked:%Y-%m-%d}" if entry.revoked else "expired" if expired else "valid"
+        table.add_row(entry.name, f"{entry.not_after:%Y-%m-%d}", state)
+    console.print(table)

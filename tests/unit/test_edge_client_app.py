@@ -115,7 +115,7 @@ def test_frames_are_cut_smaller_when_the_server_does_not_hear_of_an_update(tmp_p
         """Drops what is larger than 400 bytes on its way up, and says nothing."""
 
         def publish(self, topic: str, payload: bytes, **retain: bool) -> bool:
-            return len(payload) > 400 and "/up/" in topic or super().publish(topic, payload, **retain)
+            return (len(payload) > 400 and "/up/" in topic) or super().publish(topic, payload, **retain)
 
     server = MemoryServer(rounds=1)
     began_s = time.monotonic()

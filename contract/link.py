@@ -79,6 +79,7 @@ class Link:
         self._jitter = random.Random(seed)  # noqa: S311 - spreads reconnects, no secret
         self._protocol = "5" if settings.protocol == "auto" else settings.protocol
         self._filters: dict[str, None] = {}
+        self._asked = False  # whether this connection's broker was told of the filters
         self._awaited: set[int] = set()
         self._client: Connection | None = None
         self._lock = threading.RLock()
@@ -157,14 +158,14 @@ class Link:
         with self._lock:
             new = [f for f in filters if f not in self._filters]
             self._filters.update(dict.fromkeys(new))
-            if new and self._client is not None and self._ready.is_set():
+            if new and self._client is not None and self._asked:
                 self._client.subscribe([(f, 1) for f in new])
 
     def unsubscribe(self, *filters: str) -> None:
         """Ends subscriptions."""
         with self._lock:
             gone = [f for f in filters if self._filters.pop(f, 0) is None]
-            if gone and self._client is not None and self._ready.is_set():
+            if gone and self._client is not None and self._asked:
                 self._client.unsubscribe(gone)
 
     def stop(self, *, farewell: tuple[str, bytes] | None = None, timeout_s: float = 3.0) -> None:
@@ -206,7 +207,7 @@ class Link:
         """
         client = self._new_client()
         with self._lock:
-            self._client = client
+            self._client, self._asked, self._awaited = client, False, set()
         try:
             client.connect(self.settings.host, self.settings.port, keepalive=self.settings.keepalive_s)
             client.begin()
@@ -293,6 +294,7 @@ class Link:
             client.disconnect()
             return
         with self._lock:
+            self._asked = True
             if self._filters:
                 _, mid = client.subscribe([(f, 1) for f in self._filters])
                 self._awaited = {mid} if mid is not None else set()

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import struct
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -144,10 +145,12 @@ def _false_broker(broker: EnrolledBroker, folder: Path) -> int:
             f"user {ACCOUNT}\nlistener {port} {LOOPBACK}\ncafile {broker.folder}/ca/ca.pem\nallow_anonymous true\n"
             f"certfile {stem}.pem\nkeyfile {stem}.key\nrequire_certificate true\n"
         )
-        with mosquitto(settings, port, folder / f"false-{number}.log"):
+        with mosquitto(settings, port, folder / f"false-{number}.log"), warnings.catch_warnings():
+            # paho leaves a socket whose handshake failed to be closed when it is collected
+            warnings.simplefilter("ignore", ResourceWarning)
             link = Link(LinkSettings(host="localhost", port=port, tls=broker.tls(GUEST)), GUEST, on_message=_ignore)
             try:
-                link.start(timeout_s=1.5)
+                link.start(timeout_s=5.0 if stem.name == "broker" else 2.0)
                 found[stem.name] = "trusted"
                 link.stop()
             except EnvironmentFaultError as error:

@@ -206,10 +206,19 @@ def _state_arrived(state: ClientState, event: StateArrived, now_s: float) -> Ste
     progress_s = (now_s if state.progress_s is None else state.progress_s) if over else None
     if event.state.status == "offline" and state.server is not None and state.server.status == "finished":
         return state, []  # the farewell after the end changes nothing
-    # What was under way to a server that died is gone: to wait for its acknowledgement would hold up the next one.
-    reborn = state.server is not None and state.server.epoch != event.state.epoch and event.state.status != "offline"
-    pending = delivery.waiting(state.pending) if reborn else state.pending
+    pending = delivery.waiting(state.pending) if _unheard(state.server, event.state) else state.pending
     return _replace(state, server=event.state, progress_s=progress_s, pending=pending), []
+
+
+def _unheard(before: ServerState | None, now: ServerState) -> bool:
+    """Whether what is under way has come to nobody: to wait for its acknowledgement would hold up the next one.
+
+    The server died since, or it opens the same round once more, as it does when it has no update.
+    """
+    if before is None or now.status == "offline":
+        return False
+    again = now.status == "open" and now.round == before.round and now.attempt > before.attempt
+    return before.epoch != now.epoch or again
 
 
 def _model_arrived(state: ClientState, event: ModelArrived, _now_s: float) -> Step:

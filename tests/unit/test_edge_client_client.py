@@ -393,6 +393,13 @@ def test_a_new_life_of_the_server_gets_what_was_under_way_to_the_last_one():
     assert actions == [], "the same life again"
 
 
+def test_a_round_that_opens_once_more_gets_the_update_that_nobody_heard_of():
+    state, actions = play(PUBLISHED, server(attempt=2))
+    assert actions == [Send(uid="u1")]
+    _, actions = play(state, server(attempt=2, deadline_s=9.0))
+    assert actions == [], "the same opening again"
+
+
 def test_a_stored_update_of_another_model_does_not_stand_for_the_round():
     state = resumed(ME, (item("u1"),), {"u1": 7}, None)
     _, actions = play(state, Up(), Prepared(task_hash=TASK), server(), model(), Idle())

@@ -22,7 +22,8 @@ from deploy import broker
 from server.inbox import HELD_BYTES
 from server.ledger import FILE_NAME, Ledger
 from tests.conftest import brokers
-from tests.faults.chaos.mutants import NODE, REPORTER, STRANGERS, Base, bad_messages
+from tests.faults.chaos.families import bad_messages
+from tests.faults.chaos.mutants import NODE, REPORTER, STRANGERS, Base
 from tests.protocol.test_second_client import CLIENT, process
 from tests.unit.server_world import RUN
 

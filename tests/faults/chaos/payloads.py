@@ -6,6 +6,8 @@ import contextlib
 import itertools
 import logging
 import math
+import resource
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -16,6 +18,7 @@ import numpy as np
 
 from contract.codecs import CODECS
 from contract.task import RoundPlan
+from server.inbox import HELD_BYTES
 from tests.faults.chaos import Outcome
 from tests.faults.chaos.depth import LAYERS, Depth
 from tests.faults.chaos.hoarding import hoard
@@ -39,18 +42,16 @@ def run(count: int, folder: Path) -> Outcome:
         count: Payloads over all parties.
         folder: Not used for ledgers: these lie in memory where the system has a place for them.
     """
-    depth, codes = Depth(), Counter[str]()
+    depth, codes, first = Depth(), Counter[str](), 0
     aside, hoarded = math.ceil(ASIDE * count), max(1200, count // 50)
     began = time.monotonic()
     with _quiet(), _fast_folder(folder) as fast, depth.listening():
         sent, held_mib = hoard(hoarded, fast / "hoard", SEED)
-        left = count - 2 * aside - sent
-        for episode in itertools.count():
-            if left <= 0:
-                break
-            size = min(EPISODE, left)
+        sizes = _episodes(count - 2 * aside - sent)
+        for episode, size in enumerate(sizes):
             codes += _serve(depth, PLANS[episode % len(PLANS)], fast / f"server-{episode}", size, SEED + episode)
-            left -= size
+            first = _resident_bytes() if episode == 0 else first
+        grown = _resident_bytes() - first
         books = Books()
         _fire(depth, books, aside, SEED - 1)
         books.check()
@@ -59,6 +60,7 @@ def run(count: int, folder: Path) -> Outcome:
         device.check()
         device.close()
     total = depth.stopped.total()
+    assert grown < HELD_BYTES, f"the process grew by {grown} bytes from the first server to the last"
     assert min(depth.stopped[layer] for layer in LAYERS) > total / 100, f"a layer is hardly reached: {depth.stopped}"
     assert len(codes) >= 12, f"only these refusals were met: {dict(codes)}"
     total += sent
@@ -66,7 +68,8 @@ def run(count: int, folder: Path) -> Outcome:
     rate = total / (time.monotonic() - began)
     return Outcome(
         injected=total,
-        figures=f"0 crashes, 0 admitted; stopped at: {stopped}; {held_mib:.0f} MiB held at most; {rate:.0f}/s",
+        figures=f"0 crashes, 0 admitted; stopped at: {stopped}; {held_mib:.0f} MiB held at most, "
+        f"{grown / 2**20:.0f} MiB grown; {rate:.0f}/s",
     )
 
 
@@ -78,6 +81,18 @@ def _serve(depth: Depth, plan: RoundPlan, folder: Path, count: int, seed: int) -
         return Counter(server.codes())
     finally:
         server.close()
+        shutil.rmtree(folder)
+
+
+def _episodes(count: int) -> list[int]:
+    """Payloads for one server after another; one full episode at least, so that every layer is reached."""
+    sizes = [EPISODE] * max(1, count // EPISODE)
+    return [*sizes, count - sum(sizes)] if count > sum(sizes) else sizes
+
+
+def _resident_bytes() -> int:
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _fire(depth: Depth, victim: Server | Books | DeviceUnderFire, count: int, seed: int) -> None:

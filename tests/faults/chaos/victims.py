@@ -21,7 +21,8 @@ from edge_client import events
 from edge_client.spool import SpoolItem
 from server.settings import ScheduleEntry
 from tests.attack_updates import audit_plan, manifest, model_blob, state, task_of, update_blob, worker
-from tests.faults.chaos.mutants import NODE, REPORTER, Base, Message, bad_messages
+from tests.faults.chaos.families import bad_messages
+from tests.faults.chaos.mutants import NODE, REPORTER, Base, Message
 from tests.faults.chaos.spoiled import apart, cut, flipped, packed, spoil
 from tests.faults.chaos.spoiled import frame as framed
 from tests.faults.test_edge_client_loss import Life

@@ -93,7 +93,7 @@ class OwnModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         parameters: The module's trained parameters, in its order.
     """
 
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     factory: str
     parameters: Annotated[tuple[ParameterSpec, ...], Meta(min_length=1)]
 

@@ -37,6 +37,9 @@ from hardware.energy_model import EnergyModel
 
 log = logging.getLogger(__name__)
 
+BACKLOG_BYTES = 64 << 20
+"""Reconstructions that may wait to be scored, all together."""
+
 
 class Device:
     """One device in one run.
@@ -192,6 +195,10 @@ class Device:
         whole = self._recon_inbox.add(payload)
         if whole is None:
             return
+        held = sum(map(len, self._recons.values()))
+        if held + len(whole.blob) > BACKLOG_BYTES:
+            log.warning("reconstruction %s dropped: %d bytes wait to be scored already", whole.uid, held)
+            return
         self.handle(events.ReconstructionArrived(uid=whole.uid))
         if whole.uid in self.state.unscored:
             self._recons[whole.uid] = whole.blob
@@ -224,8 +231,9 @@ class Device:
         if item is None:
             self._lost(action.uid)
             return
+        wanted = None if action.chunks is None else frozenset(action.chunks)
         for index, frame in enumerate(split(item.blob, item.uid, frame_bytes=self.network.frame_bytes)):
-            if action.chunks is not None and index not in action.chunks:
+            if wanted is not None and index not in wanted:
                 continue
             if not self.network.publish(self._topic(item, index), frame):
                 return  # offline: everything is sent again when the connection is back

@@ -126,6 +126,20 @@ def test_frames_are_cut_smaller_when_the_server_does_not_hear_of_an_update(tmp_p
     assert time.monotonic() - began_s < 40
 
 
+def test_reconstructions_beyond_the_backlogs_memory_are_dropped(tmp_path, monkeypatch, caplog):
+    class Flooding(MemoryServer):
+        def reconstruct(self, update: Update) -> None:
+            super().reconstruct(update)
+            self.open(update.round + 1)
+
+    monkeypatch.setattr("edge_client.device.BACKLOG_BYTES", 100)
+    server = Flooding(rounds=1)
+    assert run_client(settings(tmp_path), link_type=lambda *a, **k: MemoryLink(server, *a, **k)) == 0
+    assert len(server.updates) == 1
+    assert "dropped: 0 bytes wait to be scored already" in caplog.text
+    assert not any(isinstance(message, Score) for message, _ in server.objects.values())
+
+
 def test_garbage_on_every_topic_is_survived(tmp_path):
     server = MemoryServer(rounds=1)
 

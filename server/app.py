@@ -65,6 +65,8 @@ def run_server(settings: ServerSettings, stop: threading.Event | None = None) ->
     """
     if not topics.valid_name(settings.run):
         raise ConfigurationError(f"run = {settings.run!r}: 1 to 63 letters, digits, '_', '.', '-'")
+    if settings.link.tls is not None:
+        settings.link.tls.context()  # a file that cannot be used is said now, not after the graphs are made
     info = datasets.dataset_info(settings.task.dataset)
     shape = tuple(info.shape)
     network, settings = _own_network(settings, shape, info.classes)

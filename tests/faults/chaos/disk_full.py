@@ -2,7 +2,9 @@
 
 Each lies on a small tmpfs that a filler file uses up at a random moment, to within a few pages; afterwards the filler
 goes, and whoever ended is started again. One federation takes the faults of spool and ledger one after another, and
-must finish with nothing lost and nothing counted twice; its results are then written onto a disk that is full.
+must finish with nothing lost and nothing counted twice; its results are then written onto a disk that is full. Every
+fourth fault of the results folder, from the second on, strikes a whole `spikeleak run`: broker, server, devices and
+attacker keep everything in the folder that fills up.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from contract.errors import EnvironmentFaultError
 from deploy.supervisor import module_environment
 from server.ledger import FILE_NAME
+from server.progress import read_progress
 from server.settings import ScheduleEntry
+from tests.conftest import STUDY
 from tests.faults.chaos import Outcome
 from tests.faults.chaos.federation import Federation, federation
 from tests.faults.chaos.member import PATIENCE_S, Member, wait_until
@@ -103,11 +108,14 @@ def run(count: int, folder: Path) -> Outcome:
         fed.settle()
         counts = fed.account()
         assert counts["pending"] == 0, f"{counts['pending']} updates are still in a spool: {counts}"
-        told = [_report(fed, folder / f"results-{number}", draws) for number in range(kinds.count("results"))]
+        results = range(kinds.count("results"))
+        for number in results:
+            place = folder / f"results-{number}"
+            _whole_run(place, draws) if number % 4 == 1 else _report(fed, place, draws)
     return Outcome(
         injected=count,
         figures=(
-            f"spool {places.count('spool')}, ledger {places.count('ledger')}, results {len(told)}: each ended with "
+            f"spool {places.count('spool')}, ledger {places.count('ledger')}, results {len(results)}: each ended with "
             f"status 1 and named the folder; median {statistics.median(back_s):.1f} s from space back to the party's "
             f"next round; {counts['published']} updates, {counts['acknowledged']} acknowledged and in the ledger, "
             f"{counts['lost']} lost, {counts['duplicated']} duplicated"
@@ -152,8 +160,8 @@ def _ended_clearly(party: Member, folder: Path, said_before: int) -> None:
     assert "room" in last, f"{party.name} does not say what to do: {last}"
 
 
-def _report(fed: Federation, folder: Path, draws: random.Random) -> str:
-    """Writes a finished run's results onto a disk that is full, and again when it is not; what was said."""
+def _report(fed: Federation, folder: Path, draws: random.Random) -> None:
+    """Writes a finished run's results onto a disk that is full, and again when it is not."""
     with small_disk(folder, 16 << 20) as disk:
         shutil.copy(fed.directory / FILE_NAME, folder / FILE_NAME)
         needed = 40 * PAGE_BYTES
@@ -173,9 +181,33 @@ def _report(fed: Federation, folder: Path, draws: random.Random) -> str:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         assert (summary["updates"]["lost"], summary["updates"]["duplicated"]) == (0, 0), summary["updates"]
         assert "</html>" in (folder / "report.html").read_text(encoding="utf-8")[-200:], "the report is cut short"
-    return said
+
+
+def _whole_run(folder: Path, draws: random.Random) -> None:
+    """A run whose folder fills up: it must end by itself with one message, and go on when there is space."""
+    study = folder.with_suffix(".toml")
+    text = STUDY.format(rounds=40, deadline_s=10.0, broker="mosquitto", attack='attacks = ["ratio"]')
+    study.write_text(text, encoding="utf-8")
+    with small_disk(folder, 32 << 20) as disk:
+        arguments, out = ("run", str(study), "--out", str(folder / "out")), folder / "out"
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(_spikeleak, *arguments)
+            wait_until(lambda: (found := read_progress(out)) is not None and found.round >= 1, "the first round")
+            time.sleep(draws.uniform(0.0, 3.0))
+            assert not running.done(), f"the run ended before its disk was full: {running.result().stderr}"
+            disk.fill(PAGE_BYTES * draws.randrange(LEFT_PAGES))
+            done = running.result()
+        last = done.stderr.strip().splitlines()[-1]
+        assert done.returncode == EnvironmentFaultError.exit_status, f"status {done.returncode}: {last}"
+        assert "Traceback" not in done.stderr, done.stderr
+        assert str(folder) in last, f"the message does not name {folder}: {last}"
+        disk.free()
+        done = _spikeleak(*arguments)
+        assert done.returncode == 0, f"with space again: {done.stderr}"
+        updates = json.loads((out / "summary.json").read_text(encoding="utf-8"))["updates"]
+        assert (updates["lost"], updates["duplicated"]) == (0, 0), updates
 
 
 def _spikeleak(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "deploy.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=module_environment(), check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=module_environment(), timeout=240, check=False)

@@ -1,6 +1,6 @@
 """One small federation of real processes, of which some are killed and started again at once.
 
-Digits, 64-8-10 spiking network, two steps of time, codec `topk` under error feedback, updates and models in several
+Digits, 64-32-10 spiking network, two steps of time, codec `topk` under error feedback, updates and models in several
 chunks, seeds set: small enough for a round of some tens of milliseconds, and nothing in it is left out.
 """
 
@@ -29,7 +29,7 @@ from tests.faults.chaos.witness import witness
 from tests.faults.chaos.zygote import Zygote
 
 RUN = "chaos"
-TASK = TaskSpec(dataset="digits", encoding=EncodingSpec(kind="rate", steps=2), model=ModelSpec(hidden=(8,)))
+TASK = TaskSpec(dataset="digits", encoding=EncodingSpec(kind="rate", steps=2), model=ModelSpec(hidden=(32,)))
 ROUND = ScheduleEntry(
     algorithm="fedavg",
     local_steps=2,
@@ -42,7 +42,7 @@ ROUND = ScheduleEntry(
 )
 DEVICES = ("device-0", "device-1", "device-2")
 SERVER = "server"
-_FRAME_BYTES = 500
+_FRAME_BYTES = 1024
 _KILLED = -signal.SIGKILL
 _MAIN = "tests.faults.chaos.party:main"
 

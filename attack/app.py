@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import logging
+import os
 import queue
 import threading
 import time
@@ -55,11 +57,21 @@ def chosen_methods(names: tuple[str, ...] | None) -> Mapping[str, Method]:
 def _open_journal(directory: Path) -> IO[bytes]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        return (directory / "attack.jsonl").open("ab")
+        return (directory / "attack.jsonl").open("ab", buffering=0)
     except OSError as error:
-        raise EnvironmentFaultError(
-            f"directory {directory} cannot be written: {error}; name another one in 'directory'"
-        ) from error
+        raise _unwritable(directory, error) from error
+
+
+def _write(journal: IO[bytes], line: bytes) -> None:
+    """All of a line; unbuffered, so that closing the file has nothing left to fail with."""
+    if journal.write(line) != len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _unwritable(directory: Path, error: OSError) -> EnvironmentFaultError:
+    return EnvironmentFaultError(
+        f"directory {directory} cannot be written: {error}; make room there, or name another one in 'directory'"
+    )
 
 
 class _Process:
@@ -126,8 +138,10 @@ class _Process:
         self.outbox.append(found)
         self._send()
         self.answered += 1
-        self.journal.write(msgspec.json.encode(message) + b"\n")
-        self.journal.flush()
+        try:
+            _write(self.journal, msgspec.json.encode(message) + b"\n")
+        except OSError as error:
+            raise _unwritable(self.settings.directory, error) from error
         verdicts = ", ".join(f"{r.attack} {r.verdict} {r.seconds:.2f} s" for r in message.results)
         log.info("round %d, %s: %s; %d wait", message.round, message.node, verdicts, len(self.desk.queue))
 

@@ -90,10 +90,14 @@ class Ledger:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self.connection.execute("COMMIT")
         except BaseException:
-            self.connection.execute("ROLLBACK")
+            self._roll_back()
             raise
-        self.connection.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        if self.connection.in_transaction:  # SQLite itself rolls back on some errors, a full disk for one
+            self.connection.execute("ROLLBACK")
 
     # --- reading ------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,16 @@ import json
 import queue
 import threading
 import time
+from collections import deque
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from attack.app import run_attack
+from attack.app import _Process, run_attack
 from attack.settings import AttackSettings
+from attack.worker import Answer
 from contract import topics
 from contract.codecs import decode_tensors
 from contract.datasets import load
@@ -68,6 +72,20 @@ def test_folder_that_cannot_be_written_is_the_machines_fault(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentFaultError, match="cannot be written"):
         run_attack(settings_of(LinkSettings(port=1), tmp_path / "file" / "attack"))
+
+
+def test_journal_on_a_full_disk_is_the_machines_fault(tmp_path):
+    message = Reconstruction(uid="0" * 32, update_uid="1" * 32, node="pi", round=1, results=(), tensors=())
+    with Path("/dev/full").open("ab", buffering=0) as journal:
+        process = SimpleNamespace(
+            outbox=deque(),
+            answered=0,
+            journal=journal,
+            settings=SimpleNamespace(directory=tmp_path),
+            _send=lambda: None,
+        )
+        with pytest.raises(EnvironmentFaultError, match=r"No space left.*make room there"):
+            _Process._answer(process, Answer(message=message, blob=b""))
 
 
 def test_broker_that_is_not_there_is_the_machines_fault(tmp_path, monkeypatch):

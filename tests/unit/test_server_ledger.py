@@ -35,6 +35,16 @@ def fail_inside(ledger: Ledger) -> None:
         raise RuntimeError
 
 
+def test_the_cause_is_said_where_sqlite_has_rolled_back_itself(tmp_path):
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        with pytest.raises(ValueError, match="the cause"), ledger.transaction():  # noqa: PT012
+            ledger.execute("ROLLBACK")  # as SQLite does on a full disk
+            raise ValueError("the cause")
+        with ledger.transaction():
+            ledger.set_meta("after", "fine")
+        assert ledger.meta("after") == "fine"
+
+
 def test_it_is_durable_by_its_settings(tmp_path):
     with Ledger(tmp_path / FILE_NAME) as ledger:
         assert ledger.value("PRAGMA journal_mode") == "wal"

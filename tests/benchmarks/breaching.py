@@ -246,7 +246,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Compares, or says how to install breaching."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--restarts", type=int, nargs="+", default=(1, 8))
-    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--iterations", type=int, default=300)
     parser.add_argument("--images", type=int, default=3)
     parser.add_argument("--attacks", nargs="+", choices=PRECISIONS, default=tuple(PRECISIONS))
     asked = parser.parse_args(arguments)

@@ -11,6 +11,8 @@ TORCH    ?= torch==2.13.0
 PIP_ARGS ?=
 VENV     ?= .venv
 OUT      ?=
+# Many tests wait for brokers and processes: two at a time take little more than half as long.
+PYTEST_ARGS ?= -n 2 --dist worksteal
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
@@ -38,7 +40,7 @@ demo: $(VENV)/lab.stamp
 	$(BIN)/spikeleak demo $(if $(OUT),--out $(OUT))
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.benchmarks

@@ -127,7 +127,7 @@ def test_absent_archives_name_their_official_source(empty_cache, name):
 
 
 @pytest.mark.parametrize(
-    "blob", [b"", b"no gzip", gzip.compress(b"not idx"), gzip.compress(b"\0\0\x08\x01\0\0\0\x09a")]
+    "blob", [b"", b"no gzip", gzip.compress(b"not idx", mtime=0), gzip.compress(b"\0\0\x08\x01\0\0\0\x09a", mtime=0)]
 )
 def test_damaged_archives_are_named(empty_cache, blob):
     (empty_cache / "mnist").mkdir(parents=True)
@@ -135,8 +135,8 @@ def test_damaged_archives_are_named(empty_cache, blob):
         (empty_cache / archive.path).write_bytes(blob)
     with pytest.raises(EnvironmentFaultError, match=r"train-labels.*damaged.*md5 must be d53e105"):
         load("mnist")
-    (empty_cache / ARCHIVES["mnist"][1].path).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01a"))
-    (empty_cache / ARCHIVES["mnist"][3].path).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01a"))
+    (empty_cache / ARCHIVES["mnist"][1].path).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01a", mtime=0))
+    (empty_cache / ARCHIVES["mnist"][3].path).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01a", mtime=0))
     for whole in (load, lambda name: load_part(name, lambda y: np.arange(len(y)))):
         with pytest.raises(EnvironmentFaultError, match=r"train-images.*damaged.*md5 must be f68b3c"):
             whole("mnist")

@@ -186,7 +186,7 @@ def _report(fed: Federation, folder: Path, draws: random.Random) -> None:
 def _whole_run(folder: Path, draws: random.Random) -> None:
     """A run whose folder fills up: it must end by itself with one message, and go on when there is space."""
     study = folder.with_suffix(".toml")
-    text = STUDY.format(rounds=40, deadline_s=10.0, broker="mosquitto", attack='attacks = ["ratio"]')
+    text = STUDY.format(rounds=40, deadline_s=3.0, broker="mosquitto", attack='attacks = ["ratio"]')
     study.write_text(text, encoding="utf-8")
     with small_disk(folder, 32 << 20) as disk:
         arguments, out = ("run", str(study), "--out", str(folder / "out")), folder / "out"

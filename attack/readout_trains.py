@@ -19,8 +19,8 @@ Array64 = npt.NDArray[np.float64]
 
 MOST_STEPS = 20
 """Longest trains that are looked up: 2^20 sums."""
-ROUNDING = 1.5e-7
-"""Relative rounding of a float32 gradient entry, as measured on true updates."""
+ROUNDING = 2.5e-7
+"""Relative rounding of a float32 gradient entry: at most 1.9e-7 on true updates of T = 5 to 15, by the machine."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

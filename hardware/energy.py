@@ -29,6 +29,8 @@ class EnergyReading(msgspec.Struct, frozen=True, kw_only=True):
         reason: Why there is no figure; empty otherwise.
         resolution_j: Smallest step of the source, `None` where it has none (a model).
         samples: Number of readings behind the figure; 0 for a model.
+        uncertainty_j: Half width of the interval that holds the true figure in 95 % of cases, from resolution, sampling
+            interval and variance of the baseline; `None` where it is not known.
 
     Raises:
         ValueError: A figure without provenance, a missing figure without a reason, or a negative or
@@ -43,6 +45,7 @@ class EnergyReading(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     resolution_j: float | None = None
     samples: int = 0
+    uncertainty_j: float | None = None
 
     def __post_init__(self) -> None:
         if (self.energy_j is None) != (self.provenance == "unavailable"):
@@ -56,6 +59,8 @@ class EnergyReading(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"energy_j={self.energy_j} of {self.source!r}: must be finite and not negative")
         if not (math.isfinite(self.duration_s) and self.duration_s >= 0):
             raise ValueError(f"duration_s={self.duration_s} of {self.source!r}: must be finite and not negative")
+        if self.uncertainty_j is not None and not (math.isfinite(self.uncertainty_j) and self.uncertainty_j >= 0):
+            raise ValueError(f"uncertainty_j={self.uncertainty_j} of {self.source!r}: must be finite and not negative")
 
 
 def unavailable(source: str, scope: str, reason: str, *, duration_s: float = 0.0) -> EnergyReading:

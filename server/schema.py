@@ -5,7 +5,7 @@ A column that may be NULL is NULL when the value is not known: never 0.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (            -- schema, run, settings (JSON), task_hash, rounds, outcome
@@ -83,7 +83,7 @@ CREATE TABLE IF NOT EXISTS objects (         -- energy reports, scores and truth
 CREATE TABLE IF NOT EXISTS energy (          -- one row per reading; rows of different provenance are never added up
     update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL, phase TEXT NOT NULL,
     energy_j REAL, duration_s REAL NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL, provenance TEXT NOT NULL,
-    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL,
+    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL,
     CHECK ((energy_j IS NULL) = (provenance = 'unavailable'))
 );
 CREATE INDEX IF NOT EXISTS energy_by_update ON energy (update_uid);

@@ -111,7 +111,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             own `nn.Module`: nothing else here or of the task's neuron is read then).
         hidden: Widths of the fully connected hidden layers; may be empty for `conv`.
         channels: Output channels of the convolutions; read for `conv` only.
-        kernel: Side of the convolution kernels (padding is kernel // 2).
+        kernel: Side of the convolution kernels (padding is kernel // 2): one number for all, or one a convolution.
         stride: Stride of each convolution.
         activation: `sigmoid` or `relu`; read for `ann` only.
         readout: `membrane` (mean membrane of a non-resetting leaky readout) or `spike` (mean spike count).
@@ -128,7 +128,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     kind: Literal["fc", "conv", "own"] = "fc"
     hidden: tuple[Positive, ...] = (256,)
     channels: tuple[Positive, ...] = (8, 16)
-    kernel: Positive = 5
+    kernel: Positive | Annotated[tuple[Positive, ...], Meta(min_length=1)] = 5
     stride: Positive = 2
     activation: Literal["sigmoid", "relu"] = "sigmoid"
     readout: Literal["membrane", "spike"] = "membrane"
@@ -139,6 +139,11 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         if self.weight_bits == FLOAT_BITS:
             msgspec.structs.force_setattr(self, "weight_bits", None)
+        if isinstance(self.kernel, tuple) and len(self.kernel) != len(self.channels):
+            raise ValueError(
+                f"kernel = {list(self.kernel)} with channels = {list(self.channels)}: one side for each convolution, "
+                "or one number for all"
+            )
         if (self.kind == "own") != (self.own is not None):
             raise ValueError(
                 f"kind = {self.kind!r} {'with' if self.own else 'without'} the record 'own': a network of your own is "

@@ -80,6 +80,7 @@ def test_twins_equal_torch(kind, activation, encoding, bits):
 
 @pytest.mark.parametrize(("kernel", "stride", "shape"), [
     (1, 1, (1, 5, 4)), (1, 2, (1, 6, 5)), (2, 2, (1, 6, 7)), (3, 1, (2, 5, 5)), (5, 3, (1, 11, 8)), (4, 2, (1, 9, 8)),
+    ((5, 3), 2, (1, 9, 9)),
 ])  # fmt: skip
 def test_convolutions_of_any_geometry(kernel, stride, shape):
     task = make("conv", kernel=kernel, stride=stride, hidden=())

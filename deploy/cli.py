@@ -20,6 +20,7 @@ from rich.table import Table
 from contract.errors import SpikeleakError
 from deploy.audit.command import audit
 from deploy.enroll_command import enroll_app
+from deploy.sweep.command import sweep
 
 INTERRUPTED = 130
 
@@ -126,6 +127,32 @@ def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder
     out_console.print(str(directory / "report.html"), highlight=False, soft_wrap=True)
 
 
+@app.command()
+def export(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
+    """Write the tables of a run's ledger as Parquet files, for pandas, polars or DuckDB.
+
+    Example: spikeleak export runs/first
+    """
+    from deploy.ledger_export import export as write  # noqa: PLC0415
+
+    for path in write(directory):
+        out_console.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def cite(
+    directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of a run or a sweep.")] = None,
+) -> None:
+    """Print the BibTeX of the attacks that a run used; of all of them without a folder.
+
+    Example: spikeleak cite runs/first
+    """
+    from deploy.ledger_export import citations  # noqa: PLC0415
+
+    for citation in citations(directory):
+        out_console.print(citation.entry + "\n", highlight=False, soft_wrap=True, markup=False)
+
+
 def _stop_on_signal() -> threading.Event:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -178,6 +205,7 @@ def attack(config: Config) -> None:
 
 
 app.command()(audit)
+app.command()(sweep)
 
 
 @app.command()

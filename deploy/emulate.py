@@ -122,7 +122,7 @@ def _write_results(out: Path) -> dict[str, Any]:
     twin = out / "twin"
     summary = summarise(out, twin if (twin / "ledger.sqlite").exists() else None)
     summary |= environment.recorded(out / "settings")
-    _write_atomically(out / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_atomically(out / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     write_report(out)
     return summary
 
@@ -146,7 +146,7 @@ def _folder(study: Study, out: Path) -> Iterator[str]:
         token_path = out / "settings" / "token"
         token_path.parent.mkdir(exist_ok=True)
         if not token_path.exists():
-            _write_atomically(token_path, secrets.token_hex(4))
+            write_atomically(token_path, secrets.token_hex(4))
         yield token_path.read_text(encoding="ascii").strip()
 
 
@@ -155,7 +155,7 @@ def _hold_study(study: Study, out: Path) -> None:
     if not path.exists():
         if any(p.name != ".lock" for p in out.iterdir()):
             raise ConfigurationError(f"--out {out}: is not empty and holds no run to resume; choose another folder")
-        _write_atomically(path, to_toml(study))
+        write_atomically(path, to_toml(study))
         return
     held = decode_toml(path, Study)
     if _science(held) != _science(study):
@@ -172,7 +172,8 @@ def _science(study: Study) -> Study:
     return msgspec.structs.replace(study, broker=broker.BrokerSection(), model=None)
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file in one step, on disk when this returns."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -225,7 +226,7 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
 
     def party(name: str, module: list[str], content: msgspec.Struct, restarts: int) -> Party:
         path = settings / f"{name}.toml"
-        _write_atomically(path, to_toml(content))
+        write_atomically(path, to_toml(content))
         return Party(name, [*module, str(path)], base / "logs" / f"{name}.log", max_restarts=restarts)
 
     devices = [

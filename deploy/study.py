@@ -177,8 +177,22 @@ def load_study(path: Path) -> Study:
     Raises:
         ConfigurationError: Names file, key, value and what is allowed.
     """
-    study = decode_tables(read_toml(path), Study, origin=str(path))
-    study = check_study(_with_own_network(study, path), origin=str(path))
+    return study_of(read_toml(path), path, origin=str(path))
+
+
+def study_of(tables: dict[str, Any], path: Path, *, origin: str) -> Study:
+    """A study from parsed tables.
+
+    Args:
+        tables: As in a study's file.
+        path: The file that relative paths in them belong to.
+        origin: What errors name.
+
+    Raises:
+        ConfigurationError: As `load_study`.
+    """
+    study = decode_tables(tables, Study, origin=origin)
+    study = check_study(_with_own_network(study, path), origin=origin)
     return msgspec.structs.replace(study, schedule=study.schedule * study.repeat, repeat=1)
 
 

@@ -51,23 +51,28 @@ def summarise(directory: Path, twin: Path | None = None) -> dict[str, Any]:
 
 def _one(directory: Path) -> dict[str, Any]:
     with Ledger.open_read(directory / FILE_NAME) as ledger:
-        counted = count_updates(ledger)
-        return {
-            "run": ledger.meta("run"),
-            "task_hash": ledger.meta("task_hash"),
-            "outcome": ledger.meta("outcome"),
-            **_rounds(ledger),
-            **_accuracy(ledger),
-            "int8_inference": msgspec.to_builtins(noted(ledger)),
-            "updates": counted,
-            "bytes_up": ledger.value("SELECT COALESCE(SUM(bytes), 0) FROM updates"),
-            "bytes_received": ledger.value("SELECT COALESCE(SUM(bytes_in), 0) FROM sessions"),
-            "energy_j": energy(ledger),
-            "leakage": leakage(ledger),
-            "privacy": privacy(ledger, counted["published"]),
-            "wall_s": ledger.value("SELECT SUM(duration_s) FROM sessions"),
-            "starts": ledger.value("SELECT COUNT(*) FROM sessions"),
-        }
+        return summarise_ledger(ledger)
+
+
+def summarise_ledger(ledger: Ledger) -> dict[str, Any]:
+    """One arm of a run in numbers."""
+    counted = count_updates(ledger)
+    return {
+        "run": ledger.meta("run"),
+        "task_hash": ledger.meta("task_hash"),
+        "outcome": ledger.meta("outcome"),
+        **_rounds(ledger),
+        **_accuracy(ledger),
+        "int8_inference": msgspec.to_builtins(noted(ledger)),
+        "updates": counted,
+        "bytes_up": ledger.value("SELECT COALESCE(SUM(bytes), 0) FROM updates"),
+        "bytes_received": ledger.value("SELECT COALESCE(SUM(bytes_in), 0) FROM sessions"),
+        "energy_j": energy(ledger),
+        "leakage": leakage(ledger),
+        "privacy": privacy(ledger, counted["published"]),
+        "wall_s": ledger.value("SELECT SUM(duration_s) FROM sessions"),
+        "starts": ledger.value("SELECT COUNT(*) FROM sessions"),
+    }
 
 
 def _rounds(ledger: Ledger) -> dict[str, Any]:
@@ -156,7 +161,7 @@ def _main_provenance(ledger: Ledger) -> str:
 
 def leakage(ledger: Ledger) -> dict[str, Any]:
     """Worst case over all attacks, each attack's own figures, and the same for each kind of round."""
-    rows, reached = _scores(ledger), reach(ledger)
+    rows, reached = read_scores(ledger), reach(ledger)
     return {
         **_figures(rows),
         "by_schedule": {kind: _figures([row for row in rows if row.kind == kind]) for kind in KINDS},
@@ -184,7 +189,8 @@ def _certificates(rows: Sequence[ScoreRow]) -> dict[str, Any]:
     return {"n": sum(row.score.verdict == "exact" for row in rows), "false": len(false_certificates(rows))}
 
 
-def _scores(ledger: Ledger) -> list[ScoreRow]:
+def read_scores(ledger: Ledger) -> list[ScoreRow]:
+    """Scores of all attacks that were made, in the order of rounds."""
     kinds: dict[int, RoundKind] = {row["round"]: row["kind"] for row in ledger.rows("SELECT round, kind FROM rounds")}
     rows = ledger.rows(f"SELECT * FROM scores WHERE {ATTACKED} ORDER BY round, node, update_uid, seconds")  # noqa: S608
     return [_score(row, kinds) for row in rows]

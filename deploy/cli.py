@@ -116,14 +116,18 @@ def _summary_cells(part: dict[str, Any]) -> list[str]:
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
-    """Write summary.json and report.html of a run again.
+def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run or a sweep.")]) -> None:
+    """Write summary.json and report.html of a run, or of a sweep, again.
 
     Example: spikeleak report runs/first
     """
     from deploy.emulate import write_results  # noqa: PLC0415
+    from deploy.sweep import session  # noqa: PLC0415
 
-    write_results(directory)
+    if (directory / session.KEPT).exists():
+        session.rewrite(directory)
+    else:
+        write_results(directory)
     out_console.print(str(directory / "report.html"), highlight=False, soft_wrap=True)
 
 

@@ -46,10 +46,10 @@ def sweep(
             text = f"interrupted; run again with --out {folder} to go on where it stopped"
             out_console.print(text, highlight=False, soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
-        session.write_tables(planned, points, folder)
+        session.write_results(planned, points, folder)
     for name, fault in failed.items():
         out_console.print(f"run {name} failed: {fault}", highlight=False, soft_wrap=True, markup=False)
-    out_console.print(f"table: {folder / 'sweep.parquet'}", highlight=False, soft_wrap=True)
+    out_console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     if failed:
         text = f"{len(failed)} of {len(points)} runs failed; run again with --out {folder} to try them again"
         out_console.print(text, highlight=False, soft_wrap=True)

@@ -22,10 +22,13 @@ from deploy.emulate import write_atomically
 from deploy.interrupts import Interrupts
 from deploy.sweep import table
 from deploy.sweep.local_runs import pause
-from deploy.sweep.plan import Point, Sweep
+from deploy.sweep.plan import Point, Sweep, load_sweep
+from deploy.sweep.plan import points as points_of
 from server.progress import read_progress
 
 _SHOW_EVERY_S = 1.0
+KEPT = "sweep.toml"
+"""Its file's copy in its folder, by which the folder is known."""
 
 
 class Runs(Protocol):
@@ -211,8 +214,34 @@ def write_tables(sweep: Sweep, points: tuple[Point, ...], out: Path) -> dict[str
     return summary
 
 
+def write_results(sweep: Sweep, points: tuple[Point, ...], out: Path) -> None:
+    """Writes the tables, ``summary.json`` and ``report.html`` from the runs that are there."""
+    from deploy import parquet  # noqa: PLC0415 - these bring torch and matplotlib
+    from deploy.ledger_export import citations  # noqa: PLC0415
+    from deploy.sweep.report.page import render  # noqa: PLC0415
+
+    summary = write_tables(sweep, points, out)
+    runs, attacks = (parquet.read(out / f"{name}.parquet") for name in ("sweep", "attacks"))
+    cited = citations(out) if runs else []
+    missing = summary["runs_missing"]
+    write_atomically(
+        out / "report.html", render(sweep, runs, attacks, folder=out / "runs", missing=missing, cited=cited)
+    )
+
+
+def rewrite(out: Path) -> None:
+    """The same from a sweep's folder alone.
+
+    Raises:
+        ConfigurationError: Its ``sweep.toml`` cannot be read.
+    """
+    path = out / KEPT
+    sweep = load_sweep(path)
+    write_results(sweep, points_of(sweep, path), out)
+
+
 def keep_file(path: Path, out: Path) -> None:
     """A copy of the sweep's file beside its results."""
-    target = out / "sweep.toml"
+    target = out / KEPT
     if path.resolve() != target.resolve():
         shutil.copyfile(path, target)

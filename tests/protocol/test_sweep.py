@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -171,3 +172,14 @@ def test_a_ledger_is_exported_and_its_attacks_are_cited(plain_folder):
     entries = printed("cite", str(plain_folder / "out"))
     assert "zhao2020idlg" in entries  # of `label`
     assert "geiping2020inverting" not in entries  # of an attack that was not run
+
+
+@pytest.mark.slow
+def test_its_report_stands_alone_and_shows_the_worst_pictures(plain_folder):
+    page = (plain_folder / "out" / "report.html").read_text()
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)|url\((?!#)|@import|<script""", page)
+    assert page.count('class="card"') == 2 * 2  # each configuration, in both widths
+    assert page.count("data:image/png") >= 2 * 2 * 2
+    assert "4 audited updates: of 4 of these" in page
+    printed("report", str(plain_folder / "out"))
+    assert (plain_folder / "out" / "report.html").read_text() == page

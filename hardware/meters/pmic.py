@@ -6,9 +6,10 @@ current and one for the voltage::
       VDD_CORE_A current(7)=10.87674000A
       VDD_CORE_V volt(15)=0.89745940V
 
-The power is ``Σ V·I`` over the twelve pairs. It is what comes *out* of the chip: its own losses, everything on the
-5 V line (USB, HATs, NVMe, the fan) are left out, hence the scope ``pmic-rails`` and never ``board``. A fit of the whole board to this sum exists (`WHOLE_BOARD_NOTE`); it is one person's line through one
-board, so it is told and never applied.
+The power is ``Σ V·I`` over the twelve pairs. It is what comes *out* of the chip: its own losses and everything on the
+5 V line (USB, HATs, NVMe, the fan) are left out, hence the scope ``pmic-rails`` and never ``board``. A fit of the
+whole board to this sum exists (`WHOLE_BOARD_NOTE`); it is one person's line through one board, so it is told and
+never applied.
 
 Every call starts a process of some milliseconds; new values come about ten times a second.
 

@@ -31,8 +31,9 @@ DRIVER_DEFAULT_UOHM = 10_000
 
 REMEDY = (
     "wire an INA219/226/260 into the board's 5 V supply, switch I2C on ('dtparam=i2c_arm=on' in config.txt) and bind "
-    "the driver: for this boot 'echo ina219 0x40 | sudo tee /sys/bus/i2c/devices/i2c-1/new_device', for good an "
-    "overlay such as 'dtoverlay=i2c-sensor,ina219'; then write its shunt_resistor"
+    "the driver: for this boot 'echo ina219 0x40 | sudo tee /sys/bus/i2c/devices/i2c-1/new_device', for good "
+    "'dtoverlay=NAME' with an overlay of compatible \"ti,ina219\", reg and shunt-resistor (binding ti,ina2xx.yaml); "
+    "then check its shunt_resistor"
 )
 
 

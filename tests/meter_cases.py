@@ -1,5 +1,6 @@
-"""One case a reader of meters: its tree, how it is opened, and what its figure must be, computed from the files by other
-means than the reader's.
+"""One case a reader of meters: its tree, how it is opened, and what its figure must be.
+
+The figure is computed from the files by other means than the reader's.
 """
 
 from __future__ import annotations
@@ -155,9 +156,12 @@ class FileGpu:
         return "GPU", "GPU-0"
 
     def energy_mj(self, _index: int) -> int:
-        found = number(self.path)
-        if found is None or found < 0:
-            raise NvmlError("nvmlDeviceGetTotalEnergyConsumption returned 15")
+        try:
+            found = int(self.path.read_text(encoding="ascii"))
+        except (OSError, ValueError) as error:
+            raise NvmlError("nvmlDeviceGetTotalEnergyConsumption returned 15") from error
+        if found < 0:
+            raise NvmlError("nvmlDeviceGetTotalEnergyConsumption returned 999")
         return found
 
 

@@ -6,6 +6,7 @@ opened and again between opening and reading.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,16 +21,29 @@ from tests import meter_trees as trees
 from tests.meter_cases import CASES, Case, number, put
 
 TEXTS = [b"", b"\n", b"nan\n", b"inf\n", b"1e6\n", b"0x10\n", b"1.5\n", b"1 2\n", b"\x00" * 8, b"NC\n"]
-NUMBERS = st.one_of(st.integers(-10, 10), st.integers(-(10**20), 10**20), st.integers(0, 10**7))
+ZEROES = [b"0\n", b"-0\n", b"-1\n", b"1\n", b"%d\n" % 10**13]
+NUMBERS = st.one_of(st.integers(-(10**20), 10**20), st.integers(-(10**7), 10**7))
 CONTENTS = st.one_of(
-    st.none(),
-    st.sampled_from(["directory", "denied"]),
-    st.sampled_from(TEXTS),
+    st.sampled_from([None, "denied", "directory"]),
+    st.sampled_from([*ZEROES, *TEXTS]),
     st.binary(max_size=20),
     NUMBERS.map(lambda value: f"{value}\n".encode()),
-    st.tuples(st.just("cut"), st.integers(0, 1600)),
-    st.tuples(st.just("flip"), st.integers(0, 1600), st.integers(0, 255)),
+    st.tuples(st.sampled_from(["cut", "flip"]), st.integers(0, 1600), st.integers(0, 255)),
+    st.tuples(st.sampled_from(["drop", "double", "zero", "minus"]), st.integers(0, 25)),
 )
+
+
+def altered(old: bytes, kind: str, place: int, byte: int = 0) -> bytes:
+    """A file cut short, with one byte changed, or with one line taken away, doubled, set to zero or to minus."""
+    if kind in {"cut", "flip"}:
+        place %= len(old) + 1
+        return old[:place] if kind == "cut" else old[:place] + bytes([byte]) + old[place + 1 :]
+    lines = old.splitlines(keepends=True) or [b""]
+    at = place % len(lines)
+    name, equals, value = lines[at].rpartition(b"=")
+    zero = re.sub(rb"[1-9]", b"0", value)
+    new = {"drop": b"", "double": lines[at] * 2, "zero": name + equals + zero, "minus": name + equals + b"-" + value}
+    return b"".join([*lines[:at], new[kind], *lines[at + 1 :]])
 
 
 def inflict(path: Path, content: object) -> set[Path]:
@@ -37,9 +51,7 @@ def inflict(path: Path, content: object) -> set[Path]:
     if content == "denied":
         return {path}
     if isinstance(content, tuple):
-        old = path.read_bytes() if path.is_file() else b""
-        place = content[1] % (len(old) + 1)
-        content = old[:place] if content[0] == "cut" else old[:place] + bytes([content[2]]) + old[place + 1 :]
+        content = altered(path.read_bytes() if path.is_file() else b"", *content)
     put(path, content)
     return set()
 
@@ -68,7 +80,8 @@ def attempt(read: Callable[[], float]) -> tuple[float | None, str]:
 @given(data=st.data())
 def test_damaged_trees_give_a_reason_or_the_right_figure(name: str, data: st.DataObject) -> None:
     case = CASES[name]
-    wounds = st.dictionaries(st.sampled_from(targets(case)), CONTENTS, max_size=2)
+    files = st.one_of(st.sampled_from(case.needs), st.sampled_from(targets(case)))
+    wounds = st.dictionaries(files, CONTENTS, max_size=2)
     before, between = data.draw(wounds, label="before opening"), data.draw(wounds, label="before reading")
     with tempfile.TemporaryDirectory() as folder:
         root = trees.write(case.tree, Path(folder))

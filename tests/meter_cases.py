@@ -157,10 +157,10 @@ class FileGpu:
 
     def energy_mj(self, _index: int) -> int:
         try:
-            found = int(self.path.read_text(encoding="ascii"))
-        except (OSError, ValueError) as error:
+            found = parsed(self.path.read_text(encoding="ascii"))
+        except (OSError, UnicodeDecodeError) as error:
             raise NvmlError("nvmlDeviceGetTotalEnergyConsumption returned 15") from error
-        if found < 0:
+        if found is None or found < 0:
             raise NvmlError("nvmlDeviceGetTotalEnergyConsumption returned 999")
         return found
 
@@ -190,7 +190,9 @@ class Pmic(Case):
         return pmic.find(root, run=self.run(root))
 
     def figure(self, _at_open: Content, _now: Content) -> float | None:
-        fields = [line.replace("=", " ").split() for line in (self.root / self.file).read_text().splitlines() if line]
+        fields = [
+            line.replace("=", " ").split() for line in (self.root / self.file).read_text().splitlines() if line.strip()
+        ]
         values = {name: float(value.rstrip("AV")) for name, _, value in fields}
         rails = [name[:-2] for name in values if name.endswith("_A")]
         assert len(rails) == 12
@@ -223,9 +225,15 @@ CASES = {
 }
 
 
+def parsed(text: str) -> int | None:
+    """The whole number that stands there, `None` for anything else."""
+    found = text.strip()
+    return int(found) if found.removeprefix("-").isdecimal() and len(found) < 20 else None
+
+
 def number(path: Path) -> int | None:
+    """The whole number in a file, `None` where there is none."""
     try:
-        found = path.read_bytes().decode("ascii").strip()
-        return int(found) if found.removeprefix("-").isdecimal() and len(found) < 20 else None
-    except (OSError, ValueError):
+        return parsed(path.read_bytes().decode("ascii"))
+    except (OSError, UnicodeDecodeError):
         return None

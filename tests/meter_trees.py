@@ -73,7 +73,7 @@ INA226 = hwmon_chip(
     1, "1-0041", name="ina226", in0_input=6, in1_input=5080, curr1_input=601, power1_input=3050000,
     shunt_resistor=10000, update_interval=35,
 )  # fmt: skip
-# INA260: shunt inside, no shunt_resistor; has_ishunt in drivers/hwmon/ina2xx.c, Linux 6.13 and raspberrypi/linux 7004
+# INA260: shunt inside, no shunt_resistor; has_ishunt in drivers/hwmon/ina2xx.c, raspberrypi/linux 7004
 INA260 = hwmon_chip(3, "1-0045", name="ina260", in1_input=5010, curr1_input=498, power1_input=2490000)
 # Recorded on a switch: sonic-net/sonic-linux-kernel, pull request 585
 INA238 = hwmon_chip(

@@ -7,7 +7,7 @@ modules carry 100,000 µΩ (printed R100) and would then read ten times too high
 One step of the power register is ``k / (R d)`` amperes times volts: ``1e9 k / (R d)`` µW with R in µΩ, from
 ``shunt_div`` d and ``power_lsb_factor`` k in the driver; 10 mW for the INA260, whose 2 mΩ shunt is inside.
 
-Source: Linux kernel, Documentation/hwmon/ina2xx.rst and drivers/hwmon/ina2xx.c (since 4.15); TI SBOS448, SBOS547.
+Source: Linux kernel, Documentation/hwmon/ina2xx.rst and drivers/hwmon/ina2xx.c.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Two drivers show them. Linux' own and JetPack 5 and 6 have hwmon, ``<i2c device>
 sum, no rails. JetPack 4 has iio, ``<i2c device>/iio:device*/`` with ``rail_name_{n}`` and ``in_power{n}_input``
 (milliwatts) for n = 0, 1, 2. A channel named ``NC`` is not connected.
 
-Sources: Linux kernel, Documentation/hwmon/ina3221.rst and drivers/hwmon/ina3221.c; NVIDIA Tegra Linux Driver Package
-Development Guide 32.7, "Software-Based Power Consumption Modeling"; energymon, jetson/ina3221x.c.
+Sources: Linux kernel, Documentation/hwmon/ina3221.rst and drivers/hwmon/ina3221.c; for JetPack 4 energymon,
+jetson/ina3221x.c, and jetson_stats, issue 131.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DRIVERS = (Path("sys/bus/i2c/drivers/ina3221x"), Path("sys/bus/i2c/drivers/ina32
 NOT_CONNECTED = "NC"
 SHUNT_STEP_V = 40e-6
 IIO_INTERVAL_S = 0.1
-"""The JetPack 4 driver does not state its conversion time; this is longer than any setting NVIDIA ships."""
+"""Assumed: the JetPack 4 driver does not state its conversion time."""
 HWMON_INTERVAL_S = 0.0066
 """Three channels, two conversions of 1.1 ms each, no averaging: the kernel driver's setting."""
 

@@ -149,7 +149,7 @@ def test_wrap_around_property(unit: int, before: int, advance: int, duration_s: 
 
 
 def test_an_amd_machine(tree: Tree, clock: Clock) -> None:
-    """Zen has the files of intel_rapl: one package, its sub-domain core (Linux 5.8 and later)."""
+    """Zen has the files of intel_rapl: one package and its sub-domain core."""
     tree.domain("intel-rapl:0", "package-0", 1_000_000, 65_532_610_987)
     tree.domain("intel-rapl:0:0", "core", 1_000_000, 65_532_610_987)
     meter = RaplMeter(tree.root, clock=clock)

@@ -148,7 +148,7 @@ def _check(origin: str, key: str, test: Callable[[], object]) -> None:
     """Runs a room's own check of one value and names the key in its error."""
     try:
         test()
-    except (ConfigurationError, MeterError) as error:
+    except (ConfigurationError, MeterError, ValueError) as error:
         raise ConfigurationError(f"{origin}: {key}: {error}") from error
 
 
@@ -230,6 +230,7 @@ def check_study(study: Study, *, origin: str) -> Study:
                 raise ConfigurationError(
                     f"{origin}: schedule[{number}].{key} = {value}: the run has clients = {study.clients}"
                 )
+        _check(origin, f"schedule[{number}]", lambda entry=entry: entry.require_updates(study.clients))  # type: ignore[misc]
     return study
 
 

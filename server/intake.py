@@ -136,9 +136,13 @@ class Intake:
             self._ack(topic.node, Ack(uid=delivery.uid, status="refused", reason=verdict.reason[:1000]))
             return
         self._journal_admitted(delivery, verdict)
+        anew = verdict.update.plan.mode == "asynchronous"
+        if anew:  # its device begins again when it is acknowledged: the model that it made is to be there by then
+            self._admitted(topic.node, delivery.uid, topic.round)
         self._ack(topic.node, Ack(uid=delivery.uid, status="admitted"))
         self.send_mirror(topic.node, topic.round, delivery.uid, delivery.blob)
-        self._admitted(topic.node, delivery.uid, topic.round)
+        if not anew:
+            self._admitted(topic.node, delivery.uid, topic.round)
 
     def _journal_admitted(self, delivery: Delivery, verdict: Admission) -> None:
         update = verdict.update
@@ -156,6 +160,7 @@ class Intake:
                     "loss": update.loss,
                     "norm": verdict.norm,
                     "object": delivery.blob,
+                    "sequence": self._ledger.value("SELECT COALESCE(MAX(sequence), 0) + 1 FROM updates"),
                     **columns(self._ledger, delivery.topic.node, update.plan, self._settings.privacy.delta),
                 },
             )

@@ -14,7 +14,7 @@ from contract import frames, messages, topics
 from contract.codecs import encode_tensors
 from contract.messages import AttackResult, AttackScore, Reconstruction, ServerState, TaskManifest, Truth
 from contract.task import RoundPlan
-from server.aggregation import AGGREGATORS, Contribution, descend
+from server.aggregation import ALGORITHMS, Contribution, descend, weighted_mean
 from server.model import object_of, parameters_of
 from server.settings import ScheduleEntry
 from tests.unit.server_world import (
@@ -144,7 +144,7 @@ def reference_model(rounds: int) -> str:
             _, uid = make_update(node, round_, plan=plan, model_version=round_ - 1)
             weight = 1 + int(uid[:2], 16) % plan.batch_size
             updates.append(Contribution(uid=uid, weight=weight, tensors=difference(node, round_)))
-        step = AGGREGATORS[plan.algorithm].step(sorted(updates, key=lambda u: u.uid), plan)
+        step = ALGORITHMS[plan.algorithm].step(weighted_mean(sorted(updates, key=lambda u: u.uid)), plan)
         parameters, velocity = descend(parameters, velocity, step, plan)
     return hashlib.sha256(object_of(parameters, rounds, HASH)).hexdigest()
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.admission import CODES
-from server.aggregation import AGGREGATORS, Contribution, descend
+from server.aggregation import ALGORITHMS, Contribution, descend, weighted_mean
 from server.model import object_of
 from server.settings import ScheduleEntry
 from tests.faults.chaos import Outcome
@@ -114,7 +114,7 @@ def canonical(stage: Stage) -> tuple[str, list[tuple[int, str]], int]:
         made = sorted((m for m in stage.admitted if m.round == round_), key=lambda m: m.uid)
         assert made, f"round {round_} was closed without an admitted update"
         if plan.applied:
-            step = AGGREGATORS[plan.algorithm].step(map(_contribution, made), plan)
+            step = ALGORITHMS[plan.algorithm].step(weighted_mean(map(_contribution, made)), plan)
             parameters, velocity = descend(parameters, velocity, step, plan)
             version += 1
             entered += [(round_, m.uid) for m in made]

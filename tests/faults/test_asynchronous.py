@@ -1,4 +1,4 @@
-"""An asynchronous round whose server and devices are killed: nothing is lost, nothing counts twice, the model follows."""
+"""An asynchronous round in which parties are killed: nothing is lost, nothing counts twice, the model follows."""
 
 from __future__ import annotations
 

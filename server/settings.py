@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -163,6 +163,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         keep_images: Reconstructions kept per attack and update (audit rounds only), for the report.
         export: Whether the task's ONNX graphs are made and published (needs torch): devices with engine `onnx` cannot
             train without.
+        mirror: What of each admitted update goes to `mirror/` at once: `whole`, or its `first` chunk, for several
+            attack workers that share them out (`workers` in an attacker's settings) and claim the rest.
         model: `FILE.py:FACTORY` of a network of the user's own, which then stands in `task.model`'s place. The factory
             takes nothing and returns an `nn.Module` that maps frames `[T, B, *shape]` to logits `[B, classes]`. The
             file is executed here; devices get graphs. Needs `export = true`.
@@ -181,6 +183,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_attempts: Positive = 5
     keep_images: Annotated[int, Meta(ge=0)] = 64
     export: bool = True
+    mirror: Literal["whole", "first"] = "whole"
     model: str | None = None
     evaluate: bool = True
     admission: AdmissionSettings = AdmissionSettings()

@@ -1,9 +1,9 @@
 """FedBuff against synchronous rounds, the same number of updates, in a fleet with one device that is slower.
 
-`python -m tests.benchmarks.asynchronous [--short] [--seeds N] [--rounds N] [--slower X]`: real processes on a real
-broker. Every device trains for a set time (`paced_device`), one of them `--slower` times as long. Time is taken from the
-ledger: from the first opening to the admission of the last update that counts. Accuracy is the last model's on the
-held-out samples.
+`python -m tests.benchmarks.asynchronous [--short] [--seeds N] [--rounds N] [--slower X] [--rate X]`: real
+processes on a real broker. Every device trains for a set time (`paced_device`), one of them `--slower` times as long. Time is taken from
+the ledger: from the first opening to the admission of the last update that counts. Accuracy is the last model's on
+the held-out samples.
 """
 
 from __future__ import annotations
@@ -62,15 +62,23 @@ def task_of(seed: int, dataset: str) -> TaskSpec:
     return TaskSpec(dataset=dataset, encoding=EncodingSpec(steps=4), model=ModelSpec(hidden=(32,)), seed=seed)
 
 
-def schedule_of(mode: str, rounds: int) -> ScheduleEntry:
+def schedule_of(mode: str, rounds: int, rate: float) -> ScheduleEntry:
     """As many updates in either mode: rounds of all devices, or versions out of as many updates."""
     if mode == "synchronous":
         return msgspec.structs.replace(PLAN, rounds=rounds)
-    return msgspec.structs.replace(PLAN, fedbuff=FedBuff(buffer=DEVICES, versions=rounds))
+    fedbuff = FedBuff(buffer=DEVICES, versions=rounds)
+    return msgspec.structs.replace(PLAN, server_learning_rate=rate, fedbuff=fedbuff)
 
 
 def run(
-    folder: Path, link: LinkSettings, zygote: Zygote, mode: str, *, task: TaskSpec, rounds: int, times_s: list[float]
+    folder: Path,
+    link: LinkSettings,
+    zygote: Zygote,
+    entry: ScheduleEntry,
+    *,
+    task: TaskSpec,
+    rounds: int,
+    times_s: list[float],
 ) -> Outcome:
     """One run with a server and a device process for each time.
 
@@ -78,13 +86,13 @@ def run(
         RuntimeError: A process failed, or the run is not over in good time.
     """
     folder.mkdir(parents=True)
-    name = f"{mode}-{task.seed}"
+    name = f"{entry.mode}-{task.seed}"
     server = ServerSettings(
         run=name,
         directory=folder / "server",
         link=link,
         task=task,
-        schedule=(schedule_of(mode, rounds),),
+        schedule=(entry,),
         clients=len(times_s),
         drain_s=0.1,
         evaluate=False,
@@ -145,11 +153,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--slower", type=float, default=10.0)
+    parser.add_argument("--rate", type=float, default=1.0, help="FedBuff's server_learning_rate")
     parser.add_argument("--seconds", type=float, default=0.1, help="of a training on the other devices")
     parser.add_argument("--dataset", default="mnist5k")
     asked = parser.parse_args(arguments)
     if asked.short:
-        asked.seeds, asked.rounds, asked.seconds, asked.dataset = 1, 12, 0.05, "digits"
+        asked.seeds, asked.rounds, asked.seconds, asked.dataset = 1, 8, 0.04, "digits"
     times_s = [asked.seconds] * (DEVICES - 1) + [asked.slower * asked.seconds]
     found: dict[str, list[Outcome]] = {mode: [] for mode in MODES}
     with (
@@ -161,7 +170,8 @@ def main(arguments: list[str] | None = None) -> None:
             for mode in MODES:
                 task = task_of(seed, asked.dataset)
                 place = Path(folder) / f"{mode}-{seed}"
-                one = run(place, running.link, zygote, mode, task=task, rounds=asked.rounds, times_s=times_s)
+                entry = schedule_of(mode, asked.rounds, asked.rate)
+                one = run(place, running.link, zygote, entry, task=task, rounds=asked.rounds, times_s=times_s)
                 found[mode].append(one)
                 print(
                     f"seed {seed} {mode:12}: {one.updates} updates in {one.taken_s:6.2f} s, accuracy "

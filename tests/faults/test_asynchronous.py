@@ -21,7 +21,7 @@ from tests.faults.chaos.history import read
 from tests.faults.chaos.parties import DEVICES, ROUND, SERVER, Federation, federation
 from tests.faults.chaos.zygote import Zygote
 
-FEDBUFF = FedBuff(buffer=3, versions=14)
+FEDBUFF = FedBuff(buffer=3, versions=11)
 SCHEDULE = (replace(ROUND, server_momentum=0.0, deadline_s=20.0, fedbuff=FEDBUFF), replace(ROUND, rounds=2))
 DEATHS = {
     SERVER: [

@@ -16,6 +16,7 @@ from server.accounting import count_updates
 from server.aggregation import FedBuff
 from server.ledger import Ledger
 from server.model import parameters_of
+from tests.benchmarks import asynchronous
 from tests.faults.chaos import claims, witness
 from tests.faults.chaos.history import read
 from tests.faults.chaos.parties import DEVICES, ROUND, SERVER, Federation, federation
@@ -48,7 +49,7 @@ def test_kills_in_mid_round_lose_nothing_and_the_models_follow_from_the_ledger(t
         broker.serve(broker.BrokerSection(kind="auto"), tmp_path) as running,
         federation(tmp_path / "run", running.link, SCHEDULE, zygote) as parties,
     ):
-        parties.run(kill_at, timeout_s=90)
+        parties.run(kill_at, timeout_s=150)
     assert sum(parties.kills.values()) >= len(DEATHS[SERVER]), parties.kills
     folders = {name: settings.directory for name, settings in parties.devices.items()}
     history = read(parties.ledger, folders, witness.read(parties.folder / "witness.jsonl"))
@@ -94,3 +95,14 @@ def moved(before, updates, version: int) -> dict[str, np.ndarray]:
             term = (plain if factor == 1 else factor * plain) * update.samples
             total[name] = total[name] + term if name in total else term
     return {n: (v.astype(np.float64) - total[n] / samples).astype(np.float32) for n, v in before.items()}
+
+
+def test_fedbuff_takes_as_many_updates_in_less_than_half_the_time_beside_a_slow_device() -> None:
+    found = asynchronous.main(["--short"])
+    (waiting,), (buffered,) = (found[mode] for mode in asynchronous.MODES)
+    assert waiting.updates == buffered.updates
+    assert min(waiting.slower, buffered.slower) > 8, "one device is ten times slower, up to the others' own time"
+    assert waiting.taken_s / buffered.taken_s >= 2
+    assert min(waiting.accuracy, buffered.accuracy) > 0.5
+    assert buffered.idle_s < waiting.idle_s / 2
+    assert (waiting.staleness, buffered.staleness > 0) == (0, True)

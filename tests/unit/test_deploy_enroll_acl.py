@@ -80,7 +80,7 @@ def test_the_attackers_sentence_of_the_spec() -> None:
     kinds = {
         access: {place.split("/")[3] for place in rules("attacker", access=access)} for access in ("read", "write")
     }
-    assert kinds == {"read": {"server", "task", "model", "mirror"}, "write": {"recon"}}
+    assert kinds == {"read": {"server", "task", "model", "mirror"}, "write": {"recon", "claim"}}
 
 
 def test_no_rule_reaches_beyond_this_protocol_and_none_is_a_pattern() -> None:

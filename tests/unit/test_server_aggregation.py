@@ -229,6 +229,8 @@ def test_the_median_and_the_trimmed_mean_by_hand():
 def test_multi_krum_by_hand():
     updates = [contribution(str(i), 1, v) for i, v in enumerate((0.0, 1.0, 1.5, 2.0, 100.0))]
     assert squared_distances(updates)[0].tolist() == [0.0, 1.0, 2.25, 4.0, 1e4]
+    scores = MultiKrum(byzantine=1)._scores(squared_distances(updates))
+    assert scores.tolist() == [1 + 2.25, 0.25 + 1, 0.25 + 0.25, 0.25 + 1, 98.0**2 + 98.5**2], "of the two nearest"
     found = MultiKrum(byzantine=1).aggregate(updates)
     assert found.weights == {"0": 0.0, "1": 1.0, "2": 1.0, "3": 0.0, "4": 0.0}, "n - f - 2 = 2 are kept"
     assert found.value["w"].tolist() == [1.25]

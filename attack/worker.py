@@ -52,6 +52,9 @@ class UpdateQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._waiting
+
     def put(self, job: Job) -> Job | None:
         """Takes a job; a duplicate of one that waits is ignored.
 

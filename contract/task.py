@@ -197,6 +197,8 @@ class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             2019, arXiv 1901.09847). Default: for `sign` and `topk` in `train` rounds. (`fp16` is biased too, by at
             most 2^-11 of a value, which is not worth a residual on disk.) With it codecs round to the nearest.
         compression: `zlib` deflates what the codec packed, wherever that makes it smaller.
+        mode: `synchronous`: a device makes one update. `asynchronous`: while it is selected it makes one after the
+            other, each from the newest model.
     """
 
     kind: Literal["train", "audit"] = "train"
@@ -215,6 +217,7 @@ class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     share: Annotated[float, Meta(gt=0, le=1)] = 0.01
     error_feedback: bool | None = None
     compression: Literal["none", "zlib"] = "none"
+    mode: Literal["synchronous", "asynchronous"] = "synchronous"
 
     def __post_init__(self) -> None:
         if self.algorithm == "fedsgd" and self.local_steps != 1:

@@ -24,6 +24,7 @@ RIGHTS: dict[str, tuple[Party, tuple[Party, ...]]] = {
     "up/{id}/#": ("device", ("server",)),
     "ack/{id}": ("server", ("device",)),
     "mirror/#": ("server", ("attacker",)),
+    "claim/#": ("attacker", ("server",)),
     "recon/{id}/#": ("attacker", ("device", "server")),
     "score/{id}/#": ("device", ("server",)),
     "truth/{id}/#": ("device", ("server",)),

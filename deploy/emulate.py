@@ -187,8 +187,8 @@ def _finished(arm: Arm) -> bool:
     return progress is not None and progress.status == "finished"
 
 
-def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[Party, list[Party], Party]:
-    """Server, devices and attacker of one arm, with their settings written."""
+def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[Party, list[Party], list[Party]]:
+    """Server, devices and attackers of one arm, with their settings written."""
     base = arm.directory.resolve()
     settings = base / "settings"
     settings.mkdir(parents=True, exist_ok=True)
@@ -205,6 +205,7 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         export=study.server.export and bool(ENGINES[study.devices.engine].needs),
         admission=study.server.admission,
         privacy=study.server.privacy,
+        mirror="whole" if study.attack.workers == 1 else "first",
     )
     suspects = None
     if study.attack.candidates:
@@ -222,6 +223,7 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         candidates=suspects,
         model=study.model,
         seed=arm.task.seed,
+        workers=study.attack.workers,
     )
 
     def party(name: str, module: list[str], content: msgspec.Struct, restarts: int) -> Party:
@@ -256,8 +258,18 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
     return (
         party("server", ["deploy.cli", "server"], server, _PARTY_RESTARTS),
         devices,
-        party("attack", ["deploy.cli", "attack"], attack, _PARTY_RESTARTS),
+        [
+            party(one.directory.name, ["deploy.cli", "attack"], one, _PARTY_RESTARTS)
+            for one in (_worker(attack, index) for index in range(study.attack.workers))
+        ],
     )
+
+
+def _worker(attack: AttackSettings, index: int) -> AttackSettings:
+    """The settings of one attack worker: a folder of its own, and its part of the noise controls."""
+    folder = attack.directory if index == 0 else attack.directory.with_name(f"attack-{index}")
+    share, rest = divmod(attack.noise_controls, attack.workers)
+    return msgspec.structs.replace(attack, directory=folder, worker=index, noise_controls=share + (index < rest))
 
 
 class _ArmRun:
@@ -265,12 +277,12 @@ class _ArmRun:
 
     def __init__(self, study: Study, arm: Arm, running: broker.Broker, run: str) -> None:
         self.arm = arm
-        self._server, self._devices, self._attacker = _parties(study, arm, running, run)
+        self._server, self._devices, self._attackers = _parties(study, arm, running, run)
         self._leave_until_s: float | None = None
 
     @property
     def parties(self) -> list[Party]:
-        return [self._server, self._attacker, *self._devices]
+        return [self._server, *self._attackers, *self._devices]
 
     def tick(self) -> bool:
         """Looks after all parties once; whether they have all left.

@@ -94,7 +94,8 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         candidates: Samples drawn from the data set, by chance in an update or not, about which the attacker asks
             whether they are in. 0: none.
         queue: Mirrored updates that may wait.
-        threads: Threads of the attack process.
+        threads: Threads of each attack process.
+        workers: Attack processes; they share the updates out among themselves.
         threat: What the attacker knows.
     """
 
@@ -104,6 +105,7 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     candidates: Annotated[int, Meta(ge=0, le=MAX_CANDIDATES)] = 0
     queue: Annotated[int, Meta(ge=1)] = 256
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
     threat: ThreatModel = ThreatModel()
 
 
@@ -148,7 +150,7 @@ def _check(origin: str, key: str, test: Callable[[], object]) -> None:
     """Runs a room's own check of one value and names the key in its error."""
     try:
         test()
-    except (ConfigurationError, MeterError) as error:
+    except (ConfigurationError, MeterError, ValueError) as error:
         raise ConfigurationError(f"{origin}: {key}: {error}") from error
 
 
@@ -244,6 +246,7 @@ def check_study(study: Study, *, origin: str) -> Study:
                 raise ConfigurationError(
                     f"{origin}: schedule[{number}].{key} = {value}: the run has clients = {study.clients}"
                 )
+        _check(origin, f"schedule[{number}]", lambda entry=entry: entry.require_updates(study.clients))  # type: ignore[misc]
     return study
 
 

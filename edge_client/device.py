@@ -296,7 +296,10 @@ class Device:
     def _make_update(self, action: events.Train) -> SpoolItem:
         workshop, journal = self._workshop, self.spool.journal
         assert workshop is not None, "the machine asks for updates of a prepared task only"
-        uid = self._new_uid(f"{workshop.task_hash} {journal.epoch} {action.round} {action.attempt}")
+        which = f"{action.round} {action.attempt}"
+        if action.plan.mode == "asynchronous":  # one of many of this round
+            which += f" {journal.published}"
+        uid = self._new_uid(f"{workshop.task_hash} {journal.epoch} {which}")
         receipt = training.make_receipt(
             workshop.task,
             action.plan,

@@ -19,7 +19,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         round: Newest round, from 1; 0 before the first.
         rounds: Rounds of the whole schedule.
         kind: `train` or `audit`; empty before the first round.
-        arrived: Updates admitted in the newest round.
+        arrived: Devices of which an update was admitted in the newest round.
         selected: Devices asked for one.
         accuracy: On held-out samples, newest model; `None` before the first evaluation.
         energy_j: Joules reported so far, one sum per provenance; they are never added up.
@@ -75,7 +75,8 @@ def _read(ledger: Ledger) -> Progress | None:
 
 
 def _admitted(ledger: Ledger, round_: int) -> int:
-    return int(ledger.value("SELECT COUNT(*) FROM updates WHERE status = 'admitted' AND round = ?", round_))
+    sql = "SELECT COUNT(DISTINCT node) FROM updates WHERE status = 'admitted' AND round = ?"
+    return int(ledger.value(sql, round_))
 
 
 def _status(ledger: Ledger, newest: sqlite3.Row | None) -> str:

@@ -5,7 +5,7 @@ A column that may be NULL is NULL when the value is not known: never 0.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (            -- schema, run, settings (JSON), task_hash, rounds, outcome
@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS updates (
     code TEXT NOT NULL, reason TEXT NOT NULL,             -- '' when admitted
     samples INTEGER, loss REAL, norm REAL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
     object BLOB,                             -- the object as it came; NULL when refused
+    sequence INTEGER,                        -- counts admissions, from 1, as they came; NULL when refused
     received_wall REAL NOT NULL, redelivered INTEGER NOT NULL DEFAULT 0,
     mirrored INTEGER NOT NULL DEFAULT 0,     -- how often it was handed to the mirror in full
     noise REAL,                              -- noise_multiplier of its plan; NULL: the object could not be read
@@ -51,12 +52,13 @@ CREATE TABLE IF NOT EXISTS updates (
 );
 CREATE INDEX IF NOT EXISTS updates_by_round ON updates (round, status, uid);
 CREATE INDEX IF NOT EXISTS updates_by_node ON updates (node);
+CREATE UNIQUE INDEX IF NOT EXISTS updates_by_sequence ON updates (sequence);
 
 CREATE TABLE IF NOT EXISTS models (          -- version 0 is the initial model
     version INTEGER PRIMARY KEY, round INTEGER NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
     chunks INTEGER NOT NULL DEFAULT 0,       -- chunks under which it was last published, 0 once cleared
     object BLOB,                             -- contract.messages.Model with its tensors; NULL once pruned
-    velocity BLOB                            -- safetensors, float64; NULL: no momentum so far, or pruned
+    velocity BLOB                            -- or FedAdam's moments; safetensors, float64; NULL: none so far, or pruned
 );
 
 CREATE TABLE IF NOT EXISTS graphs (          -- the task's ONNX graphs, as exported in the run's first life
@@ -67,7 +69,10 @@ CREATE TABLE IF NOT EXISTS graphs (          -- the task's ONNX graphs, as expor
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS aggregated (      -- which update entered which version; on purpose without a key on uid
-    version INTEGER NOT NULL, round INTEGER NOT NULL, uid TEXT NOT NULL, weight REAL NOT NULL
+    version INTEGER NOT NULL, round INTEGER NOT NULL, uid TEXT NOT NULL,
+    weight REAL NOT NULL,                    -- samples behind it, or what the aggregator made of them; 0: left out
+    staleness INTEGER NOT NULL DEFAULT 0,    -- versions that its model was behind the one it changed
+    factor REAL NOT NULL DEFAULT 1           -- on its values, for its staleness
 );
 
 CREATE TABLE IF NOT EXISTS evaluations (     -- of a version, on the held-out samples; round: the one that made it

@@ -25,6 +25,7 @@ from server.report.controls import false_certificates
 from server.report.data import KINDS, RoundKind, ScoreRow
 from server.report.ledger_rows import read_noise
 from server.report.trials import spread, worst_case
+from server.report.waiting import read_waiting, summarised
 
 _SCORE = AttackScore.__struct_fields__
 _ADMITTED = "SELECT COUNT(*) FROM updates WHERE status = 'admitted'"
@@ -62,12 +63,14 @@ def summarise_ledger(ledger: Ledger) -> dict[str, Any]:
         "task_hash": ledger.meta("task_hash"),
         "outcome": ledger.meta("outcome"),
         **_rounds(ledger),
+        "asynchronous": _asynchronous(ledger),
         **_accuracy(ledger),
         "int8_inference": msgspec.to_builtins(noted(ledger)),
         "updates": counted,
         "bytes_up": ledger.value("SELECT COALESCE(SUM(bytes), 0) FROM updates"),
         "bytes_received": ledger.value("SELECT COALESCE(SUM(bytes_in), 0) FROM sessions"),
         "energy_j": energy(ledger),
+        "waiting": summarised(read_waiting(ledger)),
         "leakage": leakage(ledger),
         "privacy": privacy(ledger, counted["published"]),
         "wall_s": ledger.value("SELECT SUM(duration_s) FROM sessions"),
@@ -88,6 +91,16 @@ def _rounds(ledger: Ledger) -> dict[str, Any]:
         "rounds_opened_again": ledger.value("SELECT COUNT(*) FROM rounds WHERE closed IN ('empty', 'interrupted')"),
         "clients": ledger.value("SELECT COUNT(DISTINCT node) FROM nodes"),
     }
+
+
+def _asynchronous(ledger: Ledger) -> dict[str, Any] | None:
+    """Versions that asynchronous rounds made, and how stale the updates in them were; `None` without such rounds."""
+    row = ledger.row(
+        "SELECT COUNT(DISTINCT version) AS versions, COUNT(*) AS updates, AVG(staleness) AS mean_staleness, "
+        "MAX(staleness) AS max_staleness, AVG(factor) AS mean_factor FROM aggregated "
+        "WHERE round IN (SELECT round FROM rounds WHERE json_extract(plan, '$.mode') = 'asynchronous')"
+    )
+    return dict(row) if row is not None and row["updates"] else None
 
 
 def _accuracy(ledger: Ledger) -> dict[str, Any]:

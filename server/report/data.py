@@ -17,6 +17,7 @@ from contract.task import RoundPlan, TaskSpec
 from hardware.energy import EnergyReading
 from server.integer_inference import Int8Inference
 from server.mirror import Reach
+from server.report.waiting import Waiting
 
 Image = npt.NDArray[np.float32]
 RoundKind = Literal["train", "audit"]
@@ -98,13 +99,14 @@ class Counts(Record, frozen=True):
 
 
 class EnergyRow(Record, frozen=True):
-    """One reading of one phase of one update."""
+    """One reading of one phase of one update; `update` is its uid."""
 
     node: str
     round: int
     kind: RoundKind
     phase: str
     reading: EnergyReading
+    update: str = ""
 
 
 class OperationsRow(Record, frozen=True):
@@ -182,6 +184,7 @@ class Family(Record, frozen=True):
         evaluated_on: Number of held-out samples behind each accuracy.
         reach: What of it the attacker got to; `None` where nobody counted.
         int8: True int8 inference of the final model, or why there is none.
+        waiting: Idle time of the devices, by mode of the rounds.
         wall_s: Wall time of the run.
     """
 
@@ -205,6 +208,7 @@ class Family(Record, frozen=True):
     noise: tuple[NoiseRow, ...] = ()
     pictures: tuple[Picture, ...] = ()
     int8: Int8Inference = Int8Inference(reason="not recorded with this run")
+    waiting: tuple[Waiting, ...] = ()
     wall_s: float | None = None
 
     @property

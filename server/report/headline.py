@@ -68,7 +68,7 @@ def _joules(family: Family) -> tuple[Line, ...]:
     for provenance in FIGURED:
         mine = [total for total in totals(rows) if total.provenance == provenance]
         for group in [mine] if provenance == "modelled" and mine else [[total] for total in mine]:
-            covered = len({(row.node, row.round) for row in rows if _is_of(row, group)})
+            covered = len({(row.node, row.round, row.update) for row in rows if _is_of(row, group)})
             whole = len(family.updates)
             parts = ", ".join(f"{total.scope} {energy(total.energy_j)}" for total in group)
             origin = parts if provenance == "modelled" else f"{group[0].source}, {group[0].scope}"

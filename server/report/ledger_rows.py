@@ -30,6 +30,7 @@ from server.report.data import (
     UpdateRow,
 )
 from server.report.ledger_pictures import read_pictures
+from server.report.waiting import read_waiting
 
 _READING = EnergyReading.__struct_fields__
 _SCORE = AttackScore.__struct_fields__
@@ -71,6 +72,7 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
         noise=read_noise(ledger),
         pictures=read_pictures(ledger, scores),
         int8=noted(ledger),
+        waiting=read_waiting(ledger),
         wall_s=ledger.value("SELECT SUM(duration_s) FROM sessions"),
     )
 
@@ -169,6 +171,7 @@ def _energy(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[EnergyRow, 
             kind=kinds.get(row["round"], "train"),
             phase=row["phase"],
             reading=EnergyReading(**_pick(row, _READING)),
+            update=row["update_uid"],
         )
         for row in ledger.rows("SELECT * FROM energy ORDER BY round, node")
     )

@@ -20,6 +20,7 @@ from server.report.integer_table import integer_lines
 from server.report.quantities import count, duration, percent, significant, weight_grid
 from server.report.round_charts import accuracy_chart, leakage_chart
 from server.report.verdict_chart import verdict_chart
+from server.report.waiting import waiting_lines
 
 _FOLDER = Path(__file__).parent
 
@@ -62,6 +63,7 @@ def render(data: ReportData) -> str:
         device_lines=energy_tables.device_lines(data),
         most_lines=energy_tables.MOST_LINES,
         operations_lines=energy_tables.operations_lines(data),
+        waiting_lines=[line for family in families for line in waiting_lines(family.title, family.waiting)],
         gaps=[(family.title, gap) for family in families for gap in gaps(family.energy)],
         glossary=GLOSSARY,
     )

@@ -1,8 +1,9 @@
 """A recorded power trace played back against the clock, as if its meter were attached now.
 
 The file is CSV with the header ``time_s,power_w``. Lines that begin with ``#`` are comments; ``# scope: board``
-says what the recording covered, ``# uncertainty_w: 0.05`` how far each row may be off (half width of 95 %). Times must not decrease; two rows at one time are a step. Power between two rows
-is a straight line, so the energy of a window is the trapezoidal sum, exact at both of its ends:
+says what the recording covered, ``# uncertainty_w: 0.05`` how far each row may be off (half width of 95 %). Times must
+not decrease; two rows at one time are a step. Power between two rows is a straight line, so the energy of a window is
+the trapezoidal sum, exact at both of its ends:
 
 ``E(t) = E_i + p_i (t − t_i) + (p_{i+1} − p_i) / (t_{i+1} − t_i) · (t − t_i)² / 2``  for ``t_i ≤ t ≤ t_{i+1}``.
 """

@@ -34,6 +34,10 @@ class Meter(Protocol):
         """Its key in `METERS`."""
 
     @property
+    def source(self) -> str:
+        """What gives its figures, for example ``rapl:package-0``; begins with the name."""
+
+    @property
     def scope(self) -> str:
         """What its figures cover."""
 
@@ -181,17 +185,19 @@ def open_meters(specs: str, root: Path = Path("/")) -> tuple[Meter, ...]:
         root: Where ``sys/`` lies; ``/`` on a real machine.
 
     Raises:
-        MeterError: One cannot be used, one is given twice, there are more than four, or ``none`` is among several.
+        MeterError: One cannot be used, two could not be told apart, there are more than four, or ``none`` is among
+            several.
     """
     parts = split_specs(specs)
-    if len(parts) > LARGEST_NUMBER or len(set(parts)) < len(parts) or (len(parts) > 1 and "none" in parts):
-        raise MeterError(
-            f"meters {specs!r}: at most {LARGEST_NUMBER} different ones side by side, and none of them 'none'"
-        )
+    if len(parts) > LARGEST_NUMBER or (len(parts) > 1 and "none" in parts):
+        raise MeterError(f"meters {specs!r}: at most {LARGEST_NUMBER} side by side, and none of them 'none'")
     opened: list[Meter] = []
     try:
         for part in parts:
             opened.append(open_meter(part, root))  # noqa: PERF401 - those opened before a fault are closed
+        if len({(meter.source, meter.scope) for meter in opened}) < len(opened):
+            same = ", ".join(meter.source for meter in opened)
+            raise MeterError(f"meters {specs!r}: two of them could not be told apart ({same}); name each once")
     except MeterError:
         for meter in opened:
             meter.close()

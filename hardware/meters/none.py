@@ -29,7 +29,8 @@ class NoMeter:
         scope: str = "none",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name, self.scope = name, scope
+        self.name = self.source = name
+        self.scope = scope
         self._reason = reason
         self._clock = clock
         self._since_s = clock()

@@ -12,9 +12,12 @@ from hardware.errors import MeterError
 from hardware.meter import METERS, find_meters, open_meter
 
 
+ARGUMENTS = {"ppk2": ":5000", "tasmota": ":plug-1", "shelly": ":plug-1"}
+
+
 def specification(name: str, folder: Path) -> str:
     if name != "replay":
-        return name
+        return name + ARGUMENTS.get(name, "")
     trace = folder / "trace.csv"
     trace.write_text("time_s,power_w\n0,5\n3600,5\n")
     return f"replay:{trace}"
@@ -73,8 +76,15 @@ def test_find_meters_gives_each_a_verdict(tmp_path: Path) -> None:
     ("spec", "word"),
     [
         ("raple", "did you mean 'rapl'"),
-        ("", "Known: none, auto, rapl, replay"),
-        ("joulescope", "Known"),
+        ("", "Known: none, auto, "),
+        ("joulscope", "did you mean 'joulescope'"),
+        ("rapl+tasmotta:plug", "did you mean 'tasmota'"),
+        ("ppk2", "voltage"),
+        ("ppk2:12000", "800 to 5000"),
+        ("ppk2:/dev/ttyACM0", "voltage"),
+        ("tasmota", "topic of a plug"),
+        ("tasmota:tele/+/SENSOR", "without wildcards"),
+        ("shelly:/plug/", "topic of a plug"),
         ("replay", "needs a file"),
         ("replay:", "needs a file"),
         ("replay:/no/such.csv", "/no/such.csv"),

@@ -195,14 +195,18 @@ def open_meters(specs: str, root: Path = Path("/")) -> tuple[Meter, ...]:
     try:
         for part in parts:
             opened.append(open_meter(part, root))  # noqa: PERF401 - those opened before a fault are closed
-        if len({(meter.source, meter.scope) for meter in opened}) < len(opened):
-            same = ", ".join(meter.source for meter in opened)
-            raise MeterError(f"meters {specs!r}: two of them could not be told apart ({same}); name each once")
+        _check_apart(opened, specs)
     except MeterError:
         for meter in opened:
             meter.close()
         raise
     return tuple(opened)
+
+
+def _check_apart(meters: list[Meter], specs: str) -> None:
+    if len({(meter.source, meter.scope) for meter in meters}) < len(meters):
+        same = ", ".join(meter.source for meter in meters)
+        raise MeterError(f"meters {specs!r}: two of them could not be told apart ({same}); name each once")
 
 
 def split_specs(specs: str) -> list[str]:

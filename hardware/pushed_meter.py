@@ -171,6 +171,11 @@ class PushedMeter:
             uncertainty_j=uncertainty_j,
         )
 
+    @property
+    def reported(self) -> bool:
+        """Whether a report that counts has come in the window under way."""
+        return self._reports > 0
+
     def close(self) -> None:
         """End measuring: readings after it are unavailable."""
         with self._lock:

@@ -11,7 +11,6 @@ import pytest
 from hardware.errors import MeterError
 from hardware.meter import METERS, find_meters, open_meter
 
-
 ARGUMENTS = {"ppk2": ":5000", "tasmota": ":plug-1", "shelly": ":plug-1"}
 
 

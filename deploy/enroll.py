@@ -179,8 +179,8 @@ def _check_node(folder: Folder, node: str, *, renewed: bool) -> None:
         )
     if node in RESERVED or node.endswith(PLUG_SUFFIX):
         raise ConfigurationError(
-            f"device {node!r}: kept for another party ({', '.join(RESERVED)}, and NODE{PLUG_SUFFIX} for the plug of NODE); "
-            "choose another name"
+            f"device {node!r}: kept for another party ({', '.join(RESERVED)}, and NODE{PLUG_SUFFIX} for the plug of "
+            "NODE); choose another name"
         )
     if not renewed and folder.certificate_file(node).exists():
         raise ConfigurationError(

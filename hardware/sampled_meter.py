@@ -89,9 +89,9 @@ class SampledMeter:
             resolution_w=source.resolution_w,
         )
         self._turn = threading.Condition()
-        self._asked = self._answered = 0
+        self._asked = self._answered = self._given_up = 0
         self._answer: tuple[WindowFigures, float] | None = None
-        self._restart = self._hung = self._stop = False
+        self._restart = self._stop = False
         self._thread: threading.Thread | None = None
         self._cpu_s = self._cpu_at_cut_s = self._busy_s = 0.0
         self._samples = 0
@@ -194,10 +194,10 @@ class SampledMeter:
             self._asked += 1
             ticket, self._restart = self._asked, restart
             self._turn.notify_all()
-            wait_s = 0.0 if self._hung else ANSWER_S
+            wait_s = 0.0 if self._given_up > self._answered else ANSWER_S
             if self._turn.wait_for(lambda: self._answered >= ticket or self._stop, wait_s):
                 return self._answer
-            self._hung = True
+            self._given_up = ticket
             return None
 
     def _window(self, *, restart: bool) -> tuple[WindowFigures, float]:
@@ -227,7 +227,6 @@ class SampledMeter:
     def _reply(self, answer: tuple[WindowFigures, float], ticket: int) -> None:
         with self._turn:
             self._answer, self._answered = answer, ticket
-            if self._hung:
-                self._hung = False
+            if ticket <= self._given_up:
                 self._integrator.lose("the meter hung when this window should have begun")
             self._turn.notify_all()

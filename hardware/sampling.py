@@ -5,7 +5,8 @@ with a sample of its own, which it shares with the windows before and after: not
 their joules add up to those of one long window.
 
 **Gaps.** One sample that fails is bridged by that line. Where neighbouring samples lie more than `GAP_INTERVALS`
-intervals apart, or the sample at an end fails, the window has no figure, and the reason is that of the failure.
+intervals and `LEAST_GAP_S` apart, or the sample at an end fails, the window has no figure, and the reason is that of
+the failure.
 
 **Uncertainty**, half width of 95 %, of three parts whose squares are added:
 
@@ -33,6 +34,8 @@ from hardware.uncertainty import student_95
 
 GAP_INTERVALS = 5
 """Neighbouring samples further apart than so many intervals leave a gap that is not bridged."""
+LEAST_GAP_S = 0.25
+"""A busy machine keeps the sampler waiting for a time that has nothing to do with its interval."""
 HISTORY = 16
 """Differences between neighbouring samples behind a statement about their spread."""
 _SAME_VALUE = 0.9
@@ -81,7 +84,7 @@ class Integrator:
     """
 
     def __init__(self, *, interval_s: float, source_interval_s: float, resolution_w: float | None) -> None:
-        self.gap_s = GAP_INTERVALS * max(interval_s, source_interval_s)
+        self.gap_s = max(GAP_INTERVALS * max(interval_s, source_interval_s), LEAST_GAP_S)
         self._source_interval_s, self._resolution_w = source_interval_s, resolution_w
         self._last: tuple[float, float] | None = None
         self._value: tuple[float, float] | None = None

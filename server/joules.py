@@ -50,13 +50,7 @@ def energy(ledger: Ledger) -> dict[str, Any]:
         "provenance": provenance,
         "updates_covered": covered,
         "updates_admitted": ledger.value(_ADMITTED),
-        "by_provenance": {
-            row["provenance"]: row["value"]
-            for row in ledger.rows(
-                "SELECT provenance, SUM(energy_j) AS value FROM energy WHERE energy_j IS NOT NULL "
-                "AND phase NOT IN ('idle', 'sleep') GROUP BY provenance ORDER BY provenance"
-            )
-        },
+        "by_provenance": _by_provenance(ledger),
         "by_phase": [dict(row) for row in sums],
         "meters": _meters(rows),
         "reconciled": _reconciled(rows),
@@ -68,6 +62,21 @@ def energy(ledger: Ledger) -> dict[str, Any]:
             )
         ],
     }
+
+
+def _by_provenance(ledger: Ledger) -> dict[str, float | None]:
+    """Sums of making and sending; `None` for measured ones where several meters saw the same: see `meters`."""
+    sums: dict[str, float | None] = {
+        row["provenance"]: row["value"]
+        for row in ledger.rows(
+            "SELECT provenance, SUM(energy_j) AS value FROM energy WHERE energy_j IS NOT NULL "
+            "AND phase NOT IN ('idle', 'sleep') GROUP BY provenance ORDER BY provenance"
+        )
+    }
+    twice = ledger.row(
+        "SELECT 1 FROM energy WHERE provenance = 'measured' GROUP BY update_uid, phase HAVING COUNT(*) > 1 LIMIT 1"
+    )
+    return sums if twice is None else {**sums, "measured": None}
 
 
 def _main_provenance(ledger: Ledger) -> str:

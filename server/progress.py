@@ -57,9 +57,9 @@ def read_progress(directory: Path) -> Progress | None:
 def _energy(ledger: Ledger) -> dict[str, float]:
     """Joules by provenance; measured ones of several scopes (a board's sensor and its wall plug) each for itself."""
     rows = ledger.rows(
-        "SELECT provenance, CASE provenance WHEN 'measured' THEN scope ELSE '' END AS part, SUM(energy_j) AS j FROM energy "
-        "WHERE rowid IN (SELECT MIN(rowid) FROM energy WHERE energy_j IS NOT NULL GROUP BY update_uid, phase, provenance, "
-        "scope) GROUP BY 1, 2 ORDER BY 1, 2"
+        "SELECT provenance, CASE provenance WHEN 'measured' THEN scope ELSE '' END AS part, SUM(energy_j) AS j "
+        "FROM energy WHERE rowid IN (SELECT MIN(rowid) FROM energy WHERE energy_j IS NOT NULL "
+        "GROUP BY update_uid, phase, provenance, scope) GROUP BY 1, 2 ORDER BY 1, 2"
     )
     scopes = sum(row["provenance"] == "measured" for row in rows)
     return {

@@ -11,6 +11,7 @@ from contract.messages import EnergyReport, Operations, PhaseEnergy, pack
 from hardware.baseline import Baseline
 from hardware.energy import EnergyReading, unavailable
 from server.progress import read_progress
+from server.report import quantities, write_report
 from server.settings import ScheduleEntry
 from server.summary import summarise
 from tests.unit.server_world import MODELLED, World, name_of, settings
@@ -139,3 +140,19 @@ def test_two_meters_stand_side_by_side(tmp_path: Path) -> None:
 def test_two_readings_of_one_name_are_no_sum(tmp_path: Path) -> None:
     found = run(tmp_path, {"train": (soc(12.0, 4.0), soc(12.0, 4.0), MODELLED)}, IDLE, IDLE)
     assert found["provenance"] == "modelled"
+
+
+def test_the_page_shows_measured_and_modelled_and_no_sum_of_both(tmp_path: Path) -> None:
+    """14 J measured, 0.5 J modelled; and of two meters 24 and 40 J."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(one, {"train": (soc(7.0, 4.0), MODELLED)}, IDLE)
+    run(two, {"train": (soc(12.0, 4.0), wall(20.0, 4.0), MODELLED)}, IDLE)
+    assert MODELLED.energy_j == 0.25
+    for folder, shown, never in (
+        (one, (14.0, 0.5), (14.5, 7.25)),
+        (two, (24.0, 40.0, 0.5), (64.0, 64.5, 32.0, 32.25)),
+    ):
+        write_report(folder)
+        page = (folder / "report.html").read_text()
+        assert all(quantities.energy(value) in page for value in shown)
+        assert not [value for value in never if quantities.energy(value) in page]

@@ -27,7 +27,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             exported, `torch` differentiates here.
         meter: The energy meter, as `hardware.meter.open_meters` takes it; several side by side are joined by ``+``.
         baseline_s: Before it reports for work, the device does nothing for so many seconds and measures its idle power;
-            0 leaves that out. Without a meter it does not wait.
+            0 leaves that out. Without a meter it does not wait. A plug needs fifteen of its reports.
         energy_profile: Energy table of the modelled readings.
         board: What this device is, shown in the report.
         lpips: ONNX file with LPIPS and its weights, made as `contract.perceptual` says: scores carry LPIPS then.

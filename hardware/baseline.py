@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from itertools import dropwhile
 
 import msgspec
 
@@ -13,6 +14,8 @@ from hardware.uncertainty import student_95
 
 WINDOWS = 10
 """Windows into which the stretch of idle is cut, to see how much they differ."""
+LEAST_WINDOWS = 5
+"""A meter may take its time to begin; so many windows at the end must have a figure, without one missing."""
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,19 +56,24 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def of_windows(readings: Sequence[EnergyReading]) -> Baseline:
-    """The baseline of consecutive windows of one meter; no figure when one of them has none.
+    """The baseline of consecutive windows of one meter, from the first one with a figure.
 
-    With powers p of n windows: the mean by time, the standard deviation s, and ``t · s · sqrt(1 + 1/n)`` with
-    Student's t of n − 1 degrees of freedom, to which the largest ± of a window's own power is added.
+    There is none when a later window is without a figure. With powers p of n windows: the mean by time, the standard
+    deviation s, and ``t · s · sqrt(1 + 1/n)`` with Student's t of n − 1 degrees of freedom, to which the largest ± of a
+    window's own power is added.
 
     Args:
-        readings: At least two.
+        readings: At least one.
     """
-    first = readings[0]
-    duration_s = sum(reading.duration_s for reading in readings)
-    faults = [reading.reason for reading in readings if reading.energy_j is None]
-    if faults:
-        return Baseline(source=first.source, scope=first.scope, power_w=None, duration_s=duration_s, reason=faults[0])
+    first, begun = readings[0], list(dropwhile(lambda reading: reading.energy_j is None, readings))
+    faults = [reading.reason for reading in begun if reading.energy_j is None]
+    if faults or len(begun) < LEAST_WINDOWS:
+        late = (
+            f"fewer than {LEAST_WINDOWS} windows with a figure in {sum(r.duration_s for r in readings):.3g} s of idle"
+        )
+        reason = next(iter(faults or [reading.reason for reading in readings if reading.energy_j is None]), late)
+        return Baseline(source=first.source, scope=first.scope, power_w=None, reason=reason)
+    readings, duration_s = begun, sum(reading.duration_s for reading in begun)
     powers_w = [(reading.energy_j or 0.0) / reading.duration_s for reading in readings]
     stdev_w = statistics.stdev(powers_w)
     own = [reading.uncertainty_j / reading.duration_s for reading in readings if reading.uncertainty_j is not None]
@@ -92,22 +100,14 @@ def measure(
         wait: Sleeps; what it returns ends the stretch early when it is true.
 
     Returns:
-        One for each meter, in their order. Meters that have no figure in the first window are not waited for.
+        One for each meter, in their order. When it is too late for every one of them, the rest is not waited for.
     """
     read()
     windows: list[tuple[EnergyReading, ...]] = []
-    for _ in range(WINDOWS):
+    while len(windows) < WINDOWS:
         stopped = wait(seconds / WINDOWS)
         windows.append(read())
-        if stopped or (len(windows) == 1 and all(reading.energy_j is None for reading in windows[0])):
+        late = len(windows) > WINDOWS - LEAST_WINDOWS
+        if stopped or (late and all(reading.energy_j is None for row in windows for reading in row)):
             break
-    return tuple(_whole(readings, stopped=len(windows) < WINDOWS) for readings in zip(*windows, strict=True))
-
-
-def _whole(readings: Sequence[EnergyReading], *, stopped: bool) -> Baseline:
-    if stopped and all(reading.energy_j is not None for reading in readings):
-        first = readings[0]
-        return Baseline(
-            source=first.source, scope=first.scope, power_w=None, reason="the stretch of idle was cut short"
-        )
-    return of_windows(readings)
+    return tuple(of_windows(readings) for readings in zip(*windows, strict=True))

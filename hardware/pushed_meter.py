@@ -29,7 +29,6 @@ HISTORY = 8
 """Changes of power behind the statement of how much it may have changed since the last report."""
 STALE_INTERVALS = 2.5
 """A report holds for so many intervals between reports; after that the meter is taken to be gone."""
-LEAST_STALE_S = 1.0
 
 
 class _Report(msgspec.Struct, frozen=True):
@@ -56,7 +55,8 @@ class PushedMeter:
         name: Key in `hardware.meter.METERS`.
         source: What gives the figure.
         scope: What it covers.
-        interval_s: Time between reports until more is known; then the longest of the last four.
+        interval_s: Time between reports until more is known; then the longest of the last sixteen.
+        least_stale_s: Silence that is normal: a meter that reports what changed says nothing while nothing does.
         remedy: What to look at when no report comes.
         clock: Monotonic seconds; reports are dated when they come.
     """
@@ -68,14 +68,16 @@ class PushedMeter:
         source: str,
         scope: str,
         interval_s: float,
+        least_stale_s: float,
         remedy: str,
         clock: Callable[[], float] = time.monotonic,
         release: Callable[[], None] = lambda: None,
     ) -> None:
         self.name, self.source, self.scope = name, source, scope
         self._default_s, self._remedy, self._clock, self._release = interval_s, remedy, clock, release
+        self._least_stale_s = least_stale_s
         self._lock = threading.Lock()
-        self._gaps_s: deque[float] = deque(maxlen=4)
+        self._gaps_s: deque[float] = deque(maxlen=2 * HISTORY)
         self._changes_w: deque[float] = deque(maxlen=HISTORY)
         self._power_step_w = self._counter_step_j = math.inf
         self._last: _Report | None = None
@@ -112,11 +114,12 @@ class PushedMeter:
             if not (math.isfinite(power_w) and power_w >= 0):
                 self._fault = f"{self.source} said {power_w} W: power is a number from 0; turn the meter round"
                 return
+            if counter_j is not None and not (math.isfinite(counter_j) and counter_j >= 0):
+                counter_j = None
             self._fault = ""
             self._power_step_w = min(self._power_step_w, power_step_w)
             self._counter_step_j = min(self._counter_step_j, counter_step_j)
             if last is not None:
-                self._gaps_s.append(now_s - last.time_s)
                 self._hold(last, now_s, abs(power_w - last.power_w))
             self._last = _Report(now_s, power_w, counter_j if counter_j is not None else self._counted(last, now_s))
 
@@ -126,8 +129,13 @@ class PushedMeter:
             self._fault = reason
 
     def _hold(self, last: _Report, now_s: float, change_w: float) -> None:
-        self._held_j += last.power_w * (now_s - last.time_s)
+        gap_s = now_s - last.time_s
+        self._held_j += last.power_w * gap_s
         self._bound_j += change_w * (now_s - max(last.time_s, self._mark.time_s))
+        if gap_s > self._stale_s:
+            self._bound_j = math.inf  # silent for so long: nobody knows what it would have said
+        else:
+            self._gaps_s.append(gap_s)
         self._changes_w.append(change_w)
         self._reports += 1
 
@@ -152,10 +160,13 @@ class PushedMeter:
             now_s, mark = self._clock(), self._mark
             duration_s = max(0.0, now_s - mark.time_s)
             reason = self._why_not(mark, now_s, duration_s)
-            best = (0.0, None, None) if reason else self._better(mark, now_s, duration_s)
+            best: tuple[float, float | None, float | None] = (0.0, None, None)
+            best = best if reason else self._better(mark, now_s, duration_s)
             reports = self._reports
             self._begin(now_s)
         energy_j, uncertainty_j, resolution_j = best
+        if uncertainty_j is not None and math.isinf(uncertainty_j):
+            reason = f"{self.source} was silent for too long within this window of {duration_s:.3g} s: {self._remedy}"
         if not reason and energy_j <= 0:
             reason = f"{self.source} said 0 W throughout this window of {duration_s:.3g} s: is the board on it?"
         if reason:
@@ -195,6 +206,10 @@ class PushedMeter:
     def _interval_s(self) -> float:
         return max(self._gaps_s, default=self._default_s)
 
+    @property
+    def _stale_s(self) -> float:
+        return max(self._least_stale_s, STALE_INTERVALS * self._interval_s)
+
     def _why_not(self, mark: _Mark, now_s: float, duration_s: float) -> str:
         last = self._last
         if self._closed or not self._started:
@@ -203,7 +218,7 @@ class PushedMeter:
             return self._fault
         if last is None:
             return f"no report from {self.source} so far: {self._remedy}"
-        stale_s = max(LEAST_STALE_S, STALE_INTERVALS * self._interval_s)
+        stale_s = self._stale_s
         if now_s - last.time_s > stale_s:
             return (
                 f"no report from {self.source} for {now_s - last.time_s:.3g} s (limit {stale_s:.3g} s): {self._remedy}"

@@ -92,6 +92,7 @@ def open_meter(
             source=f"{NAME}:{feed.path.rsplit('/', 1)[-1]}",
             scope=SCOPE,
             interval_s=JS110_INTERVAL_S if "js110" in feed.path else INTERVAL_S,
+            least_stale_s=2.0,
             remedy="is it still plugged in, and does no other program use it?",
             clock=clock,
             release=feed.end,

@@ -18,7 +18,7 @@ from typing import Any
 
 from hardware.finding import Finding
 from hardware.meters.plug import check_topic, figure
-from hardware.pushed_meter import PushedMeter
+from hardware.pushed_meter import STALE_INTERVALS, PushedMeter
 
 NAME = "shelly"
 COUNTER_PERIOD_S = 60.0
@@ -78,6 +78,7 @@ class ShellyMeter(PushedMeter):
             source=f"{NAME}:{argument}",
             scope="wall",
             interval_s=COUNTER_PERIOD_S,
+            least_stale_s=STALE_INTERVALS * COUNTER_PERIOD_S,
             remedy=(
                 f"is it on this broker with 'RPC status notifications' enabled, may this party read {self._events}, "
                 f"has it {' or '.join(self._components)}?"

@@ -19,10 +19,10 @@ from typing import Any
 
 from hardware.finding import Finding
 from hardware.meters.plug import check_topic, figure
-from hardware.pushed_meter import PushedMeter
+from hardware.pushed_meter import STALE_INTERVALS, PushedMeter
 
 NAME = "tasmota"
-TELE_PERIOD_S = 300.0
+TELE_PERIOD_S, LEAST_TELE_PERIOD_S = 300.0, 10.0
 JOULES_PER_KWH = 3.6e6
 
 
@@ -72,6 +72,7 @@ class TasmotaMeter(PushedMeter):
             source=f"{NAME}:{topic}",
             scope="wall",
             interval_s=TELE_PERIOD_S,
+            least_stale_s=STALE_INTERVALS * LEAST_TELE_PERIOD_S,
             remedy=f"is it on this broker, may this party read {self._sensor}, is 'TelePeriod 10' set on the plug?",
             clock=clock,
         )

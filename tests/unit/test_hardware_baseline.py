@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hardware.baseline import WINDOWS, Baseline, measure, of_windows
+from hardware.baseline import LEAST_WINDOWS, WINDOWS, Baseline, measure, of_windows
 from hardware.energy import EnergyReading, unavailable
 
 
@@ -20,16 +20,24 @@ def reading(power_w: float, *, seconds: float = 0.5, off_w: float | None = None)
 
 
 def test_mean_spread_and_prediction() -> None:
-    """Powers 1, 2, 3 W: mean 2, deviation 1, t of two degrees 4.303: one more window lies within 4.303 · sqrt(4/3)."""
-    found = of_windows([reading(1.0), reading(2.0), reading(3.0, off_w=0.5)])
-    assert (found.power_w, found.stdev_w, found.windows) == (pytest.approx(2.0), pytest.approx(1.0), 3)
-    assert found.uncertainty_w == pytest.approx(4.303 * math.sqrt(4 / 3) + 0.5)
-    assert (found.source, found.scope, found.duration_s) == ("m:1", "soc", 1.5)
+    """Powers 1, 1, 2, 3, 3 W: mean 2, deviation 1, t of four degrees 2.776: one more lies within 2.776 · sqrt(6/5)."""
+    found = of_windows([reading(1.0), reading(1.0), reading(2.0), reading(3.0), reading(3.0, off_w=0.5)])
+    assert (found.power_w, found.stdev_w, found.windows) == (pytest.approx(2.0), pytest.approx(1.0), 5)
+    assert found.uncertainty_w == pytest.approx(2.776 * math.sqrt(6 / 5) + 0.5)
+    assert (found.source, found.scope, found.duration_s) == ("m:1", "soc", 2.5)
 
 
 def test_no_mean_over_the_survivors() -> None:
-    found = of_windows([reading(1.0), unavailable("m:1", "soc", "bus error", duration_s=0.5), reading(1.0)])
-    assert (found.power_w, found.reason, found.duration_s) == (None, "bus error", 1.5)
+    fault = unavailable("m:1", "soc", "bus error", duration_s=0.5)
+    found = of_windows([*[reading(1.0)] * 5, fault, *[reading(1.0)] * 5])
+    assert (found.power_w, found.reason) == (None, "bus error")
+
+
+def test_a_meter_may_take_its_time_to_begin() -> None:
+    late = unavailable("m:1", "soc", "no report so far", duration_s=0.5)
+    found = of_windows([late, late, *[reading(2.0)] * 5])
+    assert (found.power_w, found.windows, found.duration_s) == (2.0, 5, 2.5)
+    assert of_windows([late, late, *[reading(2.0)] * 4]).reason == "no report so far"
 
 
 def source(*rows: tuple[EnergyReading, ...]) -> Iterator[tuple[EnergyReading, ...]]:
@@ -52,13 +60,13 @@ def test_a_meter_that_says_nothing_is_not_waited_for() -> None:
     waits: list[float] = []
     readings = source((unavailable("m", "s", "no such file"),))
     (found,) = measure(lambda: next(readings), 5.0, waits.append)
-    assert (len(waits), found.reason) == (1, "no such file")
+    assert (len(waits), found.reason) == (WINDOWS - LEAST_WINDOWS + 1, "no such file")
 
 
 def test_a_stretch_that_is_cut_short_has_no_figure() -> None:
     readings = source((reading(2.0),))
     (found,) = measure(lambda: next(readings), 5.0, lambda _: True)
-    assert "cut short" in found.reason
+    assert "fewer than 5 windows" in found.reason
 
 
 def test_a_figure_or_a_reason() -> None:

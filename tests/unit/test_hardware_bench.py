@@ -65,7 +65,7 @@ def test_joulescope_that_is_pulled_out() -> None:
     meter = joulescope.open_meter("", driver=driver, clock=clock)
     meter.start()
     driver.report(2.0, 1.0)
-    clock.now_s += 1.5
+    clock.now_s += 2.5
     assert "still plugged in" in unavailable(meter.read())
 
 

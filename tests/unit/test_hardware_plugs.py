@@ -242,6 +242,45 @@ def test_a_counter_that_was_reset_is_not_taken(clock: Clock) -> None:
     assert reading.energy_j == pytest.approx(4.0 * 50)
 
 
+def test_a_long_silence_within_a_window_is_not_filled_unless_the_counter_does(clock: Clock) -> None:
+    for total, again, energy_j in (("", "", None), ("1.00000", "1.00200", 7200.0)):
+        meter = tasmota.TasmotaMeter("plug-1", clock=clock)
+        say(meter, "2.00", total)
+        clock.now_s += 10
+        say(meter, "2.00", total)
+        meter.start()
+        clock.now_s += 3600
+        say(meter, "2.00", again)
+        reading = meter.read()
+        if energy_j is None:
+            assert "silent for too long" in unavailable(reading)
+        else:
+            assert reading.energy_j == pytest.approx(energy_j)
+        clock.now_s += 10
+        say(meter, "2.00", again)
+        assert meter.read().energy_j == pytest.approx(20.0)
+
+
+def test_a_shelly_that_has_nothing_to_say_is_not_stale(clock: Clock) -> None:
+    """A burst of changes, then only the counter once a minute."""
+    meter = shelly.ShellyMeter("s-1", clock=clock)
+    for power_w in (5.0, 6.0, 5.0, 6.0, 5.0, 5.5):
+        meter.receive("s-1/events/rpc", notified(apower=power_w))
+        clock.now_s += 1
+    meter.start()
+    clock.now_s += 58
+    meter.receive("s-1/events/rpc", notified(aenergy={"total": 100.083}))
+    clock.now_s += 30
+    assert meter.read().energy_j == pytest.approx(5.5 * 88)
+
+
+def test_a_counter_that_is_no_number_is_left_out(plug: tasmota.TasmotaMeter, clock: Clock) -> None:
+    plug.start()
+    clock.now_s += 10
+    say(plug, "2.00", "1e999")
+    assert plug.read().energy_j == pytest.approx(20.0)
+
+
 def test_shelly_leaves_out_what_did_not_change(clock: Clock) -> None:
     meter = shelly.ShellyMeter("s-1", clock=clock)
     meter.receive("s-1/events/rpc", notified(apower=5.0, aenergy={"total": 100.0}))
@@ -263,7 +302,9 @@ def test_windows_add_up_to_the_long_one(reports: list[tuple[float, float]], cuts
     clock = Clock()
 
     def made() -> PushedMeter:
-        return PushedMeter(name="m", source="m:1", scope="wall", interval_s=100.0, remedy="", clock=clock)
+        return PushedMeter(
+            name="m", source="m:1", scope="wall", interval_s=100.0, least_stale_s=999.0, remedy="", clock=clock
+        )
 
     long, cut = made(), made()
     total_j = 0.0

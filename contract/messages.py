@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from contract.errors import WireError
 from contract.task import RoundPlan, TaskSpec
+from hardware.baseline import Baseline
 from hardware.energy import EnergyReading
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")]
@@ -217,6 +218,7 @@ class EnergyReport(Message, frozen=True, kw_only=True):
     """What one update cost. Sent after its acknowledgement; the attacker may not read it.
 
     `operations` is `None` where they could not be counted: the layers of a network of the user's own are not known.
+    `baselines` are the device's idle powers, one for each meter, as measured before the work that is reported here.
     """
 
     uid: Uid
@@ -226,6 +228,7 @@ class EnergyReport(Message, frozen=True, kw_only=True):
     operations: Operations | None
     payload_bytes: Count
     phases: tuple[PhaseEnergy, ...]
+    baselines: tuple[Baseline, ...] = ()
 
 
 class MembershipTest(msgspec.Struct, frozen=True, array_like=True):

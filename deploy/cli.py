@@ -214,18 +214,23 @@ app.command()(sweep)
 
 @app.command()
 def meter(
-    source: Annotated[str, typer.Option("--meter", help="Meter to read: auto, rapl, replay:FILE.csv …")] = "auto",
+    *,
+    source: Annotated[
+        str, typer.Option("--meter", help="Meters to read: auto, rapl, ppk2:5000, replay:FILE.csv, rapl+tasmota:PLUG …")
+    ] = "auto",
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="How long to read live; 0 only lists.")] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")] = False,
+    record: Annotated[Path | None, typer.Option("--record", help="Write a trace that replay:FILE.csv plays.")] = None,
+    link: Annotated[Path | None, typer.Option("--link", help="TOML whose [link] leads to the broker of plugs.")] = None,
 ) -> None:
-    """List the energy meters of this machine, why others are not there, and read one live.
+    """List the energy meters of this machine, why others are not there, and read some live.
 
-    Example: spikeleak meter --seconds 10
+    Example: spikeleak meter --meter rapl+tasmota:plug-1 --seconds 60 --link device.toml
     """
-    from deploy.meter_console import list_meters, read_live  # noqa: PLC0415
+    from deploy.meter_console import MeterRequest, run_meter  # noqa: PLC0415
 
-    found = list_meters(out_console)
-    if seconds > 0 and (found or source != "auto"):
-        read_live(out_console, source, seconds)
+    request = MeterRequest(spec=source, seconds=seconds, as_json=as_json, record=record, link_file=link)
+    run_meter(out_console, request)
 
 
 @data_app.command("list")

@@ -244,6 +244,7 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
                 shards=study.clients,
                 engine=study.devices.engine,
                 meter=study.devices.meter,
+                baseline_s=study.devices.baseline_s,
                 energy_profile=study.devices.energy_profile,
                 threads=study.devices.threads,
                 seed=study.devices.seed,

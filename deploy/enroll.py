@@ -18,6 +18,7 @@ from pathlib import Path
 from contract.configuration import decode_toml
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.topics import valid_name
+from deploy.acl import PLUG_SUFFIX
 from deploy.enrolment import BROKER, RESERVED, SETTINGS, Enrolment, Entry, Folder
 
 _PARTS = ("ca", "ca/issued", "broker", "broker/data", "devices")
@@ -176,9 +177,10 @@ def _check_node(folder: Folder, node: str, *, renewed: bool) -> None:
         raise ConfigurationError(
             f"device {node!r}: 1 to 63 letters, digits, '_', '.', '-', starting with a letter or digit"
         )
-    if node in RESERVED:
+    if node in RESERVED or node.endswith(PLUG_SUFFIX):
         raise ConfigurationError(
-            f"device {node!r}: kept for another party ({', '.join(RESERVED)}); choose another name"
+            f"device {node!r}: kept for another party ({', '.join(RESERVED)}, and NODE{PLUG_SUFFIX} for the plug of "
+            "NODE); choose another name"
         )
     if not renewed and folder.certificate_file(node).exists():
         raise ConfigurationError(

@@ -26,7 +26,7 @@ from deploy.broker import BrokerSection
 from edge_client.engine import ENGINES, check_engine
 from hardware.energy_model import EnergyModel
 from hardware.errors import MeterError
-from hardware.meter import open_meter
+from hardware.meter import open_meters
 from server.settings import AdmissionSettings, PrivacySettings, ScheduleEntry
 
 STUDIES = Path(__file__).parent / "studies"
@@ -51,8 +51,10 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     Attributes:
         engine: Training engine: `onnx`, what a board runs, or `torch`.
-        meter: Energy meter of each device: `none`, `auto`, `rapl`, `replay:FILE`. Emulated devices share one machine,
-            so that a meter of the machine does not tell them apart: the default is `none` (modelled energy only).
+        meter: Energy meters of each device: `none`, `auto`, `rapl`, `replay:FILE` …, several joined by ``+``. Emulated
+            devices share one machine, so that a meter of the machine does not tell them apart: the default is `none`
+            (modelled energy only).
+        baseline_s: Seconds of idle in which each device measures its idle power, where it has a meter.
         energy_profile: Board profile of the modelled energy.
         threads: Threads of each device's engine.
         lpips: ONNX file with LPIPS and its weights, see `contract.perceptual`; `None`: scores are without it.
@@ -62,6 +64,7 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     engine: str = "onnx"
     meter: str = "none"
+    baseline_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     energy_profile: str = "horowitz-45nm"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     lpips: Path | None = None
@@ -231,7 +234,7 @@ def check_study(study: Study, *, origin: str) -> Study:
             f"{origin}: server.export = false: devices.engine = {study.devices.engine!r} needs the graphs; "
             "leave it out, or set devices.engine = 'torch'"
         )
-    _check(origin, "devices.meter", lambda: open_meter(study.devices.meter).close())
+    _check(origin, "devices.meter", lambda: _open_and_close(study.devices.meter))
     _check(origin, "devices.energy_profile", lambda: EnergyModel.load(study.devices.energy_profile))
     _check(origin, "devices.lpips", lambda: study.devices.lpips and Perceptual(study.devices.lpips))
     _check(origin, "attack.attacks", lambda: _check_attacks(study.attack.attacks or ()))
@@ -248,6 +251,11 @@ def check_study(study: Study, *, origin: str) -> Study:
                 )
         _check(origin, f"schedule[{number}]", lambda entry=entry: entry.require_updates(study.clients))  # type: ignore[misc]
     return study
+
+
+def _open_and_close(meters: str) -> None:
+    for meter in open_meters(meters):
+        meter.close()
 
 
 def _check_own_network(study: Study, origin: str) -> None:

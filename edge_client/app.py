@@ -32,11 +32,13 @@ from edge_client.device import Device
 from edge_client.energy import PhaseMeter
 from edge_client.engine import ENGINES, Engine, Graphs, check_engine, open_engine
 from edge_client.settings import ClientSettings
+from edge_client.sleep import Sleeper, suspended_s
 from edge_client.spool import Spool
 from edge_client.training import Shard
 from hardware.energy_model import EnergyModel
 from hardware.errors import MeterError
-from hardware.meter import Meter, open_meter
+from hardware.meter import Meter, open_meters
+from hardware.meters.plug import Listener
 
 __all__ = ["ClientSettings", "main", "run_client"]
 
@@ -69,17 +71,20 @@ def run_client(
     stop = stop or threading.Event()
     check_engine(settings.engine)
     perceptual = None if settings.lpips is None else Perceptual(settings.lpips)
-    meter, model = _open_energy(settings)
-    with contextlib.closing(meter):
+    meters, model = _open_energy(settings)
+    with contextlib.ExitStack() as opened:
+        for meter in meters:
+            opened.enter_context(contextlib.closing(meter))
         spool = Spool(settings.directory, settings.run, settings.node, receipts_kept=settings.receipts_kept)
         with contextlib.closing(spool):
-            energy = (meter, model)
+            energy = (meters, model)
             return _live(settings, stop, spool=spool, energy=energy, perceptual=perceptual, link_type=link_type)
 
 
-def _open_energy(settings: ClientSettings) -> tuple[Meter, EnergyModel]:
+def _open_energy(settings: ClientSettings) -> tuple[tuple[Meter, ...], EnergyModel]:
     try:
-        return open_meter(settings.meter), EnergyModel.load(settings.energy_profile)
+        model = EnergyModel.load(settings.energy_profile)
+        return open_meters(settings.meter), model
     except MeterError as error:
         raise ConfigurationError(
             f"meter = {settings.meter!r}, energy_profile = {settings.energy_profile!r}: {error}"
@@ -91,40 +96,50 @@ def _live(
     stop: threading.Event,
     *,
     spool: Spool,
-    energy: tuple[Meter, EnergyModel],
+    energy: tuple[tuple[Meter, ...], EnergyModel],
     perceptual: Perceptual | None,
     link_type: Callable[..., Link],
 ) -> int:
-    meter, model = energy
+    meters, model = energy
+    plugs = [meter for meter in meters if isinstance(meter, Listener)]
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+
+    def on_message(topic: str, payload: bytes) -> None:
+        # A plug's report is dated when it comes, so it does not wait in the queue while the device trains.
+        if not any([plug.receive(topic, payload) for plug in plugs]):  # noqa: C419 - two may listen to one topic
+            inbox.put((topic, payload))
+
     faults: list[EnvironmentFaultError] = []
     state_topic = topics.node_state(settings.run, settings.node)
     link = link_type(
         settings.link,
         f"spikeleak-{settings.run}-{settings.node}",
         will=(state_topic, _will(settings, spool)),
-        on_message=lambda topic, payload: inbox.put((topic, payload)),
+        on_message=on_message,
         on_up=lambda: inbox.put(events.Up()),
         on_down=lambda reason: inbox.put(events.Down(reason=reason)),
         on_fault=faults.append,
     )
+    account = Account(PhaseMeter(meters, time.monotonic, suspended_s), time.monotonic)
+    sleeper = Sleeper(settings.sleep, account, time.monotonic, stop.wait)
     device = Device(
         settings,
         spool,
         link,
         prepare=lambda task, graphs: prepare(settings, task, graphs),
         needs=ENGINES[settings.engine].needs,
-        account=Account(PhaseMeter(meter, time.monotonic), time.monotonic),
+        account=account,
         model=model,
         clock=time.monotonic,
         new_uid=_uid_source(settings),
         secret=secrets.randbits(128) if settings.seed is None else settings.seed,
         perceptual=perceptual,
+        wait=stop.wait,
     )
-    link.subscribe(*device.subscriptions())
+    link.subscribe(*device.subscriptions(), *(place for plug in plugs for place in plug.filters))
     link.start()
     try:
-        return _work(device, link, inbox, faults, stop)
+        return _work(device, link, inbox, faults, stop=stop, sleeper=sleeper)
     finally:
         link.stop(farewell=(state_topic, device.node_state("offline")))
 
@@ -156,7 +171,9 @@ def _work(
     link: Link,
     inbox: queue.SimpleQueue[Message],
     faults: list[EnvironmentFaultError],
+    *,
     stop: threading.Event,
+    sleeper: Sleeper,
 ) -> int:
     while not device.finished:
         if stop.is_set():
@@ -166,7 +183,7 @@ def _work(
         try:
             message = inbox.get_nowait()
         except queue.Empty:
-            if device.handle(events.Idle(sending=link.sending)):
+            if device.handle(events.Idle(sending=link.sending)) or sleeper.rest(device.state):
                 continue
             try:
                 message = inbox.get(timeout=TICK_S)

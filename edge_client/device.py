@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,7 @@ class Device:
         model: Energy model.
         clock: Monotonic seconds.
         new_uid: Names an update; given the text that sets it apart.
+        wait: Does nothing for some seconds, or until the device is told to stop.
     """
 
     def __init__(
@@ -70,11 +72,12 @@ class Device:
         new_uid: Callable[[str], str],
         secret: int,
         perceptual: Perceptual | None = None,
+        wait: Callable[[float], object] = time.sleep,
     ) -> None:
         self.settings, self.spool, self.network = settings, spool, network
         self._account, self._energy_model = account, model
         self._preparation = Preparation(settings, network, prepare, needs)
-        self._clock, self._new_uid, self._secret = clock, new_uid, secret
+        self._clock, self._new_uid, self._secret, self._wait = clock, new_uid, secret, wait
         self._perceptual = perceptual
         self._recon_inbox, self._model_inbox = Assembler(max_object_bytes=MAX_IMAGES_BYTES), Assembler()
         self._workshop: objects.Workshop | None = None
@@ -278,6 +281,9 @@ class Device:
             engine=engine,
             perceptual=self._perceptual,
         )
+        self._account.measure_baselines(self.settings.baseline_s, self._wait)
+        for idle in self._account.baselines or ():
+            log.info("idle power: %s", idle)
         self._account.rest()
         log.info("task %s: %d samples, engine %s", action.task_hash[:12], len(shard.x), engine.name)
         self.handle(events.Prepared(task_hash=action.task_hash))
@@ -328,7 +334,11 @@ class Device:
             published=journal.published + 1,
             made=(workshop.task_hash, action.round, action.attempt),
             windows=energy.UpdateWindows(
-                windows=self._account.made(uid), operations=made.operations, encoded_ahead=made.encoded_ahead
+                windows=self._account.made(uid),
+                operations=made.operations,
+                encoded_ahead=made.encoded_ahead,
+                baselines=self._account.baselines or (),
+                sleeps=self.settings.sleep is not None,
             ),
             residual=uid if residual is not None else "",
         )
@@ -367,7 +377,7 @@ class Device:
             note.windows,
             transmit,
             model=self._energy_model,
-            meter=self._account.meter,
+            meters=self._account.meters,
             sent_bytes=sent_bytes,
             transmit_s=transmit_s,
         )

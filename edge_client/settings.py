@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from contract.link import LinkSettings
 from contract.messages import Name
+from edge_client.sleep import SleepSettings
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,7 +25,9 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         shards: Into how many parts they are dealt.
         engine: What computes gradients, a key of `edge_client.engine.ENGINES`: `onnx` runs the graph that the server
             exported, `torch` differentiates here.
-        meter: The energy meter, as `hardware.meter.open_meter` takes it.
+        meter: The energy meter, as `hardware.meter.open_meters` takes it; several side by side are joined by ``+``.
+        baseline_s: Before it reports for work, the device does nothing for so many seconds and measures its idle power;
+            0 leaves that out. Without a meter it does not wait. A plug needs fifteen of its reports.
         energy_profile: Energy table of the modelled readings.
         board: What this device is, shown in the report.
         lpips: ONNX file with LPIPS and its weights, made as `contract.perceptual` says: scores carry LPIPS then.
@@ -34,6 +37,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             Whoever knows it can repeat a rate encoding and read the input off the spikes, so a device in the field
             has none: `None` draws from the system.
         receipts_kept: Receipts that may wait for a score before the oldest is dropped.
+        sleep: Duty cycle between rounds; `None` stays awake.
     """
 
     run: Name
@@ -44,6 +48,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shards: Annotated[int, Meta(ge=1)]
     engine: str = "onnx"
     meter: str = "none"
+    baseline_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     energy_profile: str = "horowitz-45nm"
     board: str = ""
     lpips: Path | None = None
@@ -51,6 +56,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Annotated[int, Meta(ge=1)] = 1
     seed: Annotated[int, Meta(ge=0)] | None = None
     receipts_kept: Annotated[int, Meta(ge=1)] = 1024
+    sleep: SleepSettings | None = None
 
     def __post_init__(self) -> None:
         if self.shard >= self.shards:

@@ -76,6 +76,8 @@ def _write_energy(ledger: Ledger, report: EnergyReport, _views: Views, place: di
     for phase in report.phases:
         for reading in phase.readings:
             ledger.insert("energy", {**place, "phase": phase.phase, **msgspec.structs.asdict(reading)})
+    for baseline in report.baselines:
+        ledger.insert("baselines", {**place, **msgspec.structs.asdict(baseline)})
     if report.operations is not None:
         counts = msgspec.structs.asdict(report.operations)
         ledger.insert("operations", {**place, "payload_bytes": report.payload_bytes, **counts})

@@ -88,10 +88,18 @@ CREATE TABLE IF NOT EXISTS objects (         -- energy reports, scores and truth
 CREATE TABLE IF NOT EXISTS energy (          -- one row per reading; rows of different provenance are never added up
     update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL, phase TEXT NOT NULL,
     energy_j REAL, duration_s REAL NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL, provenance TEXT NOT NULL,
-    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL,
+    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL, overhead_s REAL,
     CHECK ((energy_j IS NULL) = (provenance = 'unavailable'))
 );
 CREATE INDEX IF NOT EXISTS energy_by_update ON energy (update_uid);
+
+CREATE TABLE IF NOT EXISTS baselines (       -- idle power of the update's device, one row per meter, from its report
+    update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL,
+    power_w REAL, stdev_w REAL, uncertainty_w REAL, duration_s REAL NOT NULL, windows INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    CHECK ((power_w IS NULL) = (reason != ''))
+);
+CREATE INDEX IF NOT EXISTS baselines_by_update ON baselines (update_uid);
 
 CREATE TABLE IF NOT EXISTS operations (      -- operations counted on the device for one update
     update_uid TEXT PRIMARY KEY, node TEXT NOT NULL, round INTEGER NOT NULL, payload_bytes INTEGER NOT NULL,

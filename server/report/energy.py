@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from hardware.energy import PHASES, Provenance
+from hardware.energy import PHASES, WAITING, Provenance
 from server.report.data import EnergyRow, Family
 
 OTHER = "other"
@@ -74,8 +74,8 @@ def phase_order(phase: str) -> int:
 
 
 def spent(rows: Iterable[EnergyRow]) -> list[EnergyRow]:
-    """Readings of making and sending updates: time spent idle between them is no cost of theirs."""
-    return [row for row in rows if row.phase != "idle"]
+    """Readings of making and sending updates: time spent idle or asleep between them is no cost of theirs."""
+    return [row for row in rows if row.phase not in WAITING]
 
 
 def modelled_j(family: Family) -> float | None:

@@ -83,7 +83,7 @@ class Life:
             self.link,
             prepare=lambda _task, graphs: (SHARD, Zero(graphs)),
             needs=("training",),
-            account=Account(PhaseMeter(open_meter("none"), clock), clock),
+            account=Account(PhaseMeter((open_meter("none"),), clock), clock),
             model=MODEL,
             clock=clock,
             new_uid=lambda text: derived_uid(str(life), text),

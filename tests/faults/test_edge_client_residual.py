@@ -86,7 +86,7 @@ class Life:
             self.spool.close()
         self.epoch += 1
         self.spool = Spool(self.settings.directory, RUN, NODE)
-        phases = PhaseMeter(open_meter("none"), lambda: 0.0)
+        phases = PhaseMeter((open_meter("none"),), lambda: 0.0)
         self.device = Device(
             self.settings,
             self.spool,

@@ -101,7 +101,8 @@ def _open_auto(argument: str, root: Path) -> Meter:
     for finding in findings:
         if finding.available:
             return METERS[finding.meter]("", root)
-    return NoMeter("no meter on this machine: " + "; ".join(f"{found.meter}: {found.detail}" for found in findings))
+    looked_for = ", ".join(found.meter for found in findings)
+    return NoMeter(f"no meter on this machine (looked for {looked_for}); `spikeleak meter` says why each is not there")
 
 
 def _open_sampled(reader: _Reader, argument: str, root: Path) -> Meter:

@@ -63,7 +63,7 @@ def test_auto_takes_what_is_there(tmp_path: Path) -> None:
 def test_auto_says_why_there_is_nothing(tmp_path: Path) -> None:
     meter = open_meter("auto", tmp_path)
     meter.start()
-    assert "no meter on this machine: rapl:" in meter.read().reason
+    assert "looked for pi5-pmic, ina3221, ina238, ina2xx, rapl, nvml" in meter.read().reason
 
 
 def test_find_meters_gives_each_a_verdict(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from contract.datasets.cache import Samples
 from contract.encodings import encode
 from contract.errors import ConfigurationError
 from contract.messages import Operations
-from contract.models.operations import count_step
+from contract.models.operations import OperationCounter
 from contract.streams import stream
 from contract.task import EncodingSpec, RoundPlan, TaskSpec, task_hash
 from edge_client.engine import Engine
@@ -219,9 +219,14 @@ class _Counter:
     """Losses and operations of the local steps."""
 
     def __init__(self, task: TaskSpec, shard: Shard) -> None:
-        self._task, self._shard = task, shard
+        own = task.model.own is not None
+        self._operations = None if own else OperationCounter(task, shard.shape, shard.classes)
         self.losses: list[float] = []
-        self.operations = None if task.model.own is not None else Operations()
+
+    @property
+    def operations(self) -> Operations | None:
+        """What was counted; `None` for a network of the user's own."""
+        return None if self._operations is None else self._operations.total()
 
     def step(
         self,
@@ -232,23 +237,9 @@ class _Counter:
     ) -> Parameters:
         result = engine.gradients(params, frames.astype(np.float32, copy=False), labels)
         self.losses.append(result.loss)
-        if self.operations is None:
-            return result.gradients
-        counted = count_step(
-            self._task,
-            self._shard.shape,
-            self._shard.classes,
-            batch=len(labels),
-            input_nonzeros=result.input_nonzeros,
-            spikes=result.spikes,
-        )
-        self.operations = add_operations(self.operations, counted)
+        if self._operations is not None:
+            self._operations.add(frames, result.emitted)
         return result.gradients
-
-
-def add_operations(a: Operations, b: Operations) -> Operations:
-    """Field by field."""
-    return Operations(**{name: getattr(a, name) + getattr(b, name) for name in Operations.__struct_fields__})
 
 
 _Steps = Iterable[tuple[Frames, NDArray[np.int64]]]

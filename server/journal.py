@@ -5,6 +5,7 @@ Values that the ledger cannot hold are a `WireError`, so that no message can sto
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 import time
@@ -78,6 +79,7 @@ def _write_energy(ledger: Ledger, report: EnergyReport, _views: Views, place: di
             ledger.insert("energy", {**place, "phase": phase.phase, **msgspec.structs.asdict(reading)})
     if report.operations is not None:
         counts = msgspec.structs.asdict(report.operations)
+        counts |= {name: json.dumps(counts[name]) for name in ("active", "sites")}
         ledger.insert("operations", {**place, "payload_bytes": report.payload_bytes, **counts})
 
 

@@ -1,121 +1,228 @@
-"""How many operations one training step takes, from the layout and from the spikes that really occurred.
+"""How many operations training steps take, from the layout and from the spikes that really occurred.
 
 Counted is the network as hardware without knowledge of the whole sequence would run it, step by step in time, and a
 dense backward pass through time; not what this project's layer-wise evaluation saves by algebra. Let ``D_l`` be the
 products of layer l for one sample and one step (exact at the borders of a convolution), ``n_l`` its neurons, ``P_l``
-its parameters, B the batch, T the steps, ``z_l`` the spikes that entered layer l over all T and B, and ``T_0 = 1`` for
-a direct-coded first layer (its current is the same at each step), else ``T_l = T``.
+its weights and biases, K the batches and N the samples in them, T the steps, ``a_l(i)`` how often input i of layer l
+was not 0 over all steps and samples, ``f_l(i)`` the products that this input takes part in, and ``T_0 = 1`` for a
+direct-coded first layer (its current is the same at each step), else ``T_l = T``; an ANN has T = 1.
 
-========================  ==========================================================================
-macs                      direct: ``B D_0``; ANN: ``B sum D_l``
-acs                       ``sum z_l f_l``, with the fan-out ``f_l = D_l / inputs_l``: exact for linear layers, the mean
-                          over input positions for convolutions (positions at a border reach fewer outputs)
-membrane_updates          ``T B sum n_l``, readout included; bias additions are part of it
-backward_macs             weights ``B sum T_l D_l``, inputs ``T B sum_{l>0} D_l`` (the first layer's input needs none),
-                          neurons ``2 T B sum n_l`` (surrogate product and decay of the adjoint; ANN: 1, T = 1)
-memory_bytes              weights: read forward and backward, gradient written; neurons, T B times each: membrane read
-                          and written, output written, and backward both read again, adjoint written
-========================  ==========================================================================
+=================  =================================================================================================
+macs               direct: ``N D_0``; ANN: ``N sum D_l``
+effective_macs     of these, those whose input was not 0: ``sum_i a_l(i) f_l(i)`` over the same layers
+acs                ``sum_i a_l(i) f_l(i)`` over the layers that spikes enter
+dense_macs         ``N sum T_l D_l``: every product, whatever its input
+membrane_updates   ``T N sum n_l``, readout included; bias additions are part of it
+backward_macs      weights ``N sum T_l D_l``, inputs ``T N sum_{l>0} D_l`` (the first layer's input needs none),
+                   neurons ``2 T N sum n_l`` (surrogate product and decay of the adjoint; ANN: 1)
+memory_bytes       forward: weights read at each step of each batch, ``K T_l P_l``; per neuron, step and sample the
+                   membrane read and written and the output written
+backward_bytes     of these, the backward pass: weights read at each step (but for the first layer's), gradients
+                   written once a batch and read and written at each further step, ``K (2 T_l - 1) P_l``; per neuron,
+                   step and sample membrane and output read again and the adjoint written
+=================  =================================================================================================
+
+`effective_macs`, `acs` and `dense_macs` are NeuroBench's Effective_MACs, Effective_ACs and Dense (Yik et al. 2025,
+arXiv 2304.04640) times N, to the operation, of a network whose first layer is evaluated once where the coding is
+direct; `tests/benchmarks/neurobench_counts.py` holds them against the package. NeuroBench also leaves out products with
+a weight that is exactly 0, of which quantised weights have many; here every weight counts, since a spike fetches and
+adds it whatever it is.
 
 Weights take `weight_bits` in the forward and backward reads and membranes of spiking neurons `membrane_bits` in their
-three accesses, everything else float32; caches are not modelled. The dense backward follows
-the accounting of Yin et al. 2022 (SATA, arXiv 2204.05422).
+three accesses, everything else float32; samples of a batch share what is read; caches are not modelled. The dense
+backward and its traffic at every step follow the accounting of Yin et al. 2022 (SATA, arXiv 2204.05422).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from contract.messages import Operations
 from contract.models.layout import LayerSpec, layers
 from contract.task import TaskSpec
 
 _FLOAT_BYTES = 4
+_EXACT = 2**24
+"""Whole numbers below it are exact in float32."""
+
+Frames = NDArray[np.float32] | NDArray[np.uint8]
 
 
 def dense_products(layer: LayerSpec) -> int:
     """Multiplications of one layer for one sample and one step, without those with padding."""
-    if layer.kind == "linear":
-        return math.prod(layer.weight_shape)
-    sides = zip(layer.inputs[1:], layer.outputs[1:], strict=True)
-    taps = math.prod(_valid_taps(layer, into, out) for into, out in sides)
-    return layer.weight_shape[0] * layer.weight_shape[1] * taps
+    return int(fan_out(layer).sum())
 
 
-def _valid_taps(layer: LayerSpec, into: int, out: int) -> int:
-    starts = (o * layer.stride - layer.padding for o in range(out))
-    return sum(min(start + layer.kernel, into) - max(start, 0) for start in starts)
-
-
-def count_step(
-    task: TaskSpec, shape: tuple[int, ...], classes: int, *, batch: int, input_nonzeros: int, spikes: Sequence[int]
-) -> Operations:
-    """Operations of one forward and backward pass over a batch.
+def fan_out(layer: LayerSpec) -> NDArray[np.int64]:
+    """How many products each input of a layer takes part in, flat; fewer at the borders of a convolution.
 
     Args:
-        task: The task.
+        layer: The layer.
+
+    Returns:
+        `[inputs]`.
+    """
+    if layer.kind == "linear":
+        return np.full(math.prod(layer.inputs), layer.weight_shape[0], dtype=np.int64)
+    sides = zip(layer.inputs[1:], layer.outputs[1:], strict=True)
+    rows, columns = (_reached(layer, into, out) for into, out in sides)
+    plane = layer.weight_shape[0] * np.outer(rows, columns)
+    return np.tile(plane.reshape(-1), layer.inputs[0])
+
+
+def _reached(layer: LayerSpec, into: int, out: int) -> NDArray[np.int64]:
+    """Along one side: to how many outputs each of `into` positions contributes."""
+    positions = layer.stride * np.arange(out)[:, None] - layer.padding + np.arange(layer.kernel)
+    return np.bincount(positions[(positions >= 0) & (positions < into)], minlength=into).astype(np.int64)
+
+
+class OperationCounter:
+    """Adds up the operations of training steps; only what a step alone decides is counted there, in a few microseconds.
+
+    Args:
+        task: The task; not one with a network of the user's own.
         shape: Shape of one sample.
         classes: Number of classes.
-        batch: Samples in the batch.
-        input_nonzeros: Input spikes over all steps and samples; read for spiking inputs only.
-        spikes: Per hidden layer, spikes over all steps and samples; not read for an ANN.
-
-    Raises:
-        ValueError: Not as many spike counts as hidden layers, or more spikes than there are places for one.
     """
-    specs = layers(task, shape, classes)
-    if task.model.family == "ann":
-        return _count_ann(task, specs, batch)
-    return _count_snn(task, specs, batch, input_nonzeros, tuple(spikes))
+
+    def __init__(self, task: TaskSpec, shape: tuple[int, ...], classes: int) -> None:
+        self._task, self._specs = task, layers(task, shape, classes)
+        self._ann, self._direct = task.model.family == "ann", task.encoding.kind == "direct"
+        self._steps = 1 if self._ann else task.encoding.steps
+        self._inputs: list[_Inputs] = []
+        for i, layer in enumerate(self._specs):
+            once = self._direct and i == 0
+            columns = i > 0 and self._specs[i - 1].kind == "conv"
+            spikes = not (self._ann or once)
+            self._inputs.append(_Inputs(layer, steps=1 if once else self._steps, columns=columns, spikes=spikes))
+        self._first, *self._hidden = self._inputs
+        self._readout = math.prod(self._specs[-1].outputs)
+        self._batches = self._samples = 0
+
+    def add(self, frames: Frames, emitted: Sequence[NDArray[np.float32]]) -> None:
+        """One forward and backward pass.
+
+        Args:
+            frames: What it was given, `[S, B, *shape]`; an ANN reads the first of S.
+            emitted: What each hidden layer emitted, spikes or an ANN's activations: `[S, B * neurons]`, and behind a
+                convolution `[S, neurons * B]`, as SPEC.md has it.
+
+        Raises:
+            ValueError: Not one for each hidden layer, or not of this size.
+        """
+        batch = frames.shape[1]
+        if len(emitted) != len(self._hidden):
+            raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._hidden)} hidden ones")
+        self._first.add(frames[:1] if self._ann else frames, batch)
+        for inputs, x in zip(self._hidden, emitted, strict=True):
+            inputs.add(x, batch)
+        self._batches += 1
+        self._samples += batch
+
+    def total(self) -> Operations:
+        """All operations so far."""
+        steps = self._steps
+        dense = [inputs.steps * inputs.products for inputs in self._inputs]
+        effective = [inputs.effective for inputs in self._inputs]
+        multiplied = len(self._specs) if self._ann else int(self._direct)
+        neurons = self._samples * sum(math.prod(layer.outputs) for layer in self._specs)
+        active = tuple(inputs.active for inputs in self._inputs)
+        sites = tuple(self._samples * inputs.steps * inputs.count for inputs in self._inputs)
+        (forward, back), (kept, again) = self._weights(), self._state(steps * neurons)
+        return Operations(
+            macs=self._samples * sum(dense[:multiplied]),
+            effective_macs=sum(effective[:multiplied]),
+            acs=sum(effective[multiplied:]),
+            dense_macs=self._samples * sum(dense),
+            membrane_updates=0 if self._ann else steps * neurons,
+            backward_macs=self._samples * (sum(dense) + sum(dense[1:])) + (1 if self._ann else 2 * steps) * neurons,
+            memory_bytes=forward + kept + back + again,
+            backward_bytes=back + again,
+            spikes=0 if self._ann else sum(active[1:]),
+            spike_sites=0 if self._ann else sum(sites[1:]),
+            active=active,
+            sites=sites,
+        )
+
+    def _weights(self) -> tuple[int, int]:
+        """Bytes of weights, biases and their gradients, forward and backward."""
+        bits = self._task.model.weight_bits or 8 * _FLOAT_BYTES
+        forward = backward = 0
+        for i, (layer, t) in enumerate(zip(self._specs, (inputs.steps for inputs in self._inputs), strict=True)):
+            weights, biases = math.prod(layer.weight_shape), math.prod(layer.bias_shape)
+            forward += t * (weights * bits // 8 + biases * _FLOAT_BYTES)
+            backward += (t * weights * bits // 8 if i else 0) + (2 * t - 1) * (weights + biases) * _FLOAT_BYTES
+        return self._batches * forward, self._batches * backward
+
+    def _state(self, sites: int) -> tuple[int, int]:
+        """Bytes of what neurons hold and emit at so many places in all, forward and backward."""
+        model, output = self._task.model, sites * _FLOAT_BYTES
+        if self._ann:
+            return output, 2 * output
+        readout = 0 if model.readout == "spike" else self._task.encoding.steps * self._samples * self._readout
+        fixed = 0 if model.membrane_bits is None else sites - readout
+        membrane = (sites - fixed) * _FLOAT_BYTES + fixed * (model.membrane_bits or 0) // 8
+        return 2 * membrane + output, membrane + 2 * output
 
 
-def _count_ann(task: TaskSpec, specs: Sequence[LayerSpec], batch: int) -> Operations:
-    dense = [dense_products(layer) for layer in specs]
-    neurons = sum(math.prod(layer.outputs) for layer in specs)
-    return Operations(
-        macs=batch * sum(dense),
-        backward_macs=batch * (sum(dense) + sum(dense[1:]) + neurons),
-        memory_bytes=_parameter_bytes(task, specs) + 3 * batch * neurons * _FLOAT_BYTES,
-    )
+class _Inputs:
+    """What entered one layer.
 
+    Attributes:
+        steps: Steps at which its products are formed.
+        count: Inputs.
+        products: For one sample and one step.
+    """
 
-def _count_snn(
-    task: TaskSpec, specs: Sequence[LayerSpec], batch: int, input_nonzeros: int, spikes: tuple[int, ...]
-) -> Operations:
-    sites = [task.encoding.steps * batch * math.prod(layer.outputs) for layer in specs]
-    if len(spikes) != len(specs) - 1 or any(s > n for s, n in zip(spikes, sites, strict=False)):
-        raise ValueError(f"spikes = {spikes}: expected one count for each hidden layer, at most {sites[:-1]}")
-    dense = [dense_products(layer) for layer in specs]
-    direct = task.encoding.kind == "direct"
-    entering = (0 if direct else input_nonzeros, *spikes)
-    steps = task.encoding.steps
-    first_steps = 1 if direct else steps
-    return Operations(
-        macs=batch * dense[0] if direct else 0,
-        acs=sum(
-            round(count * products / math.prod(layer.inputs))
-            for count, products, layer in zip(entering, dense, specs, strict=True)
-        ),
-        membrane_updates=sum(sites),
-        backward_macs=batch * (first_steps * dense[0] + 2 * steps * sum(dense[1:])) + 2 * sum(sites),
-        memory_bytes=_parameter_bytes(task, specs) + _state_bytes(task, sites),
-        spikes=sum(spikes),
-        spike_sites=sum(sites[:-1]),
-    )
+    def __init__(self, layer: LayerSpec, *, steps: int, columns: bool, spikes: bool) -> None:
+        self._fan = fan_out(layer)
+        self.steps, self.count, self.products = steps, len(self._fan), int(self._fan.sum())
+        self._active = self._effective = 0.0  # whole numbers, exact below 2^53
+        self._columns, self._spikes = columns, spikes
+        self._alike = int(self._fan[0]) if layer.kind == "linear" else None
+        self._weights: dict[int, NDArray[Any]] = {}
 
+    @property
+    def active(self) -> int:
+        """Entries that were not 0, so far."""
+        return int(self._active)
 
-def _parameter_bytes(task: TaskSpec, specs: Sequence[LayerSpec]) -> int:
-    weights = sum(math.prod(layer.weight_shape) for layer in specs)
-    biases = sum(math.prod(layer.bias_shape) for layer in specs)
-    read = weights * (task.model.weight_bits or 32) // 8 + biases * _FLOAT_BYTES
-    gradient = (weights + biases) * _FLOAT_BYTES
-    return 2 * read + gradient
+    @property
+    def effective(self) -> int:
+        """Products of these."""
+        return int(self._effective if self._alike is None else self._alike * self._active)
 
+    def add(self, x: Frames, batch: int) -> None:
+        """Counts one batch's entries.
 
-def _state_bytes(task: TaskSpec, sites: Sequence[int]) -> int:
-    """Membrane read, written and read again; output written and read again; adjoint written."""
-    model = task.model
-    fixed = 0 if model.membrane_bits is None else sum(sites if model.readout == "spike" else sites[:-1])
-    membrane = (sum(sites) - fixed) * _FLOAT_BYTES + fixed * (model.membrane_bits or 0) // 8
-    return 3 * membrane + 3 * sum(sites) * _FLOAT_BYTES
+        Raises:
+            ValueError: They are not as many as there are.
+        """
+        if x.size != self.steps * batch * self.count:
+            raise ValueError(f"shape {x.shape}: expected {self.steps} x {batch} samples x {self.count} numbers")
+        if x.dtype == np.uint8:
+            self._active += np.count_nonzero(x)
+        elif self._spikes and x.size < _EXACT:
+            self._active += float(np.vdot(x, x))  # a sum of ones: exact, and faster than comparing
+        else:
+            self._active += np.count_nonzero(x.reshape(-1).view(np.uint32))  # a float whose bits are 0 is 0
+        if self._alike is None:
+            self._effective += self._weighed(x if self._spikes else x != 0, batch)
+
+    def _weighed(self, ones: NDArray[Any], batch: int) -> float:
+        """The entries, each times its products."""
+        ones = ones.astype(np.float32, copy=False)
+        if batch not in self._weights:
+            row = np.repeat(self._fan, batch) if self._columns else np.tile(self._fan, batch)
+            rows = self.steps if self.steps * batch * self.products < _EXACT else 1
+            exact = batch * self.products < _EXACT
+            self._weights = {batch: np.tile(row, rows).astype(np.float32 if exact else np.float64)}
+        weights = self._weights[batch]
+        if len(weights) == ones.size:
+            return float(ones.reshape(-1).dot(weights))
+        return float(ones.reshape(-1, len(weights)).dot(weights).sum(dtype=np.float64))

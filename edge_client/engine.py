@@ -21,8 +21,8 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         loss: Mean loss over the batch.
         gradients: Gradient of that mean, per parameter, in the parameter's shape.
-        emitted: What each hidden layer emitted, `[T, B * neurons]`, behind a convolution `[T, neurons * B]` (`ann`:
-            activations, T = 1). Empty for a network of the user's own.
+        emitted: What each hidden layer emitted, summed over the steps (`ann`: activations), `[1, B * neurons]`, behind
+            a convolution `[1, neurons * B]`. Empty for a network of the user's own.
     """
 
     loss: float

@@ -191,9 +191,10 @@ def local_update(
     enter("encode")
     encoded = encoded_steps(receipt, shard, task.encoding)
     ahead = len(receipt.samples) * _sample_bytes(task.encoding, shard.shape) <= LARGEST_FRAMES_BYTES
-    frames: Iterable[Frames] = [_at_rest(task.encoding, step) for step in encoded] if ahead else encoded
-    enter("train")
     steps = _Counter(task, shard)
+    made = map(steps.given, (_at_rest(task.encoding, step) for step in encoded) if ahead else encoded)
+    frames: Iterable[Frames] = list(made) if ahead else made
+    enter("train")
     run = _fedsgd if plan.algorithm == "fedsgd" else _fedavg
     tensors = run(engine, params, plan, zip(frames, labels, strict=True), steps)
     return LocalUpdate(
@@ -228,6 +229,12 @@ class _Counter:
         """What was counted; `None` for a network of the user's own."""
         return None if self._operations is None else self._operations.total()
 
+    def given(self, frames: Frames) -> Frames:
+        """Counts the frames of a step, in whichever phase they are made."""
+        if self._operations is not None:
+            self._operations.give(frames)
+        return frames
+
     def step(
         self,
         engine: Engine,
@@ -238,7 +245,7 @@ class _Counter:
         result = engine.gradients(params, frames.astype(np.float32, copy=False), labels)
         self.losses.append(result.loss)
         if self._operations is not None:
-            self._operations.add(frames, result.emitted)
+            self._operations.add(len(labels), result.emitted)
         return result.gradients
 
 

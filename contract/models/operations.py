@@ -37,48 +37,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.messages import Operations
-from contract.models.layout import LayerSpec, layers
+from contract.models.activity import LayerInputs
+from contract.models.layout import layers
 from contract.task import TaskSpec
 
 _FLOAT_BYTES = 4
-_EXACT = 2**24
-"""Whole numbers below it are exact in float32."""
+_HELD = 2**16
+"""Numbers that wait to be counted together, at most about so many: what a small processor's cache holds."""
 
 Frames = NDArray[np.float32] | NDArray[np.uint8]
-
-
-def dense_products(layer: LayerSpec) -> int:
-    """Multiplications of one layer for one sample and one step, without those with padding."""
-    return int(fan_out(layer).sum())
-
-
-def fan_out(layer: LayerSpec) -> NDArray[np.int64]:
-    """How many products each input of a layer takes part in, flat; fewer at the borders of a convolution.
-
-    Args:
-        layer: The layer.
-
-    Returns:
-        `[inputs]`.
-    """
-    if layer.kind == "linear":
-        return np.full(math.prod(layer.inputs), layer.weight_shape[0], dtype=np.int64)
-    sides = zip(layer.inputs[1:], layer.outputs[1:], strict=True)
-    rows, columns = (_reached(layer, into, out) for into, out in sides)
-    plane = layer.weight_shape[0] * np.outer(rows, columns)
-    return np.tile(plane.reshape(-1), layer.inputs[0])
-
-
-def _reached(layer: LayerSpec, into: int, out: int) -> NDArray[np.int64]:
-    """Along one side: to how many outputs each of `into` positions contributes."""
-    positions = layer.stride * np.arange(out)[:, None] - layer.padding + np.arange(layer.kernel)
-    return np.bincount(positions[(positions >= 0) & (positions < into)], minlength=into).astype(np.int64)
 
 
 class OperationCounter:
@@ -94,38 +66,71 @@ class OperationCounter:
         self._task, self._specs = task, layers(task, shape, classes)
         self._ann, self._direct = task.model.family == "ann", task.encoding.kind == "direct"
         self._steps = 1 if self._ann else task.encoding.steps
-        self._inputs: list[_Inputs] = []
+        self._inputs: list[LayerInputs] = []
         for i, layer in enumerate(self._specs):
             once = self._direct and i == 0
-            columns = i > 0 and self._specs[i - 1].kind == "conv"
-            spikes = not (self._ann or once)
-            self._inputs.append(_Inputs(layer, steps=1 if once else self._steps, columns=columns, spikes=spikes))
-        self._first, *self._hidden = self._inputs
+            self._inputs.append(
+                LayerInputs(
+                    layer,
+                    steps=1 if once else self._steps,
+                    columns=i > 0 and self._specs[i - 1].kind == "conv",
+                    spikes=not (self._ann or once),
+                )
+            )
+        self._numbers = sum(inputs.count for inputs in self._inputs[1:])
+        self._waiting: list[tuple[NDArray[np.float32], ...]] = []
+        self._batch = self._batches = self._samples = self._given = 0
         self._readout = math.prod(self._specs[-1].outputs)
-        self._batches = self._samples = 0
 
-    def add(self, frames: Frames, emitted: Sequence[NDArray[np.float32]]) -> None:
-        """One forward and backward pass.
+    def give(self, frames: Frames) -> None:
+        """The frames of one batch, counted at once: best when they have just been made and lie in the cache.
 
         Args:
-            frames: What it was given, `[S, B, *shape]`; an ANN reads the first of S.
-            emitted: What each hidden layer emitted, spikes or an ANN's activations: `[S, B * neurons]`, and behind a
-                convolution `[S, neurons * B]`, as SPEC.md has it.
+            frames: `[S, B, *shape]`; an ANN reads the first of S.
 
         Raises:
-            ValueError: Not one for each hidden layer, or not of this size.
+            ValueError: They are not as many numbers as the first layer has inputs.
         """
-        batch = frames.shape[1]
-        if len(emitted) != len(self._hidden):
-            raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._hidden)} hidden ones")
-        self._first.add(frames[:1] if self._ann else frames, batch)
-        for inputs, x in zip(self._hidden, emitted, strict=True):
-            inputs.add(x, batch)
-        self._batches += 1
-        self._samples += batch
+        first, batch = self._inputs[0], frames.shape[1]
+        first.add(frames[:1] if self._ann else frames, first.steps * batch, batch)
+        self._given += batch
+
+    def add(self, batch: int, emitted: Sequence[NDArray[np.float32]]) -> None:
+        """One forward and backward pass, over frames that were given.
+
+        Args:
+            batch: Samples in it.
+            emitted: What each hidden layer emitted, spikes summed over all steps or an ANN's activations:
+                `[1, B * neurons]`, and behind a convolution `[1, neurons * B]`, as SPEC.md has it. They are kept until
+                enough wait to be counted together, and must not change.
+        """
+        if batch != self._batch:
+            self._settle()
+            self._batch = batch
+        self._waiting.append(tuple(emitted))
+        if len(self._waiting) * batch * self._numbers >= _HELD:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Counts what waits."""
+        waiting, self._waiting = self._waiting, []
+        for emitted in waiting:
+            if len(emitted) != len(self._inputs) - 1:
+                raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._inputs) - 1} hidden ones")
+        for inputs, arrays in zip(self._inputs[1:], zip(*waiting, strict=True), strict=False):
+            inputs.add(np.concatenate(arrays), len(arrays) * self._batch, self._batch)
+        self._batches += len(waiting)
+        self._samples += len(waiting) * self._batch
 
     def total(self) -> Operations:
-        """All operations so far."""
+        """All operations so far.
+
+        Raises:
+            ValueError: What was added does not fit the layers, or not the frames that were given.
+        """
+        self._settle()
+        if self._given != self._samples:
+            raise ValueError(f"frames of {self._given} samples were given, passes over {self._samples} added")
         steps = self._steps
         dense = [inputs.steps * inputs.products for inputs in self._inputs]
         effective = [inputs.effective for inputs in self._inputs]
@@ -168,61 +173,3 @@ class OperationCounter:
         fixed = 0 if model.membrane_bits is None else sites - readout
         membrane = (sites - fixed) * _FLOAT_BYTES + fixed * (model.membrane_bits or 0) // 8
         return 2 * membrane + output, membrane + 2 * output
-
-
-class _Inputs:
-    """What entered one layer.
-
-    Attributes:
-        steps: Steps at which its products are formed.
-        count: Inputs.
-        products: For one sample and one step.
-    """
-
-    def __init__(self, layer: LayerSpec, *, steps: int, columns: bool, spikes: bool) -> None:
-        self._fan = fan_out(layer)
-        self.steps, self.count, self.products = steps, len(self._fan), int(self._fan.sum())
-        self._active = self._effective = 0.0  # whole numbers, exact below 2^53
-        self._columns, self._spikes = columns, spikes
-        self._alike = int(self._fan[0]) if layer.kind == "linear" else None
-        self._weights: dict[int, NDArray[Any]] = {}
-
-    @property
-    def active(self) -> int:
-        """Entries that were not 0, so far."""
-        return int(self._active)
-
-    @property
-    def effective(self) -> int:
-        """Products of these."""
-        return int(self._effective if self._alike is None else self._alike * self._active)
-
-    def add(self, x: Frames, batch: int) -> None:
-        """Counts one batch's entries.
-
-        Raises:
-            ValueError: They are not as many as there are.
-        """
-        if x.size != self.steps * batch * self.count:
-            raise ValueError(f"shape {x.shape}: expected {self.steps} x {batch} samples x {self.count} numbers")
-        if x.dtype == np.uint8:
-            self._active += np.count_nonzero(x)
-        elif self._spikes and x.size < _EXACT:
-            self._active += float(np.vdot(x, x))  # a sum of ones: exact, and faster than comparing
-        else:
-            self._active += np.count_nonzero(x.reshape(-1).view(np.uint32))  # a float whose bits are 0 is 0
-        if self._alike is None:
-            self._effective += self._weighed(x if self._spikes else x != 0, batch)
-
-    def _weighed(self, ones: NDArray[Any], batch: int) -> float:
-        """The entries, each times its products."""
-        ones = ones.astype(np.float32, copy=False)
-        if batch not in self._weights:
-            row = np.repeat(self._fan, batch) if self._columns else np.tile(self._fan, batch)
-            rows = self.steps if self.steps * batch * self.products < _EXACT else 1
-            exact = batch * self.products < _EXACT
-            self._weights = {batch: np.tile(row, rows).astype(np.float32 if exact else np.float64)}
-        weights = self._weights[batch]
-        if len(weights) == ones.size:
-            return float(ones.reshape(-1).dot(weights))
-        return float(ones.reshape(-1, len(weights)).dot(weights).sum(dtype=np.float64))

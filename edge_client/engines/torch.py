@@ -55,7 +55,7 @@ class TorchEngine:
             loss=float(loss.detach()),
             gradients={name: g.numpy() for name, g in zip(leaves, gradients, strict=True)},
             emitted=tuple(
-                (x.flatten(2).movedim(1, 2) if spec.kind == "conv" else x).detach().reshape(len(x), -1).numpy()
+                (x.flatten(2).movedim(1, 2) if spec.kind == "conv" else x).detach().sum(0).reshape(1, -1).numpy()
                 for x, spec in zip(hidden, self._network.layers, strict=False)
             ),
         )

@@ -125,7 +125,7 @@ def stepped(task: TaskSpec, shape: tuple[int, ...], classes: int, batch: Batch) 
     for i, spec in enumerate(layers(task, shape, classes)[:-1]):
         train = found[f"trains:{i}"].reshape(-1, len(batch.labels), math.prod(spec.outputs))
         inner = train.transpose(0, 2, 1) if AFFINES[spec.kind].columns else train
-        found[f"emitted:{i}"] = inner.reshape(len(train), -1)
+        found[f"emitted:{i}"] = inner.sum(0).reshape(1, -1)
     return found
 
 

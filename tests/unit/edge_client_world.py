@@ -46,7 +46,7 @@ PLAN = RoundPlan(kind="audit", algorithm="fedsgd", batch_size=2)
 
 def silence(batch: int) -> tuple[np.ndarray, ...]:
     """What the task's hidden layers emit when no neuron spikes."""
-    return tuple(np.zeros((TASK.encoding.steps, batch * width), np.float32) for width in TASK.model.hidden)
+    return tuple(np.zeros((1, batch * width), np.float32) for width in TASK.model.hidden)
 
 
 class MemoryServer:

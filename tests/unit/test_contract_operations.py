@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from contract.models.activity import dense_products, fan_out
 from contract.models.layout import layers
-from contract.models.operations import OperationCounter, dense_products, fan_out
+from contract.models.operations import OperationCounter
 from contract.models.reference import SteppingNetwork
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
 from edge_client.engine import open_engine
@@ -37,7 +38,8 @@ def counted(spec, shape, active, batch=3, batches=1):
             x[:ones] = 1
             given.append(x.reshape(rows, -1))
         frames = given[0].reshape(-1, batch, *shape)
-        counter.add(frames, given[1:])
+        counter.give(frames)
+        counter.add(batch, [x.sum(0, keepdims=True) for x in given[1:]])
     return counter.total()
 
 
@@ -111,11 +113,32 @@ def test_full_convolution_activity_costs_the_dense_products():
     assert found.acs == found.dense_macs == sum(dense_products(layer) for layer in layers(spec, (1, 8, 8), 4))
 
 
-@pytest.mark.parametrize("emitted", [(), ((15, 6), (15, 6)), ((5, 17),)])
+@pytest.mark.parametrize("emitted", [(), ((1, 18), (1, 18)), ((1, 17),)])
 def test_what_does_not_fit_the_layers_is_refused(emitted):
     counter = OperationCounter(task(), (10,), 4)
+    counter.give(np.zeros((5, 3, 10), np.float32))
+    counter.add(3, [np.zeros(shape, np.float32) for shape in emitted])
     with pytest.raises(ValueError, match="expected"):
-        counter.add(np.zeros((5, 3, 10), np.float32), [np.zeros(shape, np.float32) for shape in emitted])
+        counter.total()
+
+
+def test_frames_that_were_never_passed_are_noticed():
+    counter = OperationCounter(task(), (10,), 4)
+    counter.give(np.zeros((5, 3, 10), np.uint8))
+    with pytest.raises(ValueError, match="frames of 3 samples were given, passes over 0"):
+        counter.total()
+    with pytest.raises(ValueError, match="expected 15 times 10"):
+        counter.give(np.zeros((5, 3, 9), np.uint8))
+
+
+def test_more_ones_at_a_place_than_a_byte_holds_are_counted():
+    spec = task("conv", channels=(3,), kernel=3, steps=300, hidden=())
+    counter = OperationCounter(spec, (1, 8, 8), 4)
+    counter.give(np.ones((300, 2, 1, 8, 8), np.uint8))
+    counter.add(2, [np.full((1, 2 * 3 * 16), 300, np.float32)])
+    found = counter.total()
+    assert found.acs == found.dense_macs
+    assert found.active == found.sites
 
 
 NETWORKS = {
@@ -181,9 +204,8 @@ def test_counts_equal_neurobenchs_definition_to_the_operation(name, engine):
     }
     params = {key: (0.5 * rng.standard_normal(size)).astype(np.float32) for key, size in sizes.items()}
     counter = OperationCounter(spec, shape, 4)
-    counter.add(
-        frames if direct else frames.astype(np.uint8), opened.gradients(params, frames, np.zeros(3, int)).emitted
-    )
+    counter.give(frames if direct else frames.astype(np.uint8))
+    counter.add(3, opened.gradients(params, frames, np.zeros(3, int)).emitted)
     found, expected = counter.total(), neurobench(spec, shape, frames, params)
     assert found.effective_macs == expected["macs"]
     assert found.acs == expected["acs"]

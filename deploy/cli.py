@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from contract.errors import SpikeleakError
+from contract.errors import ConfigurationError, SpikeleakError
 from deploy.audit.command import audit
 from deploy.enroll_command import enroll_app
 
@@ -184,11 +184,28 @@ app.command()(audit)
 def meter(
     source: Annotated[str, typer.Option("--meter", help="Meter to read: auto, rapl, replay:FILE.csv …")] = "auto",
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="How long to read live; 0 only lists.")] = 5.0,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option("--calibrate", metavar="BOARD.toml", help="Fit this board's joules per operation and save them."),
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", metavar="DIR", help="With --calibrate: fit to a measured run instead.")
+    ] = None,
 ) -> None:
     """List the energy meters of this machine, why others are not there, and read one live.
 
     Example: spikeleak meter --seconds 10
+
+    With --calibrate, work of several kinds is done in windows of --seconds each.
+    Example: spikeleak meter --meter rapl --seconds 2 --calibrate board.toml
     """
+    if ledger is not None and calibrate is None:
+        raise ConfigurationError(f"--ledger {ledger}: only with --calibrate BOARD.toml, which it is fitted for")
+    if calibrate is not None:
+        from deploy.calibration import calibrate as fitted  # noqa: PLC0415
+
+        fitted(out_console, source=source, path=calibrate, window_s=seconds, ledger=ledger)
+        return
     from deploy.meter_console import list_meters, read_live  # noqa: PLC0415
 
     found = list_meters(out_console)

@@ -14,6 +14,13 @@ from hardware.meter import Meter
 _UNCOUNTED = "the layers of a network of the user's own are not known to the device, so that nothing is counted"
 REPORTED: tuple[str, ...] = tuple(phase for phase in PHASES if phase != "sleep")
 """Phases of an update that a device passes through; it never sleeps between rounds."""
+_WORK: dict[str, str] = {
+    "idle": "waiting",
+    "load": "a byte read from a board's storage and memory",
+    "encode": "a random draw and an encoded entry",
+    "compress": "a byte clipped, quantised and packed",
+}
+"""What modelled energy of the other phases would need a price of."""
 ELSEWHERE = "other"
 """Phase of work that belongs to no update (scoring, preparing data)."""
 
@@ -168,5 +175,5 @@ def _modelled(
         if duration_s is None:
             return unavailable("model", "radio", "the device was restarted between publication and acknowledgement")
         return model.radio(sent_bytes, duration_s)
-    reason = f"the energy model counts operations and bytes; it has no figure for phase {phase!r}"
+    reason = f"no trustworthy constant is published for {_WORK.get(phase, 'it')}, the work of phase {phase!r}"
     return unavailable("model", "operations", reason, duration_s=duration_s or 0.0)

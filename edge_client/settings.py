@@ -25,7 +25,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         engine: What computes gradients, a key of `edge_client.engine.ENGINES`: `onnx` runs the graph that the server
             exported, `torch` differentiates here.
         meter: The energy meter, as `hardware.meter.open_meter` takes it.
-        energy_profile: Energy table of the modelled readings.
+        energy_profile: Energy table of the modelled readings: a profile's name, or the path of a file of your own that
+            ends in `.toml`.
         board: What this device is, shown in the report.
         lpips: ONNX file with LPIPS and its weights, made as `contract.perceptual` says: scores carry LPIPS then.
         publish_truth: Lab mode: also publish the true samples that a score names.

@@ -52,6 +52,8 @@ class EnergyModel:
         absent: Operations without a figure, and why.
         notes: What the profile assumes or leaves out.
         fit: How its constants were fitted, where they were.
+        radio_name: The radio's; empty without one.
+        no_radio: Why there is none.
     """
 
     def __init__(self, profile: Profile, radio: Radio | None) -> None:
@@ -62,7 +64,8 @@ class EnergyModel:
         self.absent = dict(profile.absent)
         self.notes = dict(profile.notes)
         self.fit = profile.fit
-        self._no_radio = f"profile {profile.name} has no radio model: {profile.no_radio}"
+        self.no_radio = profile.no_radio
+        self.radio_name = "" if radio is None else radio.name
         self._radio: tuple[str, float, float] | None = None
         if radio is not None:
             self.constants += radio.constants
@@ -144,7 +147,7 @@ class EnergyModel:
         if not (math.isfinite(duration_s) and duration_s >= 0):
             raise MeterError(f"duration_s={duration_s} of a transmission: must be finite and not negative")
         if self._radio is None:
-            return unavailable(f"model:{self.name}", "radio", self._no_radio, duration_s=duration_s)
+            return unavailable(f"model:{self.name}", "radio", f"no radio model: {self.no_radio}", duration_s=duration_s)
         (source, offset_w, slope_w_per_mbps), scope = self._radio, "radio"
         if payload_bytes == 0:
             return unavailable(source, scope, "nothing was sent", duration_s=duration_s)

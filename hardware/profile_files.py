@@ -12,6 +12,8 @@ from hardware.profile import Profile, Radio
 
 ROOM = Path(__file__).parent
 BOARDS = ROOM / "boards"
+KEPT = "profiles"
+"""Folder of a run in which profiles of the user's own lie, for its report."""
 
 
 def profiles() -> tuple[str, ...]:

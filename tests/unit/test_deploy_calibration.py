@@ -130,7 +130,10 @@ def few_shapes(monkeypatch):
 
 
 def test_real_work_is_measured_in_windows_of_its_own_length(tmp_path, few_shapes):
-    """Real clock, real engine, a steady meter: counts are whole steps, windows as long as asked for; no fit is made."""
+    """Real clock, real engine, a steady meter: counts are whole steps, windows as long as asked for.
+
+    Four shapes are too few for six unknowns, and no profile comes of it.
+    """
     flat = tmp_path / "flat.csv"
     flat.write_text("time_s,power_w\n0,3\n600,3\n", encoding="utf-8")
     bench = Bench(ReplayMeter(flat))
@@ -141,7 +144,7 @@ def test_real_work_is_measured_in_windows_of_its_own_length(tmp_path, few_shapes
         assert window.energy_j == pytest.approx(3 * window.duration_s)
         assert window.duration_s >= 0.05
         assert any(window.counts) == (name != "rest")
-    with pytest.raises(EnvironmentFaultError, match="the meter does not follow the work"):
+    with pytest.raises(EnvironmentFaultError, match=r"cannot be told apart.*other batch sizes"):
         calibrate(CONSOLE, source=f"replay:{flat}", path=tmp_path / "b.toml", window_s=0.2)
     assert not (tmp_path / "b.toml").exists()
 

@@ -175,5 +175,5 @@ def _modelled(
         if duration_s is None:
             return unavailable("model", "radio", "the device was restarted between publication and acknowledgement")
         return model.radio(sent_bytes, duration_s)
-    reason = f"no trustworthy constant is published for {_WORK.get(phase, 'it')}, the work of phase {phase!r}"
+    reason = f"no trustworthy constant was found for {_WORK.get(phase, 'it')}, the work of phase {phase!r}"
     return unavailable("model", "operations", reason, duration_s=duration_s or 0.0)

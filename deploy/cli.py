@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from contract.errors import SpikeleakError
+from contract.errors import ConfigurationError, SpikeleakError
 from deploy.audit.command import audit
 from deploy.enroll_command import enroll_app
 from deploy.sweep.command import sweep
@@ -222,11 +222,28 @@ def meter(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")] = False,
     record: Annotated[Path | None, typer.Option("--record", help="Write a trace that replay:FILE.csv plays.")] = None,
     link: Annotated[Path | None, typer.Option("--link", help="TOML whose [link] leads to the broker of plugs.")] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option("--calibrate", metavar="BOARD.toml", help="Fit this board's joules per operation and save them."),
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", metavar="DIR", help="With --calibrate: fit to a measured run instead.")
+    ] = None,
 ) -> None:
     """List the energy meters of this machine, why others are not there, and read some live.
 
     Example: spikeleak meter --meter rapl+tasmota:plug-1 --seconds 60 --link device.toml
+
+    With --calibrate, work of several kinds is done in windows of --seconds each.
+    Example: spikeleak meter --meter rapl --seconds 2 --calibrate board.toml
     """
+    if ledger is not None and calibrate is None:
+        raise ConfigurationError(f"--ledger {ledger}: only with --calibrate BOARD.toml, which it is fitted for")
+    if calibrate is not None:
+        from deploy.calibration import calibrate as fitted  # noqa: PLC0415
+
+        fitted(out_console, source=source, path=calibrate, window_s=seconds, ledger=ledger)
+        return
     from deploy.meter_console import MeterRequest, run_meter  # noqa: PLC0415
 
     request = MeterRequest(spec=source, seconds=seconds, as_json=as_json, record=record, link_file=link)

@@ -27,6 +27,7 @@ from contract.datasets import held_out_split, load, partition
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from deploy import broker, environment
 from deploy.interrupts import Interrupts
+from deploy.kept_profile import with_kept_profile
 from deploy.study import Arm, Study, arms, to_toml
 from deploy.supervisor import Party, end
 from deploy.suspects import write_candidates
@@ -66,6 +67,7 @@ def run_study(study: Study, out: Path, *, show: Show, interrupts: Interrupts | N
     _check_data(study)
     with _faults_of(out), _folder(study, out) as token:
         (out / "logs").mkdir(exist_ok=True)
+        study = with_kept_profile(study, out)
         with broker.serve(study.broker, out / "logs") as running:
             environment.record(running, out / "settings")
             waiting = [arm for arm in arms(study, out) if not _finished(arm)]

@@ -55,7 +55,8 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             devices share one machine, so that a meter of the machine does not tell them apart: the default is `none`
             (modelled energy only).
         baseline_s: Seconds of idle in which each device measures its idle power, where it has a meter.
-        energy_profile: Board profile of the modelled energy.
+        energy_profile: Board profile of the modelled energy: a name, or the path of a file of your own that ends in
+            `.toml` (hardware/README.md says how; `spikeleak meter --calibrate` makes one).
         threads: Threads of each device's engine.
         lpips: ONNX file with LPIPS and its weights, see `contract.perceptual`; `None`: scores are without it.
         seed: Makes the devices' draws, and with them the run, repeatable; no other party is told. `None`: every run

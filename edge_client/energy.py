@@ -18,6 +18,14 @@ _AWAKE = "this device does not sleep between rounds ([sleep] is not set): time w
 LONGEST_SUSPENSION_S = 0.05
 """Of a window that still has figures: the two clocks that tell it are not read at one moment."""
 _SUSPENDED = "the machine was suspended for {:.3g} s: no meter was read meanwhile"
+_WORK: dict[str, str] = {
+    "idle": "waiting",
+    "load": "a byte read from a board's storage and memory",
+    "encode": "a random draw and an encoded entry",
+    "compress": "a byte clipped, quantised and packed",
+    "sleep": "sleeping",
+}
+"""What modelled energy of the other phases would need a price of."""
 ELSEWHERE = "other"
 """Phase of work that belongs to no update (scoring, preparing data)."""
 
@@ -210,5 +218,5 @@ def _modelled(
         if duration_s is None:
             return unavailable("model", "radio", "the device was restarted between publication and acknowledgement")
         return model.radio(sent_bytes, duration_s)
-    reason = f"the energy model counts operations and bytes; it has no figure for phase {phase!r}"
+    reason = f"no trustworthy constant was found for {_WORK.get(phase, 'it')}, the work of phase {phase!r}"
     return unavailable("model", "operations", reason, duration_s=duration_s or 0.0)

@@ -21,14 +21,13 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         loss: Mean loss over the batch.
         gradients: Gradient of that mean, per parameter, in the parameter's shape.
-        input_nonzeros: Entries of the input frames that are not zero.
-        spikes: Spikes per hidden layer, summed over time and batch (`ann`: activations that are not zero).
+        emitted: What each hidden layer emitted, summed over the steps (`ann`: activations), `[1, B * neurons]`, behind
+            a convolution `[1, neurons * B]`. Empty for a network of the user's own.
     """
 
     loss: float
     gradients: dict[str, NDArray[np.float32]]
-    input_nonzeros: int
-    spikes: tuple[int, ...]
+    emitted: tuple[NDArray[np.float32], ...] = ()
 
 
 class Engine(Protocol):

@@ -28,7 +28,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         meter: The energy meter, as `hardware.meter.open_meters` takes it; several side by side are joined by ``+``.
         baseline_s: Before it reports for work, the device does nothing for so many seconds and measures its idle power;
             0 leaves that out. Without a meter it does not wait. A plug needs fifteen of its reports.
-        energy_profile: Energy table of the modelled readings.
+        energy_profile: Energy table of the modelled readings: a profile's name, or the path of a file of your own that
+            ends in `.toml`.
         board: What this device is, shown in the report.
         lpips: ONNX file with LPIPS and its weights, made as `contract.perceptual` says: scores carry LPIPS then.
         publish_truth: Lab mode: also publish the true samples that a score names.

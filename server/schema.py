@@ -103,8 +103,11 @@ CREATE INDEX IF NOT EXISTS baselines_by_update ON baselines (update_uid);
 
 CREATE TABLE IF NOT EXISTS operations (      -- operations counted on the device for one update
     update_uid TEXT PRIMARY KEY, node TEXT NOT NULL, round INTEGER NOT NULL, payload_bytes INTEGER NOT NULL,
-    macs INTEGER NOT NULL, acs INTEGER NOT NULL, membrane_updates INTEGER NOT NULL, backward_macs INTEGER NOT NULL,
-    memory_bytes INTEGER NOT NULL, spikes INTEGER NOT NULL, spike_sites INTEGER NOT NULL
+    macs INTEGER NOT NULL, effective_macs INTEGER NOT NULL, acs INTEGER NOT NULL, dense_macs INTEGER NOT NULL,
+    membrane_updates INTEGER NOT NULL, backward_macs INTEGER NOT NULL,
+    memory_bytes INTEGER NOT NULL, backward_bytes INTEGER NOT NULL,
+    spikes INTEGER NOT NULL, spike_sites INTEGER NOT NULL,
+    active TEXT NOT NULL, sites TEXT NOT NULL -- JSON lists, one entry a layer: inputs not 0, and inputs
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS reconstructions ( -- what the attacker said of one update, per attack

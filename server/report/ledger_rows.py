@@ -187,10 +187,15 @@ def _operations(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[Operati
             node=row["node"],
             round=row["round"],
             kind=kinds.get(row["round"], "train"),
-            operations=Operations(**_pick(row, _OPERATIONS)),
+            operations=_counts_of(row),
         )
         for row in ledger.rows("SELECT * FROM operations ORDER BY round, node")
     )
+
+
+def _counts_of(row: Row) -> Operations:
+    layers = {name: tuple(json.loads(row[name])) for name in ("active", "sites")}
+    return Operations(**_pick(row, _OPERATIONS) | layers)
 
 
 def _scores(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[ScoreRow, ...]:

@@ -72,7 +72,7 @@ EXAMPLES: tuple[tuple[Message, list], ...] = (
     (
         EnergyReport(
             **_PLACE,
-            operations=Operations(macs=10, spikes=3, spike_sites=9),
+            operations=Operations(macs=10, spikes=3, spike_sites=9, active=(4, 3), sites=(8, 9)),
             payload_bytes=99,
             phases=(PhaseEnergy(phase="train", readings=(READING, unavailable("rapl", "package", "not readable"))),),
             baselines=(

@@ -23,7 +23,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         shard: Which part of the training samples is this device's, from 0.
         shards: Into how many parts they are dealt.
         engine: What computes gradients, a key of `edge_client.engine.ENGINES`: `onnx` runs the graph that the server
-            exported, `torch` differentiates here.
+            exported, `torch` differentiates here, `loihi` is `onnx` with inference on a Loihi 2 or its simulation.
+        infer_samples: Read by engine `loihi`: how many of its own samples the device classifies by each new model.
         meter: The energy meter, as `hardware.meter.open_meter` takes it.
         energy_profile: Energy table of the modelled readings.
         board: What this device is, shown in the report.
@@ -51,6 +52,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Annotated[int, Meta(ge=1)] = 1
     seed: Annotated[int, Meta(ge=0)] | None = None
     receipts_kept: Annotated[int, Meta(ge=1)] = 1024
+    infer_samples: Annotated[int, Meta(ge=1)] = 32
 
     def __post_init__(self) -> None:
         if self.shard >= self.shards:

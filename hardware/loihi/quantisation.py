@@ -7,9 +7,9 @@ the largest power of two up to ``254 theta / w``. Weights and biases become the 
 
 The threshold is exact; and with a theta that is a power of two as well, so is every sum of the trained network in
 float32, so that a membrane that comes to lie on the threshold itself does so in both. (With another V, float rounding
-decides such cases: up to 4 % of the last layer's spikes were seen to differ.) What is left to differ is beta's rounding
-to 1/4096 and the truncation of decayed membranes to 1/64 of a weight: a network that is trained on this grid is the same
-function on the chip. One scale for a whole layer, since netx gives all of its neurons one threshold.
+decides such cases: up to 4 % of the last layer's spikes were seen to differ.) What is left to differ is beta's
+rounding to 1/4096 and the truncation of decayed membranes to 1/64 of a weight: a network that is trained on this grid
+is the same function on the chip. One scale for a whole layer, since netx gives all of its neurons one threshold.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def threshold_integer(largest: float, threshold: float) -> int:
     """
     if not (np.isfinite(largest) and largest > 0):
         raise ChipError(f"the largest weight of a layer is {largest}: the chip needs one that is finite and not 0")
-    return 2 ** max(0, math.floor(math.log2(LARGEST_WEIGHT * threshold / largest)))
+    return 1 << max(0, math.floor(math.log2(LARGEST_WEIGHT * threshold / largest)))
 
 
 def decay_integer(beta: float) -> int:

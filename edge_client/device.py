@@ -28,7 +28,7 @@ from contract.messages import (
 )
 from contract.perceptual import Perceptual
 from contract.task import task_hash
-from edge_client import client, energy, events, objects, training
+from edge_client import client, energy, events, inference, objects, training
 from edge_client.account import Account
 from edge_client.preparation import Network, Preparation, Prepare
 from edge_client.residual import Residuals
@@ -83,6 +83,7 @@ class Device:
         self._workshop: objects.Workshop | None = None
         self._model = ("", bytearray())
         self._params: tuple[str, training.Parameters] = ("", {})
+        self._inferred: tuple[str, int] = ("", -1)
         self._recons: dict[str, bytearray] = {}
         self._receivers: dict[str, Callable[[topics.Topic, bytes], None]] = {
             "server": self._receive_state,
@@ -139,7 +140,7 @@ class Device:
                 epoch=journal.epoch,
                 status="online" if status == "online" else "offline",
                 board=self.settings.board,
-                engine=self.settings.engine,
+                engine=self.settings.engine if self._workshop is None else self._workshop.engine.name,
                 meter=self.settings.meter,
                 samples=0 if self._workshop is None else len(self._workshop.shard.x),
                 published=journal.published,
@@ -289,6 +290,7 @@ class Device:
         self.handle(events.Prepared(task_hash=action.task_hash))
 
     def _train(self, action: events.Train) -> None:
+        self._infer(action.model_version)
         self._account.begin()
         try:
             item = self._make_update(action)
@@ -298,6 +300,30 @@ class Device:
             return
         log.info("round %d: update %s made, %d bytes", action.round, item.uid, len(item.blob))
         self.handle(events.Made(items=(item,), model_version=action.model_version))
+
+    def _infer(self, version: int) -> None:
+        """Classifies samples of its own by a new model, where the engine does that on a chip."""
+        workshop = self._workshop
+        if workshop is None or not isinstance(workshop.engine, inference.Classifies):
+            return
+        if self._inferred == (workshop.task_hash, version):
+            return
+        try:
+            params = self._parameters(version)
+        except WireError:
+            return  # training by it says what is wrong
+        self._inferred = (workshop.task_hash, version)
+        with self._account.aside():
+            found = inference.infer(
+                workshop.engine,
+                params,
+                task=workshop.task,
+                shard=workshop.shard,
+                samples=self.settings.infer_samples,
+                secret=workshop.secret,
+                model_version=version,
+            )
+            inference.keep(self.settings.directory, found)
 
     def _make_update(self, action: events.Train) -> SpoolItem:
         workshop, journal = self._workshop, self.spool.journal

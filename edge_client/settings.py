@@ -24,7 +24,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         shard: Which part of the training samples is this device's, from 0.
         shards: Into how many parts they are dealt.
         engine: What computes gradients, a key of `edge_client.engine.ENGINES`: `onnx` runs the graph that the server
-            exported, `torch` differentiates here.
+            exported, `torch` differentiates here, `loihi` is `onnx` with inference on a Loihi 2 or its simulation.
+        infer_samples: Read by engine `loihi`: how many of its own samples the device classifies by each new model.
         meter: The energy meter, as `hardware.meter.open_meters` takes it; several side by side are joined by ``+``.
         baseline_s: Before it reports for work, the device does nothing for so many seconds and measures its idle power;
             0 leaves that out. Without a meter it does not wait. A plug needs fifteen of its reports.
@@ -57,6 +58,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Annotated[int, Meta(ge=1)] = 1
     seed: Annotated[int, Meta(ge=0)] | None = None
     receipts_kept: Annotated[int, Meta(ge=1)] = 1024
+    infer_samples: Annotated[int, Meta(ge=1)] = 32
     sleep: SleepSettings | None = None
 
     def __post_init__(self) -> None:

@@ -181,7 +181,7 @@ def config(tmp_path: Path, extra: str = "") -> Path:
     [
         ("enginee = 1", 2, ["enginee", "engine"]),
         ("threads = 0", 2, ["threads"]),
-        ('engine = "loihi"', 2, ["loihi", "torch"]),
+        ('engine = "loihii"', 2, ["loihii", "torch"]),
         ("[link]\nport = 1", 1, ["127.0.0.1:1"]),
     ],
 )

@@ -125,6 +125,13 @@ class Connection(mqtt.Client):
         """
         self._max_inflight_messages = window
 
+    def cut(self) -> None:
+        """Shuts the socket without saying so to the broker."""
+        sock = self.socket()
+        if isinstance(sock, socket.socket):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
     def end(self) -> None:
         """Ends the connection and the network thread; one that hangs is left behind, with its socket shut."""
         self.disconnect()
@@ -134,10 +141,7 @@ class Connection(mqtt.Client):
             self._leave(self._switchboard)
             return
         if not self._left.wait(_END_TIMEOUT_S if not self.silent() else 0.0):
-            sock = self.socket()
-            if isinstance(sock, socket.socket):
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+            self.cut()
         if self._left.wait(_END_TIMEOUT_S):
             self.loop_stop()
         else:

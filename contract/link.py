@@ -129,8 +129,15 @@ class Link:
         """
         self._life = self._lives()
         self._threads.live(self._life)
-        if timeout_s is None:
-            return
+        if timeout_s is not None:
+            self.wait_until_up(timeout_s=timeout_s)
+
+    def wait_until_up(self, *, timeout_s: float = 10.0) -> None:
+        """Waits for the first connection of a link that was started without.
+
+        Raises:
+            EnvironmentFaultError: As `start`.
+        """
         deadline_s = time.monotonic() + timeout_s
         while not self._ready.wait(0.05):
             if self._given_up is not None:
@@ -183,6 +190,15 @@ class Link:
                 with contextlib.suppress(ValueError, RuntimeError):
                     client.send(*farewell, retain=True).wait_for_publish(timeout_s)
             client.disconnect()
+        self._threads.await_end(self._life, timeout_s)
+
+    def sever(self, timeout_s: float = 3.0) -> None:
+        """Ends the link without a word, as if its process had been killed: the broker publishes the will."""
+        self._stopping.set()
+        with self._lock:
+            client = self._client
+        if client is not None:
+            client.cut()
         self._threads.await_end(self._life, timeout_s)
 
     # --- the link's life, on a thread that is not the caller's: each `yield` is a wait ---------------------------

@@ -111,7 +111,7 @@ class Switchboard:
         self._dirty: deque[Plug] = deque()
         self._lives: deque[_Life] = deque()
         self._ends: dict[int, threading.Event] = {}
-        self._stopping = threading.Event()
+        self._stopping, self._look_now = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="switchboard", daemon=True)
 
     def start(self) -> None:
@@ -170,6 +170,7 @@ class Switchboard:
         sock = self._plugged.pop(plug, None)
         if sock is not None:
             self._selector.unregister(sock)
+            self._look_now = True  # its life hears of it at once
 
     def _run(self) -> None:
         look_s = misc_s = 0.0
@@ -178,7 +179,8 @@ class Switchboard:
             while self._dirty:
                 self._write(self._dirty.popleft())
             now_s = time.monotonic()
-            if rung or now_s >= look_s:
+            if rung or self._look_now or now_s >= look_s:
+                self._look_now = False
                 look_s = now_s + _LOOK_S
                 self._turn_lives(now_s)
             if now_s >= misc_s:

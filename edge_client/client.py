@@ -49,7 +49,17 @@ from edge_client.events import (
 )
 from edge_client.spool import SpoolItem
 
-__all__ = ["ACK_TIMEOUT_S", "LONGEST_TIMEOUT_S", "WINDOW", "ClientState", "Pending", "resumed", "step", "wanted"]
+__all__ = [
+    "ACK_TIMEOUT_S",
+    "LONGEST_TIMEOUT_S",
+    "WINDOW",
+    "ClientState",
+    "Pending",
+    "ready",
+    "resumed",
+    "step",
+    "wanted",
+]
 
 LINGER_S = 30.0
 """After the end of the run, how long a device waits for an acknowledgement before it leaves its objects on disk."""
@@ -147,6 +157,12 @@ def wanted(state: ClientState) -> ServerState | None:
     ):
         return None
     return server
+
+
+def ready(state: ClientState) -> ServerState | None:
+    """The open round for which the next `Idle` makes an update, if there is one."""
+    server = wanted(state)
+    return server if server is not None and _held(state, server) else None
 
 
 def _key(server: ServerState) -> tuple[str, int, int]:
@@ -307,8 +323,8 @@ def _idle(state: ClientState, event: Idle, now_s: float) -> Step:
     state = _replace(state, pending=pending, sending=event.sending)
     state, more = _about_graphs(graphs.overdue, state, event, now_s)
     actions += more
-    server = wanted(state)
-    if server is not None and _held(state, server):
+    server = ready(state)
+    if server is not None:
         actions.append(
             Train(round=server.round, attempt=server.attempt, plan=server.plan, model_version=server.model_version)
         )

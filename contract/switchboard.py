@@ -111,7 +111,7 @@ class Switchboard:
         self._dirty: deque[Plug] = deque()
         self._lives: deque[_Life] = deque()
         self._ends: dict[int, threading.Event] = {}
-        self._stopping, self._look_now = threading.Event(), False
+        self._stopping, self._look_now, self._rung = threading.Event(), False, False
         self._thread = threading.Thread(target=self._run, name="switchboard", daemon=True)
 
     def start(self) -> None:
@@ -150,6 +150,9 @@ class Switchboard:
             self._ring()
 
     def _ring(self) -> None:
+        if self._rung:
+            return
+        self._rung = True
         with contextlib.suppress(OSError):  # it rings already, or is gone
             self._rope.send(b"!")
 
@@ -194,6 +197,7 @@ class Switchboard:
         ready = self._selector.select(0.0 if full or self._dirty else _LOOK_S)
         for key, events in ready:
             if key.data is None:
+                self._rung = False  # before it is stilled: a ring in between is heard twice, never lost
                 self._bell.recv(4096)
                 rung = True
                 continue

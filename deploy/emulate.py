@@ -251,6 +251,7 @@ def _parties(study: Study, arm: Arm, ground: _Ground, run: str) -> tuple[Party, 
         export=study.server.export and bool(ENGINES[study.devices.engine].needs),
         admission=study.server.admission,
         privacy=study.server.privacy,
+        evaluate=study.server.evaluate,
         attacked=study.attack.attacks != (),
     )
     suspects = None

@@ -6,6 +6,7 @@ model by its version and SHA-256, and none gets another one.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from contract import topics
@@ -24,6 +25,7 @@ class ModelShelf:
     def __init__(self) -> None:
         self._blobs: dict[Key, bytearray] = {}
         self._parameters: dict[Key, Parameters] = {}
+        self._kept: deque[Key] = deque()
         self._asked: dict[Key, list[SharedModels]] = {}
 
     def __contains__(self, key: object) -> bool:
@@ -51,7 +53,9 @@ class ModelShelf:
         """A model has come: all who wait for it hear of it."""
         if key not in self:
             self._blobs[key] = blob
-        for old in list({**self._blobs, **self._parameters})[:-_KEPT]:
+            self._kept.append(key)
+        while len(self._kept) > _KEPT:
+            old = self._kept.popleft()
             self._blobs.pop(old, None)
             self._parameters.pop(old, None)
         for seat in self._asked.pop(key, []):

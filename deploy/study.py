@@ -89,12 +89,15 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         drain_s: Seconds without progress that the server waits for scores after the last round.
         export: Whether the task's ONNX graphs are made and published; engine `onnx` needs them.
+        evaluate: Whether each version of the model is evaluated on the held-out samples. It takes the server's time
+            between rounds, which counts in runs of hundreds of short rounds.
         admission: Limits of the admission checks.
         privacy: How the privacy of rounds with noise is stated.
     """
 
     drain_s: Annotated[float, Meta(gt=0)] = 60.0
     export: bool = True
+    evaluate: bool = True
     admission: AdmissionSettings = AdmissionSettings()
     privacy: PrivacySettings = PrivacySettings()
 
@@ -169,6 +172,8 @@ def _check(origin: str, key: str, test: Callable[[], object]) -> None:
 
 
 def _check_attacks(names: tuple[str, ...]) -> None:
+    if not names:
+        return
     from attack.methods import KNOWN  # noqa: PLC0415 - brings torch
 
     for name in names:

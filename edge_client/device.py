@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -163,7 +164,7 @@ class Device:
             log.warning("message on %s dropped: %s", topic, error)
 
     def _receive_state(self, _topic: topics.Topic, payload: bytes) -> None:
-        self.handle(events.StateArrived(state=decode(payload, ServerState)))
+        self.handle(events.StateArrived(state=_server_state(payload)))
 
     def _receive_ack(self, _topic: topics.Topic, payload: bytes) -> None:
         self.handle(events.AckArrived(ack=decode(payload, Ack)))
@@ -377,6 +378,12 @@ class Device:
         items = objects.scored_items(workshop, receipt, recon, views, publish_truth=self.settings.publish_truth)
         self.handle(events.Made(items=items))
         self.spool.receipts.delete(receipt.uid)
+
+
+@functools.lru_cache(maxsize=4)
+def _server_state(payload: bytes) -> ServerState:
+    """Decoded once for all devices of a process: it names all who were drawn."""
+    return decode(payload, ServerState)
 
 
 def _note(item: SpoolItem) -> objects.UpdateNote:

@@ -362,6 +362,7 @@ def _run_arms(runs: list[_ArmRun], ground: _Ground, show: Show, interrupts: Inte
             interrupts.check()
             if not party.away:
                 party.start()
+        ground.limits.start()
         alive, next_look_s = list(runs), 0.0
         while alive:
             interrupts.check()

@@ -176,9 +176,12 @@ class Limits:
         """By device."""
         return {name: device.used() for name, device in self._devices.items()}
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Measures from now on."""
         if self._devices:
             self._thread.start()
+
+    def __enter__(self) -> Self:
         return self
 
     def release(self) -> None:

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 INTERRUPTED = 130
 TICK_S = 1.0
 """How often each device looks at its timers."""
+_ATTEND_S = 0.1
 _WAIT_S = 0.05
 _INBOX = 128
 """Messages that may wait before no more are read: chunks are up to a quarter of a megabyte."""
@@ -139,7 +140,8 @@ class _Process:
         ]
         self._to_open: deque[_Member] = deque()
         self._busy: dict[_Member, None] = {}
-        self._look_s = 0.0
+        self._look_s = self._attend_s = 0.0
+        self._churns = settings.churn is not None
 
     # --- a device comes and goes ---------------------------------------------------------------------------------
 
@@ -232,9 +234,11 @@ class _Process:
             if self._faults:
                 raise self._faults[0]
             now_s = time.monotonic()
+            if self._churns and now_s >= self._attend_s:
+                self._attend_s = now_s + _ATTEND_S
+                self._attend(now_s)
             if now_s >= self._look_s:
                 self._look_s = now_s + TICK_S
-                self._attend(now_s)
                 self._busy.update(dict.fromkeys(m for m in self._members if m.session is not None))
             for _ in range(_OPENINGS if self._may_open else 0):
                 if self._to_open:
@@ -339,7 +343,7 @@ def main(arguments: list[str] | None = None) -> int:
         stop.set()
 
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(node)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(node)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)

@@ -93,7 +93,7 @@ def write_durably(path: Path, *parts: bytes, sync: bool = True) -> None:
     Raises:
         EnvironmentFaultError: The disk is full, read-only or broken; no half file is left.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # processes may share a folder of graphs
     try:
         with temporary.open("wb") as file:
             for part in parts:

@@ -66,16 +66,16 @@ class Outgoing:
     @contextmanager
     def together(self) -> Iterator[None]:
         """Everything in the block is one transaction; what is said in it is said after its commit, or never."""
-        self._held = []
+        held = self._held = []
         try:
             with self._ledger.transaction():
                 yield
-            held = self._held
         finally:
             self._held = None
-        self._say(held)
+        self.say(held)
 
-    def _say(self, held: list[tuple[str, bytes, bool]]) -> None:
+    def say(self, held: list[tuple[str, bytes, bool]]) -> None:
+        """What was held is true now."""
         for topic, payload, retain in held:
             if not self._link.publish(topic, payload, retain=retain):
                 return

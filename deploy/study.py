@@ -23,7 +23,9 @@ from contract.messages import MAX_CANDIDATES
 from contract.perceptual import Perceptual
 from contract.task import FLOAT_BITS, TaskSpec
 from contract.topics import valid_name
+from deploy.attendance import ChurnSection
 from deploy.broker import BrokerSection
+from deploy.fleet import DeviceGroup, boards_of
 from edge_client.engine import ENGINES, check_engine
 from hardware.energy_model import EnergyModel
 from hardware.errors import MeterError
@@ -55,14 +57,23 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             its simulation beside (`make loihi`).
         meter: Energy meters of each device: `none`, `auto`, `rapl`, `replay:FILE` …, several joined by ``+``. Emulated
             devices share one machine, so that a meter of the machine does not tell them apart: the default is `none`
-            (modelled energy only).
-        baseline_s: Seconds of idle in which each device measures its idle power, where it has a meter.
+            (modelled energy only). What one measures for a board of `group` is labelled `emulated`.
+        baseline_s: Seconds of idle in which each device measures its idle power, where it has a meter; devices that
+            share a process leave it out.
         energy_profile: Board profile of the modelled energy: a name, or the path of a file of your own that ends in
             `.toml` (hardware/README.md says how; `spikeleak meter --calibrate` makes one).
         threads: Threads of each device's engine.
         lpips: ONNX file with LPIPS and its weights, see `contract.perceptual`; `None`: scores are without it.
         seed: Makes the devices' draws, and with them the run, repeatable; no other party is told. `None`: every run
             draws anew.
+        per_process: Devices in one process. 1: each has a process of its own, as close to a board as this machine
+            comes. More share a process, its engine, graphs and data, each with its own name, connection, will and
+            spool: hundreds fit a laptop (`meter` must then be `none` or `replay`, and `cpu_share` becomes a rest
+            before each training; memory is not limited).
+        sync: Whether a device's writes are on the disk before it goes on, as on a board. `None`: when each has a
+            process of its own. Without it what is stored survives a killed process, but not a power cut.
+        group: Devices that stand in for boards, in the order of their names; the others are this machine as it is.
+        churn: When devices come and go; `None`: they stay.
     """
 
     engine: str = "onnx"
@@ -72,6 +83,10 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     lpips: Path | None = None
     seed: Annotated[int, Meta(ge=0)] | None = None
+    per_process: Annotated[int, Meta(ge=1, le=2000)] = 1
+    sync: bool | None = None
+    group: tuple[DeviceGroup, ...] = ()
+    churn: ChurnSection | None = None
 
 
 class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,12 +95,15 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         drain_s: Seconds without progress that the server waits for scores after the last round.
         export: Whether the task's ONNX graphs are made and published; engine `onnx` needs them.
+        evaluate: Whether each version of the model is evaluated on the held-out samples. It takes the server's time
+            between rounds, which counts in runs of hundreds of short rounds.
         admission: Limits of the admission checks.
         privacy: How the privacy of rounds with noise is stated.
     """
 
     drain_s: Annotated[float, Meta(gt=0)] = 60.0
     export: bool = True
+    evaluate: bool = True
     admission: AdmissionSettings = AdmissionSettings()
     privacy: PrivacySettings = PrivacySettings()
 
@@ -94,7 +112,8 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """`[attack]`.
 
     Attributes:
-        attacks: Names of the attacks to run; `None` runs the whole ladder.
+        attacks: Names of the attacks to run; `None` runs the whole ladder, `[]` runs no attacker at all: nothing is
+            mirrored, and the report says that nobody attacked.
         budget_s: Processor seconds per update, shared by the attacks of the ladder.
         noise_controls: The first audit updates, so many, are attacked a second time with noise in their place.
         candidates: Samples drawn from the data set, by chance in an update or not, about which the attacker asks
@@ -161,6 +180,8 @@ def _check(origin: str, key: str, test: Callable[[], object]) -> None:
 
 
 def _check_attacks(names: tuple[str, ...]) -> None:
+    if not names:
+        return
     from attack.methods import KNOWN  # noqa: PLC0415 - brings torch
 
     for name in names:
@@ -242,6 +263,7 @@ def check_study(study: Study, *, origin: str) -> Study:
     _check(origin, "devices.energy_profile", lambda: EnergyModel.load(study.devices.energy_profile))
     _check(origin, "devices.lpips", lambda: study.devices.lpips and Perceptual(study.devices.lpips))
     _check(origin, "attack.attacks", lambda: _check_attacks(study.attack.attacks or ()))
+    _check_fleet(study, origin)
     if study.task.model.own is not None:
         _check_own_network(study, origin)
     if study.twin is not None and study.task.model.family != "snn":
@@ -260,6 +282,26 @@ def check_study(study: Study, *, origin: str) -> Study:
 def _open_and_close(meters: str) -> None:
     for meter in open_meters(meters):
         meter.close()
+
+
+def _check_fleet(study: Study, origin: str) -> None:
+    """What does not go with emulated boards."""
+    devices = study.devices
+    _check(origin, "devices", lambda: boards_of(devices.group, study.clients, devices.energy_profile))
+    boards = boards_of(devices.group, study.clients, devices.energy_profile)
+    for board in dict.fromkeys(boards):
+        named = f"devices.group board {board.name!r}: energy_profile"
+        _check(origin, named, lambda board=board: EnergyModel.load(board.energy_profile))  # type: ignore[misc]
+    if devices.per_process > 1 and devices.meter.partition(":")[0] not in {"none", "replay"}:
+        raise ConfigurationError(
+            f"{origin}: devices.meter = {devices.meter!r} with per_process = {devices.per_process}: devices of one "
+            "process cannot be told apart by a meter; set meter = 'none', or per_process = 1"
+        )
+    if any(board.link is not None for board in boards) and study.broker.tls is not None:
+        raise ConfigurationError(
+            f"{origin}: devices.group with a link and [broker.tls]: a shaped link stands on loopback, "
+            "which the broker's certificate does not name; leave rate_kbit_s, latency_ms and boards with a link out"
+        )
 
 
 def _check_own_network(study: Study, origin: str) -> None:

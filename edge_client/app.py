@@ -4,41 +4,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import logging
 import queue
-import secrets
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract import topics
 from contract.configuration import decode_toml
 from contract.datasets import dataset_info, held_out_split, load_part, partition
-from contract.errors import ConfigurationError, EnvironmentFaultError, SpikeleakError
+from contract.errors import EnvironmentFaultError, SpikeleakError
 from contract.link import Link
-from contract.messages import NodeState, encode
 from contract.perceptual import Perceptual
 from contract.task import TaskSpec
-from edge_client import events
-from edge_client.account import Account
-from edge_client.device import Device
-from edge_client.energy import PhaseMeter
-from edge_client.engine import ENGINES, Engine, Graphs, check_engine, open_engine
+from edge_client.engine import Engine, Graphs, check_engine, open_engine
+from edge_client.session import Message, Session
 from edge_client.settings import ClientSettings
-from edge_client.sleep import Sleeper, suspended_s
-from edge_client.spool import Spool
 from edge_client.training import Shard
-from hardware.energy_model import EnergyModel
-from hardware.errors import MeterError
-from hardware.meter import Meter, open_meters
-from hardware.meters.plug import Listener
 
 __all__ = ["ClientSettings", "main", "run_client"]
 
@@ -47,8 +33,6 @@ log = logging.getLogger(__name__)
 TICK_S = 0.25
 """Longest wait for a message before timers are looked at."""
 INTERRUPTED = 130
-
-Message = tuple[str, bytes] | events.Event
 
 
 def run_client(
@@ -70,112 +54,29 @@ def run_client(
     """
     stop = stop or threading.Event()
     check_engine(settings.engine)
-    perceptual = None if settings.lpips is None else Perceptual(settings.lpips)
-    meters, model = _open_energy(settings)
-    with contextlib.ExitStack() as opened:
-        for meter in meters:
-            opened.enter_context(contextlib.closing(meter))
-        spool = Spool(settings.directory, settings.run, settings.node, receipts_kept=settings.receipts_kept)
-        with contextlib.closing(spool):
-            energy = (meters, model)
-            return _live(settings, stop, spool=spool, energy=energy, perceptual=perceptual, link_type=link_type)
-
-
-def _open_energy(settings: ClientSettings) -> tuple[tuple[Meter, ...], EnergyModel]:
-    try:
-        model = EnergyModel.load(settings.energy_profile)
-        return open_meters(settings.meter), model
-    except MeterError as error:
-        raise ConfigurationError(
-            f"meter = {settings.meter!r}, energy_profile = {settings.energy_profile!r}: {error}"
-        ) from error
-
-
-def _live(
-    settings: ClientSettings,
-    stop: threading.Event,
-    *,
-    spool: Spool,
-    energy: tuple[tuple[Meter, ...], EnergyModel],
-    perceptual: Perceptual | None,
-    link_type: Callable[..., Link],
-) -> int:
-    meters, model = energy
-    plugs = [meter for meter in meters if isinstance(meter, Listener)]
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-
-    def on_message(topic: str, payload: bytes) -> None:
-        # A plug's report is dated when it comes, so it does not wait in the queue while the device trains.
-        if not any([plug.receive(topic, payload) for plug in plugs]):  # noqa: C419 - two may listen to one topic
-            inbox.put((topic, payload))
-
     faults: list[EnvironmentFaultError] = []
-    state_topic = topics.node_state(settings.run, settings.node)
-    link = link_type(
-        settings.link,
-        f"spikeleak-{settings.run}-{settings.node}",
-        will=(state_topic, _will(settings, spool)),
-        on_message=on_message,
-        on_up=lambda: inbox.put(events.Up()),
-        on_down=lambda reason: inbox.put(events.Down(reason=reason)),
-        on_fault=faults.append,
-    )
-    account = Account(PhaseMeter(meters, time.monotonic, suspended_s), time.monotonic)
-    sleeper = Sleeper(settings.sleep, account, time.monotonic, stop.wait)
-    device = Device(
+    session = Session(
         settings,
-        spool,
-        link,
+        inbox.put,
+        on_fault=faults.append,
         prepare=lambda task, graphs: prepare(settings, task, graphs),
-        needs=ENGINES[settings.engine].needs,
-        account=account,
-        model=model,
-        clock=time.monotonic,
-        new_uid=_uid_source(settings),
-        secret=secrets.randbits(128) if settings.seed is None else settings.seed,
-        perceptual=perceptual,
+        link_type=link_type,
+        perceptual=None if settings.lpips is None else Perceptual(settings.lpips),
         wait=stop.wait,
     )
-    link.subscribe(*device.subscriptions(), *(place for plug in plugs for place in plug.filters))
-    link.start()
-    try:
-        return _work(device, link, inbox, faults, stop=stop, sleeper=sleeper)
-    finally:
-        link.stop(farewell=(state_topic, device.node_state("offline")))
-
-
-def _will(settings: ClientSettings, spool: Spool) -> bytes:
-    journal = spool.journal
-    return encode(
-        NodeState(
-            node=settings.node,
-            epoch=journal.epoch,
-            status="offline",
-            board=settings.board,
-            engine=settings.engine,
-            meter=settings.meter,
-            published=journal.published,
-        )
-    )
-
-
-def _uid_source(settings: ClientSettings) -> Callable[[str], str]:
-    if settings.seed is None:
-        return lambda _text: secrets.token_hex(16)
-    prefix = f"{settings.seed} {settings.node}"
-    return lambda text: hashlib.sha256(f"{prefix} {text}".encode()).hexdigest()[:32]
+    with contextlib.closing(session):
+        session.link.start()
+        return _work(session, inbox, faults, stop)
 
 
 def _work(
-    device: Device,
-    link: Link,
+    session: Session,
     inbox: queue.SimpleQueue[Message],
     faults: list[EnvironmentFaultError],
-    *,
     stop: threading.Event,
-    sleeper: Sleeper,
 ) -> int:
-    while not device.finished:
+    while not session.device.finished:
         if stop.is_set():
             return INTERRUPTED
         if faults:
@@ -183,16 +84,13 @@ def _work(
         try:
             message = inbox.get_nowait()
         except queue.Empty:
-            if device.handle(events.Idle(sending=link.sending)) or sleeper.rest(device.state):
+            if session.idle() or session.rest():
                 continue
             try:
                 message = inbox.get(timeout=TICK_S)
             except queue.Empty:
                 continue
-        if isinstance(message, tuple):
-            device.receive(*message)
-        else:
-            device.handle(message)
+        session.take(message)
     return 0
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from contract import topics
-from contract.codecs import decode_plain
 from contract.errors import WireError
 from contract.frames import Assembler, split
 from contract.messages import (
     MAX_IMAGES_BYTES,
     Ack,
-    Model,
     NodeState,
     Reconstruction,
     ServerState,
@@ -30,6 +28,7 @@ from contract.perceptual import Perceptual
 from contract.task import task_hash
 from edge_client import client, energy, events, inference, objects, training
 from edge_client.account import Account
+from edge_client.models import Models
 from edge_client.preparation import Network, Preparation, Prepare
 from edge_client.residual import Residuals
 from edge_client.settings import ClientSettings
@@ -56,6 +55,7 @@ class Device:
         clock: Monotonic seconds.
         new_uid: Names an update; given the text that sets it apart.
         wait: Does nothing for some seconds, or until the device is told to stop.
+        models: The model's place; `None`: one of its own.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class Device:
         secret: int,
         perceptual: Perceptual | None = None,
         wait: Callable[[float], object] = time.sleep,
+        models: Models | None = None,
     ) -> None:
         self.settings, self.spool, self.network = settings, spool, network
         self._account, self._energy_model = account, model
         self._preparation = Preparation(settings, network, prepare, needs)
         self._clock, self._new_uid, self._secret, self._wait = clock, new_uid, secret, wait
         self._perceptual = perceptual
-        self._recon_inbox, self._model_inbox = Assembler(max_object_bytes=MAX_IMAGES_BYTES), Assembler()
+        self._recon_inbox = Assembler(max_object_bytes=MAX_IMAGES_BYTES)
+        self._models = models or Models(settings.run, network)
         self._workshop: objects.Workshop | None = None
-        self._model = ("", bytearray())
-        self._params: tuple[str, training.Parameters] = ("", {})
         self._inferred: tuple[str, int] = ("", -1)
         self._recons: dict[str, bytearray] = {}
         self._receivers: dict[str, Callable[[topics.Topic, bytes], None]] = {
@@ -168,7 +168,7 @@ class Device:
             log.warning("message on %s dropped: %s", topic, error)
 
     def _receive_state(self, _topic: topics.Topic, payload: bytes) -> None:
-        self.handle(events.StateArrived(state=decode(payload, ServerState)))
+        self.handle(events.StateArrived(state=_server_state(payload)))
 
     def _receive_ack(self, _topic: topics.Topic, payload: bytes) -> None:
         self.handle(events.AckArrived(ack=decode(payload, Ack)))
@@ -188,12 +188,13 @@ class Device:
         self.handle(self._preparation.named(manifest))
 
     def _receive_model(self, topic: topics.Topic, payload: bytes) -> None:
-        whole = self._model_inbox.add(payload)
+        whole = self._models.chunk(topic, payload)
         if whole is None:
             return
-        self.handle(events.ModelArrived(version=topic.version, sha256=whole.sha256))
-        if self.state.model == (topic.version, whole.sha256):
-            self._model = (whole.sha256, whole.blob)
+        arrived, blob = whole
+        self.handle(arrived)
+        if self.state.model == (arrived.version, arrived.sha256):
+            self._models.keep(arrived, blob)
 
     def _receive_recon(self, _topic: topics.Topic, payload: bytes) -> None:
         whole = self._recon_inbox.add(payload)
@@ -214,11 +215,11 @@ class Device:
         self.network.publish(topic, self.node_state("online"), retain=True)
 
     def _fetch_model(self, action: events.FetchModel) -> None:
-        self.network.subscribe(topics.model_filter(self.settings.run, action.version))
+        goal = self.state.goal
+        self._models.fetch(action.version, goal[1] if goal is not None and goal[0] == action.version else "")
 
     def _leave_model(self, action: events.LeaveModel) -> None:
-        self.network.unsubscribe(topics.model_filter(self.settings.run, action.version))
-        self._model_inbox = Assembler()  # what came of it so far is of no more use
+        self._models.leave(action.version)
 
     def _put(self, action: events.SpoolPut) -> None:
         self.spool.outbox.put(action.item)
@@ -309,7 +310,7 @@ class Device:
         if self._inferred == (workshop.task_hash, version):
             return
         try:
-            params = self._parameters(version)
+            params = self._models.parameters(version)
         except WireError:
             return  # training by it says what is wrong
         self._inferred = (workshop.task_hash, version)
@@ -343,7 +344,7 @@ class Device:
         )
         made = training.local_update(
             workshop.engine,
-            self._parameters(action.model_version),
+            self._models.parameters(action.model_version),
             task=workshop.task,
             plan=action.plan,
             shard=workshop.shard,
@@ -372,18 +373,6 @@ class Device:
             self._residuals.prepare(uid, action.round, workshop.task_hash, action.plan, residual)
         self.spool.keep_receipt(objects.receipt_item(receipt))
         return SpoolItem(uid=uid, kind="update", round=action.round, note=msgspec.msgpack.encode(note), blob=blob)
-
-    def _parameters(self, version: int) -> training.Parameters:
-        """The model that the machine holds; decoded once."""
-        sha256, blob = self._model
-        if self._params[0] != sha256:
-            model, views = unpack(memoryview(blob), Model)
-            if model.version != version:
-                raise WireError(f"model object is of version {model.version}, expected {version}")
-            tensors = decode_plain(model.tensors, views)
-            self._params = (sha256, {name: np.array(value) for name, value in tensors.items()})
-            self._model = (sha256, bytearray())
-        return self._params[1]
 
     def _take_back(self, action: events.TakeBack) -> None:
         self._residuals.give_back(action.uid)
@@ -428,6 +417,12 @@ class Device:
         items = objects.scored_items(workshop, receipt, recon, views, publish_truth=self.settings.publish_truth)
         self.handle(events.Made(items=items))
         self.spool.receipts.delete(receipt.uid)
+
+
+@functools.lru_cache(maxsize=4)
+def _server_state(payload: bytes) -> ServerState:
+    """Decoded once for all devices of a process: it names all who were drawn."""
+    return decode(payload, ServerState)
 
 
 def _note(item: SpoolItem) -> objects.UpdateNote:

@@ -40,6 +40,11 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             has none: `None` draws from the system.
         receipts_kept: Receipts that may wait for a score before the oldest is dropped.
         sleep: Duty cycle between rounds; `None` stays awake.
+        sync: Whether what is stored is on the disk before the device goes on. Without it what is stored survives a
+            process that is killed, but not a power cut: for emulated devices, never for a board.
+        graphs: Folder of the task's graphs; devices of one machine may share it. `None`: in `directory`.
+        emulates: The board that this device stands in for. What a meter measures here is then of another machine than
+            that: its readings are labelled `emulated`. Empty: it is the board itself.
     """
 
     run: Name
@@ -60,6 +65,9 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     receipts_kept: Annotated[int, Meta(ge=1)] = 1024
     infer_samples: Annotated[int, Meta(ge=1)] = 32
     sleep: SleepSettings | None = None
+    sync: bool = True
+    graphs: Path | None = None
+    emulates: str = ""
 
     def __post_init__(self) -> None:
         if self.shard >= self.shards:

@@ -29,6 +29,7 @@ from server.herald import Status
 from server.integer_inference import note_int8_inference
 from server.ledger import FILE_NAME, Ledger
 from server.model import GlobalModel
+from server.outgoing import Outgoing
 from server.publication import ensure_exported
 from server.settings import AdmissionSettings, ScheduleEntry, ServerSettings
 
@@ -193,7 +194,8 @@ class _Process:
             on_down=self._lost,
             on_fault=self._faults.append,
         )
-        self._coordinator = Coordinator(settings, ledger, model, self._link, epoch=self._epoch, at_s=self._start_s)
+        self._wire = Outgoing(self._link, ledger)
+        self._coordinator = Coordinator(settings, ledger, model, self._wire, epoch=self._epoch, at_s=self._start_s)
         self._network, self._evaluator = network, cast("Evaluator | None", None)
 
     def run(self) -> int:
@@ -239,18 +241,27 @@ class _Process:
         return "stopped"
 
     def _empty_mailbox(self, wait_s: float) -> int:
-        """Handles what has come, at most a batch; waits for the first a little. Returns how many."""
-        for count in range(_BATCH):
-            try:
-                item = self._mailbox.get(timeout=wait_s) if count == 0 else self._mailbox.get_nowait()
-            except queue.Empty:
-                return count
-            if item is None:
-                self._coordinator.up(time.monotonic())
-            else:
-                self._bytes_in += len(item[1])
-                self._coordinator.message(*item, time.monotonic())
-        return _BATCH
+        """Handles what has come, at most a batch, with one commit; waits for the first a little. Returns how many."""
+        try:
+            item = self._mailbox.get(timeout=wait_s)
+        except queue.Empty:
+            return 0
+        with self._wire.together():
+            for count in range(1, _BATCH + 1):
+                self._handle(item)
+                try:
+                    item = self._mailbox.get_nowait()
+                except queue.Empty:
+                    return count
+            self._handle(item)
+        return _BATCH + 1
+
+    def _handle(self, item: tuple[str, bytes] | None) -> None:
+        if item is None:
+            self._coordinator.up(time.monotonic())
+        else:
+            self._bytes_in += len(item[1])
+            self._coordinator.message(*item, time.monotonic())
 
     def _evaluate(self) -> bool:
         """Evaluates one version that still lacks it; whether there was one."""

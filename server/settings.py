@@ -168,6 +168,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         model: `FILE.py:FACTORY` of a network of the user's own, which then stands in `task.model`'s place. The factory
             takes nothing and returns an `nn.Module` that maps frames `[T, B, *shape]` to logits `[B, classes]`. The
             file is executed here; devices get graphs. Needs `export = true`.
+        attacked: Whether there is an attacker: without one nothing is mirrored and no score is waited for.
         evaluate: Whether accuracy on held-out samples is computed (needs torch and the data set).
     """
 
@@ -185,6 +186,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     export: bool = True
     mirror: Literal["whole", "first"] = "whole"
     model: str | None = None
+    attacked: bool = True
     evaluate: bool = True
     admission: AdmissionSettings = AdmissionSettings()
     privacy: PrivacySettings = PrivacySettings()

@@ -33,6 +33,7 @@ from edge_client.energy import PhaseMeter
 from edge_client.engine import ENGINES, Engine, Graphs, check_engine, open_engine
 from edge_client.settings import ClientSettings
 from edge_client.spool import Spool
+from edge_client.supervision import Supervision
 from edge_client.training import Shard
 from hardware.energy_model import EnergyModel
 from hardware.errors import MeterError
@@ -108,11 +109,12 @@ def _live(
         on_down=lambda reason: inbox.put(events.Down(reason=reason)),
         on_fault=faults.append,
     )
+    supervision = Supervision()
     device = Device(
         settings,
         spool,
         link,
-        prepare=lambda task, graphs: prepare(settings, task, graphs),
+        prepare=lambda task, graphs: _watched(supervision, *prepare(settings, task, graphs)),
         needs=ENGINES[settings.engine].needs,
         account=Account(PhaseMeter(meter, time.monotonic), time.monotonic),
         model=model,
@@ -123,9 +125,11 @@ def _live(
     )
     link.subscribe(*device.subscriptions())
     link.start()
+    supervision.ready()
     try:
-        return _work(device, link, inbox, faults, stop)
+        return _work(device, link, inbox, faults, stop, supervision)
     finally:
+        supervision.stopping()
         link.stop(farewell=(state_topic, device.node_state("offline")))
 
 
@@ -157,8 +161,10 @@ def _work(
     inbox: queue.SimpleQueue[Message],
     faults: list[EnvironmentFaultError],
     stop: threading.Event,
+    supervision: Supervision,
 ) -> int:
     while not device.finished:
+        supervision.beat(lambda: _status(device))
         if stop.is_set():
             return INTERRUPTED
         if faults:
@@ -177,6 +183,25 @@ def _work(
         else:
             device.handle(message)
     return 0
+
+
+def _status(device: Device) -> str:
+    """What the device is doing as `key=value` words; `spikeleak deploy status` reads them off systemd."""
+    state, server = device.state, device.state.server
+    words = {
+        "run": device.settings.run,
+        "broker": "connected" if state.connected else "lost",
+        "round": "-" if server is None else f"{server.round}/{server.rounds}",
+        "server": "unknown" if server is None else server.status,
+        "published": device.spool.journal.published,
+        "pending": sum(item.kind == "update" for item in state.pending),
+        "meter": device.settings.meter,
+    }
+    return " ".join(f"{key}={value}" for key, value in words.items())
+
+
+def _watched(supervision: Supervision, shard: Shard, engine: Engine) -> tuple[Shard, Engine]:
+    return shard, supervision.watched(engine)
 
 
 def prepare(settings: ClientSettings, task: TaskSpec, graphs: Graphs) -> tuple[Shard, Engine]:
@@ -199,8 +224,13 @@ def prepare(settings: ClientSettings, task: TaskSpec, graphs: Graphs) -> tuple[S
 
 def main(arguments: list[str] | None = None) -> int:
     """`spikeleak-client CONFIG.toml`: runs one device; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="spikeleak-client", description="One device of a spikeleak run.")
+    parser = argparse.ArgumentParser(
+        prog="spikeleak-client",
+        description="One device of a spikeleak run.",
+        epilog="Example: spikeleak-client /opt/spikeleak/current/device.toml --log-level debug",
+    )
     parser.add_argument("config", type=Path, help="TOML file with the device's settings (see edge_client/README.md)")
+    parser.add_argument("--check", action="store_true", help="only read the settings; exit status 2 when they are bad")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     chosen = parser.parse_args(arguments)
     logging.basicConfig(
@@ -216,7 +246,8 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     try:
-        status = run_client(decode_toml(chosen.config, ClientSettings), stop)
+        settings = decode_toml(chosen.config, ClientSettings)
+        status = 0 if chosen.check else run_client(settings, stop)
     except SpikeleakError as error:
         print(f"spikeleak-client: {error}", file=sys.stderr)  # noqa: T201 - the one line that a user gets
         return error.exit_status

@@ -18,7 +18,7 @@ from pathlib import Path
 from contract.configuration import decode_toml
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.topics import valid_name
-from deploy.boards.installation import Installation
+from deploy.boards.installation import NOTHING, Installation
 from deploy.enrolment import BROKER, RESERVED, SETTINGS, Enrolment, Entry, Folder
 
 _PARTS = ("ca", "ca/issued", "broker", "broker/data", "devices")
@@ -102,9 +102,10 @@ def add_devices(
         for node in nodes:
             _check_node(folder, node, renewed=renewed)
         named = list(dict.fromkeys(nodes))
-        parts = {} if installation is None else installation.parts(out, named, enrolment.host, enrolment.port)
+        host, port = enrolment.host, enrolment.port
+        parts = dict.fromkeys(named, NOTHING) if installation is None else installation.parts(out, named, host, port)
         try:
-            return [folder.make_device(enrolment, node, days, place, **parts.get(node, {})) for node in named]
+            return [folder.make_device(enrolment, node, days, place, **parts[node]) for node in named]
         finally:
             folder.write_rights()
 

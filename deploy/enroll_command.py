@@ -127,7 +127,8 @@ def device(  # noqa: PLR0917 - typer takes options as parameters
         bool, typer.Option("--renew", help="Another certificate for a device that has one, which is revoked.")
     ] = False,
     machine: Annotated[
-        str | None, typer.Option("--wheelhouse", metavar="MACHINE", help="Add all that a board installs: aarch64, x86_64.")
+        str | None,
+        typer.Option("--wheelhouse", metavar="MACHINE", help="Add all that a board installs: aarch64, x86_64."),
     ] = None,
     python: Annotated[str, typer.Option("--python", help="The boards' Python: 3.11 or 3.13.")] = "3.11",
     run: Annotated[str | None, typer.Option("--run", help="With --wheelhouse: the run; one shard a device.")] = None,

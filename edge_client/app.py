@@ -127,7 +127,7 @@ def _live(
     link.start()
     supervision.ready()
     try:
-        return _work(device, link, inbox, faults, stop, supervision)
+        return _work(device, link, inbox, faults, stop, supervision=supervision)
     finally:
         supervision.stopping()
         link.stop(farewell=(state_topic, device.node_state("offline")))
@@ -161,6 +161,7 @@ def _work(
     inbox: queue.SimpleQueue[Message],
     faults: list[EnvironmentFaultError],
     stop: threading.Event,
+    *,
     supervision: Supervision,
 ) -> int:
     while not device.finished:

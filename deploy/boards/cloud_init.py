@@ -1,9 +1,9 @@
 """cloud-init's user data of one board: its first boot ends with the device installed and running.
 
 Two files beside the bundle, for the boot partition of a card (Raspberry Pi OS from trixie on, Ubuntu for the Pi, any
-image with the NoCloud data source): `user-data` and `meta-data`. The bundle is copied into the folder `spikeleak` of the
-same partition. No secret stands in the user data, which cloud-init keeps for ever; the key that came with the bundle is
-taken off the boot partition as soon as it is installed, since every user of the board can read that file system.
+image with the NoCloud data source): `user-data` and `meta-data`. The bundle is copied into the folder `spikeleak` of
+the same partition. No secret stands in the user data, which cloud-init keeps for ever; the key that came with the
+bundle is taken off the boot partition as soon as it is installed, since every user of the board can read that file system.
 
 Keys: https://docs.cloud-init.io/en/latest/reference/modules.html
 """
@@ -84,7 +84,9 @@ def user_data(node: str, *, ssh_keys: Sequence[str] = (), ntp_servers: Sequence[
     """
     for key in ssh_keys:
         if not _KEY.fullmatch(key):
-            raise ConfigurationError(f"--ssh-key: {key[:60]!r} is no public key; name a file such as ~/.ssh/id_ed25519.pub")
+            raise ConfigurationError(
+                f"--ssh-key: {key[:60]!r} is no public key; name a file such as ~/.ssh/id_ed25519.pub"
+            )
     text = _TEMPLATE.format(
         node=node,
         host=json.dumps(host_name(node)),

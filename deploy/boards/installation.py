@@ -19,8 +19,12 @@ WHEELHOUSE = "wheelhouse"
 class Parts(TypedDict):
     """What one device's bundle gets."""
 
-    payload: Payload
+    payload: Payload | None
     further: dict[str, bytes]
+
+
+NOTHING = Parts(payload=None, further={})
+"""Of a device that is not a board's, or whose board is installed otherwise."""
 
 
 class Installation(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +62,9 @@ class Installation(msgspec.Struct, frozen=True, kw_only=True):
             EnvironmentFaultError: Wheels or data are not to be had.
         """
         tables = {
-            node: device_tables(node, host=host, port=port, run=self.run, shard=at, shards=len(nodes), own=self.settings)
+            node: device_tables(
+                node, host=host, port=port, run=self.run, shard=at, shards=len(nodes), own=self.settings
+            )
             for at, node in enumerate(nodes)
         }
         further = {

@@ -43,7 +43,9 @@ def read(path: Path) -> tuple[Board, ...]:
         ConfigurationError: No inventory, none with boards, or a value in it that cannot be used; names the board.
     """
     if not path.exists():
-        raise ConfigurationError(f"--inventory {path}: no such file; deploy/ansible/inventory.example.yml is one to copy")
+        raise ConfigurationError(
+            f"--inventory {path}: no such file; deploy/ansible/inventory.example.yml is one to copy"
+        )
     line = [program("ansible-inventory"), "--inventory", str(path), "--list"]
     done = subprocess.run(line, check=False, capture_output=True, text=True, env=environment())
     told = json.loads(done.stdout) if done.returncode == 0 else {}
@@ -85,8 +87,8 @@ def _board(path: Path, name: str, values: dict[str, Any]) -> Board:
         return msgspec.convert(told, Board)
     except msgspec.ValidationError as error:
         raise ConfigurationError(
-            f"{path}: board {name}: {error}; spikeleak_machine is one of {', '.join(MACHINES)}, spikeleak_python one of "
-            f"{', '.join(PYTHONS)}, spikeleak_data a list of names, spikeleak_device a map"
+            f"{path}: board {name}: {error}; spikeleak_machine is one of {', '.join(MACHINES)}, spikeleak_python "
+            f"one of {', '.join(PYTHONS)}, spikeleak_data a list of names, spikeleak_device a map"
         ) from error
 
 

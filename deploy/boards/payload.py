@@ -1,6 +1,7 @@
 """What goes onto one board: certificates, settings, wheels, data and the scripts that install them, with checksums.
 
-The same files whether a person copies the folder, a Pi's first boot finds it beside its user data, or Ansible pushes it.
+The same files whether a person copies the folder, a Pi's first boot finds it beside its user data, or Ansible pushes
+it.
 """
 
 from __future__ import annotations
@@ -137,7 +138,9 @@ def data_files(name: str) -> list[Path]:
     load(name)
     found = [data_dir() / f"{name}.{part}.npy" for part in ("x", "y")]
     if not all(path.is_file() for path in found):
-        raise EnvironmentFaultError(f"data set {name}: {data_dir()} cannot be written: set SPIKELEAK_DATA to a folder that can")
+        raise EnvironmentFaultError(
+            f"data set {name}: {data_dir()} cannot be written: set SPIKELEAK_DATA to a folder that can"
+        )
     return found
 
 

@@ -72,7 +72,9 @@ def program(name: str) -> str:
     beside = Path(sys.executable).parent / name
     found = shutil.which(name) or (str(beside) if os.access(beside, os.X_OK) else None)
     if found is None:
-        raise ConfigurationError(f"{name} is not installed: pip install 'spikeleak[deploy]' (or apt install ansible-core)")
+        raise ConfigurationError(
+            f"{name} is not installed: pip install 'spikeleak[deploy]' (or apt install ansible-core)"
+        )
     return found
 
 
@@ -103,7 +105,12 @@ def run(
     command += ["--extra-vars", json.dumps(dict(values)), str(FOLDER / f"{name}.yml")]
     events, faults, other = list[Event](), dict[str, Fault](), list[str]()
     with subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
     ) as process:
         assert process.stdout is not None
         for event in _events(process.stdout, other):
@@ -125,7 +132,12 @@ def environment() -> dict[str, str]:
     return {**kept, **passed, "ANSIBLE_CONFIG": str(FOLDER / "ansible.cfg"), "LC_ALL": "C.UTF-8"}
 
 
-_PASSED = ("ANSIBLE_PRIVATE_KEY_FILE", "ANSIBLE_HOST_KEY_CHECKING", "ANSIBLE_VAULT_PASSWORD_FILE", "ANSIBLE_REMOTE_USER")
+_PASSED = (
+    "ANSIBLE_PRIVATE_KEY_FILE",
+    "ANSIBLE_HOST_KEY_CHECKING",
+    "ANSIBLE_VAULT_PASSWORD_FILE",
+    "ANSIBLE_REMOTE_USER",
+)
 """What a user may say about ssh by Ansible's own variables."""
 
 
@@ -149,7 +161,7 @@ def _fault(event: Event, address: str) -> Fault:
 
 
 _REMEDIES = {
-    "Host key verification failed": "its host key is unknown or another: ssh to it once by hand and compare fingerprints",
+    "Host key verification failed": "unknown or another host key: ssh to it once by hand and compare fingerprints",
     "REMOTE HOST IDENTIFICATION": "its host key is another than before: is it the same board? then ssh-keygen -R HOST",
     "Permission denied": "give this machine's public key to the account (ssh-copy-id), or correct ansible_user",
     "Could not resolve hostname": "correct ansible_host in the inventory",
@@ -160,7 +172,7 @@ _REMEDIES = {
 
 
 def _ssh(text: str) -> str:
-    """ssh's own words and what to do about them."""
+    """What ssh said and what to do about it."""
     said = [line.strip() for line in text.replace("\\r\\n", "\n").splitlines() if line.strip()]
     last = said[-1] if said else "ssh said nothing"
     last = last.removeprefix("Failed to connect to the host via ssh: ").removeprefix("Task failed: ")

@@ -88,9 +88,7 @@ def push(meant: Fleet, release: Release, show: Show) -> tuple[dict[str, str], di
     bundles = {board.name: _bundle(release.enrolment, board) for board in meant.boards}
     tables = {board.name: _tables(meant, board, bundles[board.name], release.run) for board in meant.boards}
     houses = {
-        kind: wheelhouse.build(
-            release.enrolment / WHEELHOUSE, *kind, own=release.own_wheel, pip_args=release.pip_args
-        )
+        kind: wheelhouse.build(release.enrolment / WHEELHOUSE, *kind, own=release.own_wheel, pip_args=release.pip_args)
         for kind in {(board.machine, board.python) for board in meant.boards}
     }
     with tempfile.TemporaryDirectory(prefix=".pushing-", dir=release.enrolment) as folder:
@@ -146,7 +144,8 @@ def _bundle(enrolment: Path, board: Board) -> Path:
     missing = [name for name in (*CERTIFICATES, "device.toml") if not (folder / name).is_file()]
     if missing:
         raise ConfigurationError(
-            f"board {board.name}: {folder} holds no {missing[0]}: spikeleak enroll device {board.name} --out {enrolment}"
+            f"board {board.name}: {folder} holds no {missing[0]}: "
+            f"spikeleak enroll device {board.name} --out {enrolment}"
         )
     return folder
 
@@ -167,4 +166,3 @@ def _tables(meant: Fleet, board: Board, bundle: Path, run: str) -> dict[str, Any
 
 def _told(release: Any) -> dict[str, str]:
     return dict(line.split("=", 1) for line in release.decode().splitlines())
-

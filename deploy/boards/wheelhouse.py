@@ -1,8 +1,8 @@
 """All wheels that a board installs, for its processor and its Python: made here, once, since the board has no network.
 
-`DIR/<machine>-<python>/*.whl` holds this project's own wheel, what it requires and pip itself, so that a board needs no
-more than its system's Python (Debian's has no pip without a further package). Only wheels are taken: nothing is compiled
-on a board.
+`DIR/<machine>-<python>/*.whl` holds this project's own wheel, what it requires and pip itself, so that a board needs
+no more than its system's Python (Debian's has no pip without a further package). Only wheels are taken: nothing is
+compiled on a board.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def opened(place: Path, machine: Machine, python: Python) -> Wheelhouse:
     folder = place / f"{machine}-{python}"
     names = sorted(path.name for path in folder.glob("*.whl"))
     if not any(name.startswith("spikeleak-") for name in names):
-        raise ConfigurationError(f"{folder}: no wheelhouse for {machine}, Python {python}; --wheelhouse {machine} makes one")
+        raise ConfigurationError(
+            f"{folder}: no wheelhouse for {machine}, Python {python}; --wheelhouse {machine} makes one"
+        )
     return Wheelhouse(
         folder=folder, machine=machine, python=python, sha256={name: _digest(folder / name) for name in names}
     )
@@ -133,8 +135,8 @@ def _built(temporary: Path, words: list[str]) -> Path:
     """This project's wheel, of a copy of the sources: a build leaves folders behind that the next one would pack."""
     if not (PROJECT / "pyproject.toml").is_file():
         raise ConfigurationError(
-            f"{PROJECT}: holds no pyproject.toml, so this spikeleak was not installed from its source tree and its wheel "
-            "cannot be built; name one with --wheel spikeleak-….whl"
+            f"{PROJECT}: holds no pyproject.toml, so this spikeleak was not installed from its source tree and its "
+            "wheel cannot be built; name one with --wheel spikeleak-….whl"
         )
     source = temporary / "source"
     source.mkdir()
@@ -159,7 +161,7 @@ def _pip(command: str, *words: str, **environment: str) -> None:
     if done.returncode:
         said = [text for text in done.stderr.splitlines() if text.startswith("ERROR")] or done.stderr.splitlines()
         raise EnvironmentFaultError(
-            f"pip {command}: {' '.join(said[:1]) or f'exit status {done.returncode}'}; is an index of packages reached? "
+            f"pip {command}: {' '.join(said[:1]) or f'exit status {done.returncode}'}; is an index reached? "
             "Another one: PIP_ARGS='--index-url URL' or --find-links FOLDER, or pip's own configuration"
         )
 

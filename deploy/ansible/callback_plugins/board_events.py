@@ -1,10 +1,13 @@
 """Ansible's output as one JSON line per task and board, for `spikeleak deploy`: what it shows, it makes of these.
 
-Fields: `event` (started, ok, failed, unreachable, skipped), `board`, `task`, `text` (why, or what was said), `told` (what
-the task registered under `board`: facts of the board), `ignored` (a failure that the playbook goes on from).
+Fields: `event` (started, ok, failed, unreachable), `board`, `task`, `text` (why), `output` (what its command wrote),
+`told` (the fact `board`, where the task set it), `ignored` (a failure that the playbook goes on from).
 """
 
+from __future__ import annotations
+
 import json
+from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
@@ -16,31 +19,45 @@ description: Read by spikeleak deploy.
 """
 
 
-class CallbackModule(CallbackBase):
+class CallbackModule(CallbackBase):  # type: ignore[misc]
     """Writes the lines."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "board_events"
 
-    def _say(self, event, result, *, ignored=False):
-        host, task, content = result._host.get_name(), result._task.get_name(), result._result
-        said = content.get("msg") or ""
-        output = "\n".join(filter(None, (content.get("stdout"), content.get("stderr"))))
-        line = {"event": event, "board": host, "task": task, "ignored": ignored}
-        line |= {"text": str(said).strip(), "output": output.strip()}
-        line["told"] = content.get("ansible_facts", {}).get("board") or {}
-        print(json.dumps(line, default=str), flush=True)
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """A board begins a task."""
+        _say({"event": "started", "board": host.get_name(), "task": task.get_name()})
 
-    def v2_runner_on_start(self, host, task):
-        line = {"event": "started", "board": host.get_name(), "task": task.get_name()}
-        print(json.dumps(line), flush=True)
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """A task is done."""
+        _end("ok", result)
 
-    def v2_runner_on_ok(self, result):
-        self._say("ok", result)
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:  # noqa: FBT001, FBT002 - Ansible's
+        """A task failed."""
+        _end("failed", result, ignored=ignore_errors)
 
-    def v2_runner_on_failed(self, result, ignore_errors=False):
-        self._say("failed", result, ignored=ignore_errors)
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """The board was not reached."""
+        _end("unreachable", result)
 
-    def v2_runner_on_unreachable(self, result):
-        self._say("unreachable", result)
+
+def _end(event: str, result: Any, *, ignored: bool = False) -> None:
+    content = result._result  # noqa: SLF001 - documented for callback plugins, in spite of its name
+    output = "\n".join(filter(None, (content.get("stdout"), content.get("stderr"))))
+    _say(
+        {
+            "event": event,
+            "board": result._host.get_name(),  # noqa: SLF001
+            "task": result._task.get_name(),  # noqa: SLF001
+            "text": str(content.get("msg") or "").strip(),
+            "output": output.strip(),
+            "told": content.get("ansible_facts", {}).get("board") or {},
+            "ignored": ignored,
+        }
+    )
+
+
+def _say(line: dict[str, Any]) -> None:
+    print(json.dumps(line, default=str), flush=True)

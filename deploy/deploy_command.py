@@ -39,7 +39,7 @@ def _say(text: str) -> None:
 
 
 def _started(event: Event) -> None:
-    shown = {"copy what is not there yet", "install", "start", "go back", "pack"}
+    shown = {"copy", "install", "start", "go back", "pack"}
     if event.event == "started" and event.task in shown:
         _say(f"{event.board}: {event.task} …")
 

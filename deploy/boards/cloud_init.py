@@ -3,7 +3,7 @@
 Two files beside the bundle, for the boot partition of a card (Raspberry Pi OS from trixie on, Ubuntu for the Pi, any
 image with the NoCloud data source): `user-data` and `meta-data`. The bundle is copied into the folder `spikeleak` of
 the same partition. No secret stands in the user data, which cloud-init keeps for ever; the key that came with the
-bundle is taken off the boot partition as soon as it is installed, since every user of the board can read that file system.
+bundle is taken off the boot partition as soon as it is installed, since every user can read that file system.
 
 Keys: https://docs.cloud-init.io/en/latest/reference/modules.html
 """

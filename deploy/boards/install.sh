@@ -29,7 +29,10 @@ node="$(field node)" release="$(field release)" wheels="$(field wheels)" machine
 python="python$(field python)" need_kib="$(field need_kib)" made="$(field made)"
 refuse() { echo "$node: $*" >&2; exit 1; }
 
-sha256sum --check --quiet SHA256SUMS || refuse "bundle is damaged (above): copy it again"
+sha256sum --check --quiet SHA256SUMS || {
+    rm -f ./*.there # the next push brings all of it
+    refuse "bundle is damaged (above): copy it again"
+}
 
 here="$(uname -m)"
 [ "$here" = "$machine" ] ||
@@ -43,7 +46,9 @@ now="$(date +%s)"
     refuse "clock: it says $(date -u +%FT%TZ), before this bundle was made: certificates would be refused; timedatectl set-ntp true"
 
 base="$root/opt/spikeleak" etc="$root/etc/spikeleak"
+umask 022
 mkdir -p "$base/releases" "$base/venvs" "$base/data" "$etc"
+chmod 755 "$base" # the device runs as an account of its own, which reads all of it
 free_kib="$(df -Pk "$base" | awk 'NR == 2 { print $4 }')"
 [ "$free_kib" -ge "$need_kib" ] || [ -f "$base/venvs/$wheels/complete" ] ||
     refuse "disk: $base has $free_kib KiB free, $need_kib KiB are needed: remove what is not needed, or take a larger card"

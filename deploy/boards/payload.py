@@ -7,8 +7,10 @@ it.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
+import tarfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,6 +144,49 @@ def data_files(name: str) -> list[Path]:
             f"data set {name}: {data_dir()} cannot be written: set SPIKELEAK_DATA to a folder that can"
         )
     return found
+
+
+class Archive(msgspec.Struct, frozen=True, kw_only=True):
+    """Files on their way to a board.
+
+    Attributes:
+        archive: Its name, a tar file.
+        mark: Name of a file in it that stands for its content; empty where it is to be sent each time.
+    """
+
+    archive: str
+    mark: str = ""
+
+
+def archives(node: str, files: Mapping[str, Content], folder: Path) -> list[Archive]:
+    """Packs a board's files: what is large apart, by its content, so that many boards share one archive."""
+    parts = {name: [it for it in files if it.startswith(f"{name}/")] for name in ("wheels", "data")}
+    packed = []
+    for name, members in parts.items():
+        if members:
+            mark = hashlib.sha256(checksums({it: files[it] for it in members}).encode()).hexdigest()[:16]
+            packed.append(Archive(archive=f"{name}-{mark}.tar", mark=f"{name}-{mark}.there"))
+            _pack(folder / packed[-1].archive, {it: files[it] for it in members} | {packed[-1].mark: b""})
+    small = {it: content for it, content in files.items() if "/" not in it}
+    packed.append(Archive(archive=f"{node}.tar"))
+    _pack(folder / packed[-1].archive, small)
+    return packed
+
+
+def _pack(path: Path, files: Mapping[str, Content]) -> None:
+    if path.exists():
+        return
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.mode = 0o600 if name.endswith(".key") else 0o644
+            if isinstance(content, bytes):
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+            else:
+                member.size = content.stat().st_size
+                with content.open("rb") as file:
+                    archive.addfile(member, file)
 
 
 def checksums(files: Mapping[str, Content]) -> str:

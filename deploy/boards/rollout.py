@@ -15,9 +15,8 @@ from contract.errors import ConfigurationError
 from deploy.boards import inventory, playbook, wheelhouse
 from deploy.boards.installation import WHEELHOUSE
 from deploy.boards.inventory import Board
-from deploy.boards.payload import CERTIFICATES, Payload, device_tables
+from deploy.boards.payload import CERTIFICATES, Payload, archives, device_tables
 from deploy.boards.playbook import Event, Fault, Outcome
-from deploy.bundle import write_files
 
 CLOCK_LIMIT_S = 60
 """How far a board's clock may be off: certificates and round deadlines are in real time."""
@@ -92,25 +91,22 @@ def push(meant: Fleet, release: Release, show: Show) -> tuple[dict[str, str], di
         for kind in {(board.machine, board.python) for board in meant.boards}
     }
     with tempfile.TemporaryDirectory(prefix=".pushing-", dir=release.enrolment) as folder:
-        releases = {}
+        told = {}
         for board in meant.boards:
             house = houses[board.machine, board.python]
             payload = Payload(node=board.name, settings=tables[board.name], wheelhouse=house, datasets=board.datasets)
-            certificates = {name: (bundles[board.name] / name).read_bytes() for name in CERTIFICATES}
-            (Path(folder) / board.name).mkdir(mode=0o700)
-            files = payload.files(certificates)
-            write_files(Path(folder) / board.name, files)
-            releases[board.name] = _told(files["release"])
+            files = payload.files({name: (bundles[board.name] / name).read_bytes() for name in CERTIFICATES})
+            packed = archives(board.name, files, Path(folder))
+            told[board.name] = {**_told(files["release"]), "archives": msgspec.to_builtins(packed)}
         values: dict[str, Any] = {
-            "spikeleak_payloads": folder,
-            "spikeleak_releases": {name: told["release"] for name, told in releases.items()},
-            "spikeleak_need_kib": {name: told["need_kib"] for name, told in releases.items()},
+            "spikeleak_payloads": str(Path(folder).absolute()),
+            "spikeleak_boards": told,
             "spikeleak_clock_limit_s": release.clock_limit_s,
         }
         if release.careful:
             values["spikeleak_serial"] = [1, "100%"]
         outcome = meant.play("push", values, show)
-    done = {name: told["release"] for name, told in releases.items() if outcome.last(name, "start")}
+    done = {name: about["release"] for name, about in told.items() if outcome.last(name, "start")}
     faults = dict(outcome.faults)
     for board in meant.boards:
         if board.name not in done and board.name not in faults:

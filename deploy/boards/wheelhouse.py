@@ -8,12 +8,14 @@ compiled on a board.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Literal
 
@@ -77,8 +79,18 @@ class Wheelhouse(msgspec.Struct, frozen=True, kw_only=True):
         return "".join(lines)
 
 
-def build(place: Path, machine: Machine, python: Python, *, own: Path | None = None, pip_args: str = "") -> Wheelhouse:
-    """Makes a wheelhouse, or brings one up to date: what is there of the right version is not fetched again.
+def build(
+    place: Path,
+    machine: Machine,
+    python: Python,
+    *,
+    own: Path | None = None,
+    pip_args: str = "",
+    refresh: bool = False,
+) -> Wheelhouse:
+    """Makes a wheelhouse, or brings this project's own wheel in one up to date.
+
+    The other wheels stay as they are while this project requires the same: what is pushed twice is the same twice.
 
     Args:
         place: Folder of wheelhouses.
@@ -86,24 +98,40 @@ def build(place: Path, machine: Machine, python: Python, *, own: Path | None = N
         python: Python of the boards.
         own: This project's wheel; `None` builds it from the source tree that runs.
         pip_args: More options of pip, as in a shell; pip's own configuration holds as well.
+        refresh: Takes the newest of the other wheels.
 
     Raises:
         ConfigurationError: There is no source tree to build from, or `own` is no wheel of this project.
         EnvironmentFaultError: pip could not build or download.
     """
-    folder = place / f"{machine}-{python}"
+    folder, note = place / f"{machine}-{python}", place / f"{machine}-{python}.requires"
     words = shlex.split(pip_args)
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=place) as name:
         temporary = Path(name)
         wheel = _built(temporary, words) if own is None else _given(own)
-        made = temporary / "wheels"
-        links = ["--find-links", str(folder)] if folder.exists() else []
-        _pip("download", *words, *links, *_target(machine, python), "--dest", str(made), str(wheel), "pip")
+        asked, made = _requires(wheel), temporary / "wheels"
+        if not refresh and folder.exists() and note.exists() and note.read_text(encoding="utf-8") == asked:
+            made.mkdir()
+            for kept in folder.glob("*.whl"):
+                if not kept.name.startswith("spikeleak-"):
+                    shutil.copyfile(kept, made / kept.name)
+            shutil.copyfile(wheel, made / wheel.name)
+        else:
+            _pip("download", *words, *_target(machine, python), "--dest", str(made), str(wheel), "pip")
         if folder.exists():
             folder.rename(temporary / "earlier")
         made.rename(folder)
+        note.write_text(asked, encoding="utf-8")
     return opened(place, machine, python)
+
+
+def _requires(wheel: Path) -> str:
+    """What a wheel requires, as its metadata say."""
+    with zipfile.ZipFile(wheel) as packed:
+        (name,) = (name for name in packed.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = packed.read(name).decode().splitlines()
+    return "".join(f"{line}\n" for line in lines if line.startswith("Requires-") and "extra ==" not in line)
 
 
 def opened(place: Path, machine: Machine, python: Python) -> Wheelhouse:
@@ -144,13 +172,23 @@ def _built(temporary: Path, words: list[str]) -> Path:
         shutil.copy(PROJECT / name, source)
     for room in _ROOMS:
         shutil.copytree(PROJECT / room, source / room, ignore=shutil.ignore_patterns("__pycache__"))
+    if _setuptools() >= 77:  # what pyproject.toml asks for: nothing is fetched for the build then
+        words = [*words, "--no-build-isolation"]
     _pip("wheel", *words, "--no-deps", "--wheel-dir", str(temporary / "own"), str(source), SOURCE_DATE_EPOCH=_EPOCH)
     (wheel,) = (temporary / "own").glob("*.whl")
     return wheel
 
 
+def _setuptools() -> int:
+    try:
+        return int(importlib.metadata.version("setuptools").split(".")[0])
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return 0
+
+
 def _given(wheel: Path) -> Path:
-    if not (wheel.is_file() and wheel.name.startswith("spikeleak-") and wheel.suffix == ".whl"):
+    named = wheel.name.startswith("spikeleak-") and wheel.suffix == ".whl"
+    if not (named and zipfile.is_zipfile(wheel)):
         raise ConfigurationError(f"--wheel {wheel}: not a wheel of this project (spikeleak-….whl)")
     return wheel.absolute()
 

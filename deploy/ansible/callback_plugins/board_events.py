@@ -54,7 +54,7 @@ def _end(event: str, result: Any, *, ignored: bool = False) -> None:
             "text": str(content.get("msg") or "").strip(),
             "output": output.strip(),
             "told": content.get("ansible_facts", {}).get("board") or {},
-            "ignored": ignored,
+            "ignored": bool(ignored),
         }
     )
 

@@ -189,6 +189,30 @@ def collect(
 
 
 @deploy_app.command()
+def sizing(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run: what an update weighs.")],
+    devices: Annotated[list[int] | None, typer.Option("--devices", min=1, help="Sizes of fleets.")] = None,
+    period: Annotated[float, typer.Option("--period", min=1, help="Seconds from one round to the next.")] = 3600.0,
+    asked: Annotated[int | None, typer.Option("--asked", min=1, help="Devices that a round asks [all].")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File for the measured figures, JSON.")] = None,
+) -> None:
+    """Measure a broker here and compute what larger fleets need of brokers, links and attack workers.
+
+    Example: spikeleak deploy sizing runs/first --devices 1000 --devices 100000 --asked 1000 --period 600
+    """
+    import msgspec  # noqa: PLC0415
+
+    from deploy.cluster.broker_cost import measure  # noqa: PLC0415
+    from deploy.cluster.sizing import Measured, table  # noqa: PLC0415
+    from deploy.cluster.traffic import measured  # noqa: PLC0415
+
+    found = Measured(run=run.resolve().name, traffic=measured(run), cost=measure())
+    if out is not None:
+        out.write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+    _say(table(found, devices or (10**3, 10**5, 10**7), period_s=period, asked=asked))
+
+
+@deploy_app.command()
 def status(
     boards: Boards = None,
     inventory: Inventory = _INVENTORY,

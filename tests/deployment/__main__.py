@@ -144,7 +144,8 @@ def push_and_status(lab: Lab) -> None:
     exposure = one.shell("systemd-analyze security --no-pager spikeleak-client.service | tail -n 1").split(": ")[1]
     say("exposure (running unit)", exposure)
     assert float(exposure.split()[0]) < 2.0, exposure
-    say("memory", f"{int(one.show('MemoryCurrent')) / 1e6:.0f} MB in its control group")
+    say("memory", one.shell("ps -o rss= -p $(systemctl show -P MainPID spikeleak-client)").strip() + " KiB resident")
+    say("control group's memory", one.show("MemoryCurrent"))
 
 
 def watchdog(lab: Lab) -> None:

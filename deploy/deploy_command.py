@@ -235,7 +235,8 @@ def status(
     for board in meant.boards:
         event = outcome.last(board.name, "read its answer")
         one = read(board.name, event.told) if event else Status(board=board.name, state="unreachable")
-        table.add_row(board.name, one.state, one.round, one.power, one.release, str(one.starts), one.clock, one.error)
+        starts = "" if one.starts is None else str(one.starts)
+        table.add_row(board.name, one.state, one.round, one.power, one.release, starts, one.clock, one.error)
         if one.clock_s is not None and abs(one.clock_s) - (one.clock_error_s or 0) > clock_limit:
             text = (
                 f"clock: {one.clock} off this machine's (limit {clock_limit} s): on the board timedatectl set-ntp true"

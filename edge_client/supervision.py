@@ -24,6 +24,7 @@ _BEATS = 4
 """Beats in the time after which systemd takes the process for hung."""
 _SLOWEST_S = 10.0
 """Longest time between two beats; also how old a status line may be."""
+_PATIENCE_S = 1.0
 
 
 class Supervision:
@@ -74,6 +75,7 @@ class Supervision:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
+                line.settimeout(_PATIENCE_S)  # a manager that hangs must not hang the device
                 line.connect(self._address)
                 line.send(text.encode())
         except OSError as error:

@@ -46,8 +46,8 @@ It installs from wheels/ alone, starts {unit} and goes back when that does not s
   /opt/spikeleak/release.sh list | rollback   its releases
 device.key is this device's identity: keep it from others; install.sh puts a copy of it into {configuration}.
 """
-_UNPACKED = 5
-"""Bytes that a wheel takes once installed, over its own."""
+_UNPACKED, _SPOOL_KIB = 5, 64 * 1024
+"""Bytes that a wheel takes on its way and installed, over its own; and what is left for the device's spool."""
 
 Content = bytes | Path
 
@@ -93,7 +93,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
             "wheels": house.name,
             "machine": house.machine,
             "python": house.python,
-            "need_kib": _UNPACKED * house.nbytes // 1024,
+            "need_kib": _UNPACKED * house.nbytes // 1024 + _SPOOL_KIB,
             "made": int(time.time()),
         }
         return "".join(f"{key}={value}\n" for key, value in told.items()).encode()

@@ -175,6 +175,6 @@ def _ssh(text: str) -> str:
     """What ssh said and what to do about it."""
     said = [line.strip() for line in text.replace("\\r\\n", "\n").splitlines() if line.strip()]
     last = said[-1] if said else "ssh said nothing"
-    last = last.removeprefix("Failed to connect to the host via ssh: ").removeprefix("Task failed: ")
+    last = last.rpartition("Failed to connect to the host via ssh: ")[2]
     remedy = next((remedy for words, remedy in _REMEDIES.items() if words.lower() in text.lower()), "try ssh by hand")
     return f"{last.rstrip('.')}: {remedy}"

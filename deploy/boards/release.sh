@@ -42,8 +42,11 @@ start() { # RELEASE: 0 when it runs, or its run is finished
     done
 }
 
-reason() { # last words of what did not start
-    journalctl --unit="$unit" --since="@$began" --output=cat --no-pager 2>/dev/null |
+reason() { # last words of the device that did not start, or else of systemd
+    said="$(journalctl --unit="$unit" --identifier=spikeleak-client --since="@$began" --output=cat --no-pager --quiet \
+        2>/dev/null | tail -n 1)"
+    [ -z "$said" ] || { echo "$said"; return 0; }
+    journalctl --unit="$unit" --since="@$began" --output=cat --no-pager --quiet 2>/dev/null |
         grep -v -e '^Start' -e '^Stopp' -e 'Scheduled restart' -e 'Failed with result' -e 'Main process exited' \
             -e '^Failed to start' -e 'Consumed .* CPU time' |
         tail -n 1

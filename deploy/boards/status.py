@@ -21,7 +21,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         round: Round and how many there are; empty when the device does not tell.
         power: Battery or meter, and a warning of undervoltage.
         release: Release that is current.
-        starts: How often systemd has started the device again since it was last started on purpose.
+        starts: How often systemd has started the device again since a person did; `None` when unknown.
         clock_s: How far the board's clock is ahead of this machine's; `None` when unknown.
         clock_error_s: How far that may be wrong: the time that asking took.
         synchronised: Whether the board's clock follows a time server; `None` when it does not say.
@@ -33,7 +33,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     round: str = ""
     power: str = ""
     release: str = ""
-    starts: int = 0
+    starts: int | None = None
     clock_s: float | None = None
     clock_error_s: float | None = None
     synchronised: bool | None = None
@@ -63,7 +63,7 @@ def read(board: str, told: dict[str, Any]) -> Status:
         round=words.get("round", ""),
         power=_power(told, words),
         release=str(told.get("release", "")),
-        starts=int(told.get("NRestarts") or 0),
+        starts=int(told["NRestarts"]) if told.get("release") and told.get("NRestarts") else None,
         clock_s=clock_s,
         clock_error_s=error_s,
         synchronised=synchronised,

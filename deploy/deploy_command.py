@@ -238,9 +238,8 @@ def status(
         starts = "" if one.starts is None else str(one.starts)
         table.add_row(board.name, one.state, one.round, one.power, one.release, starts, one.clock, one.error)
         if one.clock_s is not None and abs(one.clock_s) - (one.clock_error_s or 0) > clock_limit:
-            text = (
-                f"clock: {one.clock} off this machine's (limit {clock_limit} s): on the board timedatectl set-ntp true"
-            )
+            off = f"the board is {one.clock_s:.1f} s off this machine (limit {clock_limit} s)"
+            text = f"clock: {off}: on the board timedatectl set-ntp true"
             faults[board.name] = Fault(board=board.name, text=text)
     (console if console.is_terminal else Console(width=_WIDE)).print(table, highlight=False)
     _end(faults)

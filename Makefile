@@ -6,6 +6,8 @@
 #   make chaos                               long fault runs, one table (hours); make chaos ROWS="server-kill" SHARE=0.1
 #   make loihi                               snntorch against the simulation of Loihi 2; lava in an environment of its own
 #   make arm64-smoke                         the board's training step on emulated Pi cores (wants qemu-user-static)
+#   make arm64                               a bundle on an emulated Debian arm64, no network (root; debootstrap, qemu)
+#   make boards                              `spikeleak deploy` on booted Debian roots (root; systemd-container, debootstrap)
 
 PYTHON   ?= python3
 TORCH    ?= torch==2.13.0
@@ -19,7 +21,7 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: demo test bench chaos loihi arm64-smoke lint clean
+.PHONY: demo test bench chaos loihi arm64-smoke arm64 boards lint clean
 
 # torch comes first and by its exact version: what asks for plain "torch" afterwards finds it there.
 $(BIN)/python:
@@ -65,6 +67,12 @@ loihi: $(VENV)/lab.stamp $(LOIHI)/lava.stamp
 
 arm64-smoke: $(VENV)/dev.stamp
 	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m tests.arm64
+
+arm64: $(VENV)/dev.stamp
+	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m tests.deployment.arm64
+
+boards: $(VENV)/dev.stamp
+	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m tests.deployment
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from contract.errors import ConfigurationError, SpikeleakError
 from deploy.audit.command import audit
+from deploy.deploy_command import deploy_app
 from deploy.enroll_command import enroll_app
 from deploy.sweep.command import sweep
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: list them, fetch them, verify what lies on disk.")
 app.add_typer(data_app, name="data")
 app.add_typer(enroll_app, name="enroll")
+app.add_typer(deploy_app, name="deploy")
 
 out_console = Console()
 _ROWS = ("accuracy", "energy", "worst PSNR, audit", "worst PSNR, training", "not scored", "lost", "duplicated")

@@ -21,9 +21,11 @@ from contract.errors import EnvironmentFaultError, SpikeleakError
 from contract.link import Link
 from contract.perceptual import Perceptual
 from contract.task import TaskSpec
+from edge_client.device import Device
 from edge_client.engine import Engine, Graphs, check_engine, open_engine
 from edge_client.session import Message, Session
 from edge_client.settings import ClientSettings
+from edge_client.supervision import Supervision
 from edge_client.training import Shard
 
 __all__ = ["ClientSettings", "main", "run_client"]
@@ -56,18 +58,23 @@ def run_client(
     check_engine(settings.engine)
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     faults: list[EnvironmentFaultError] = []
+    supervision = Supervision()
     session = Session(
         settings,
         inbox.put,
         on_fault=faults.append,
-        prepare=lambda task, graphs: prepare(settings, task, graphs),
+        prepare=lambda task, graphs: _watched(supervision, *prepare(settings, task, graphs)),
         link_type=link_type,
         perceptual=None if settings.lpips is None else Perceptual(settings.lpips),
         wait=stop.wait,
     )
     with contextlib.closing(session):
         session.link.start()
-        return _work(session, inbox, faults, stop)
+        supervision.ready()
+        try:
+            return _work(session, inbox, faults, stop, supervision=supervision)
+        finally:
+            supervision.stopping()
 
 
 def _work(
@@ -75,8 +82,11 @@ def _work(
     inbox: queue.SimpleQueue[Message],
     faults: list[EnvironmentFaultError],
     stop: threading.Event,
+    *,
+    supervision: Supervision,
 ) -> int:
     while not session.device.finished:
+        supervision.beat(lambda: _status(session.device))
         if stop.is_set():
             return INTERRUPTED
         if faults:
@@ -92,6 +102,25 @@ def _work(
                 continue
         session.take(message)
     return 0
+
+
+def _status(device: Device) -> str:
+    """What the device is doing as `key=value` words; `spikeleak deploy status` reads them off systemd."""
+    state, server = device.state, device.state.server
+    words = {
+        "run": device.settings.run,
+        "broker": "connected" if state.connected else "lost",
+        "round": "-" if server is None else f"{server.round}/{server.rounds}",
+        "server": "unknown" if server is None else server.status,
+        "published": device.spool.journal.published,
+        "pending": sum(item.kind == "update" for item in state.pending),
+        "meter": device.settings.meter,
+    }
+    return " ".join(f"{key}={value}" for key, value in words.items())
+
+
+def _watched(supervision: Supervision, shard: Shard, engine: Engine) -> tuple[Shard, Engine]:
+    return shard, supervision.watched(engine)
 
 
 def prepare(settings: ClientSettings, task: TaskSpec, graphs: Graphs) -> tuple[Shard, Engine]:
@@ -114,8 +143,13 @@ def prepare(settings: ClientSettings, task: TaskSpec, graphs: Graphs) -> tuple[S
 
 def main(arguments: list[str] | None = None) -> int:
     """`spikeleak-client CONFIG.toml`: runs one device; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="spikeleak-client", description="One device of a spikeleak run.")
+    parser = argparse.ArgumentParser(
+        prog="spikeleak-client",
+        description="One device of a spikeleak run.",
+        epilog="Example: spikeleak-client /opt/spikeleak/current/device.toml --log-level debug",
+    )
     parser.add_argument("config", type=Path, help="TOML file with the device's settings (see edge_client/README.md)")
+    parser.add_argument("--check", action="store_true", help="only read the settings; exit status 2 when they are bad")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     chosen = parser.parse_args(arguments)
     logging.basicConfig(
@@ -131,7 +165,8 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     try:
-        status = run_client(decode_toml(chosen.config, ClientSettings), stop)
+        settings = decode_toml(chosen.config, ClientSettings)
+        status = 0 if chosen.check else run_client(settings, stop)
     except SpikeleakError as error:
         print(f"spikeleak-client: {error}", file=sys.stderr)  # noqa: T201 - the one line that a user gets
         return error.exit_status

@@ -23,7 +23,7 @@ import msgspec
 
 from attack.settings import AttackSettings
 from contract.configuration import decode_toml
-from contract.datasets import held_out_split, load, partition
+from contract.datasets import load, share
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from deploy import broker, environment
 from deploy.interrupts import Interrupts
@@ -80,8 +80,8 @@ def _check_data(study: Study) -> None:
     Raises:
         ConfigurationError: It is not to be had here, or is too small for so many devices.
     """
-    train, _ = held_out_split(study.task, y := load(study.task.dataset).y)
-    partition(study.task, y[train], study.clients)
+    data = load(study.task.dataset)
+    share(study.task, data.y, data.users, part=0, parts=study.clients)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from msgspec import Meta
 
 from attack.threat import ThreatModel
 from contract.configuration import decode_tables, read_toml
-from contract.datasets import check_encoding, dataset_info
+from contract.datasets import check_encoding, check_partition, task_info
+from contract.encodings import SERIES, input_shape
 from contract.errors import ConfigurationError
 from contract.messages import MAX_CANDIDATES
 from contract.perceptual import Perceptual
@@ -191,11 +192,12 @@ def _with_own_network(study: Study, path: Path) -> Study:
     from contract.models.own import user_network  # noqa: PLC0415 - brings torch
 
     named = f"{path}: model = {study.model!r}"
-    _check(str(path), "task.dataset", lambda: dataset_info(study.task.dataset))
-    info = dataset_info(study.task.dataset)
+    _check(str(path), "task.dataset", lambda: task_info(study.task))
+    info = task_info(study.task)
     file, colon, factory = study.model.rpartition(":")
     spec = f"{path.resolve().parent / file}:{factory}" if colon else study.model
-    _, task = user_network(spec, study.task, tuple(info.shape), info.classes, named=named)
+    shape = input_shape(study.task.encoding, info.shape)
+    _, task = user_network(spec, study.task, shape, info.classes, named=named)
     return msgspec.structs.replace(study, task=task, model=spec)
 
 
@@ -207,8 +209,9 @@ def check_study(study: Study, *, origin: str) -> Study:
     """
     if not valid_name(study.name) or len(study.name) > LONGEST_NAME:
         raise ConfigurationError(f"{origin}: name = {study.name!r}: 1 to {LONGEST_NAME} letters, digits, '_', '.', '-'")
-    _check(origin, "task.dataset", lambda: dataset_info(study.task.dataset))
-    _check(origin, "task.encoding", lambda: check_encoding(study.task.encoding, dataset_info(study.task.dataset)))
+    _check(origin, "task.dataset", lambda: task_info(study.task))
+    _check(origin, "task.encoding", lambda: check_encoding(study.task.encoding, task_info(study.task)))
+    _check(origin, "task.partition", lambda: check_partition(study.task.partition, task_info(study.task)))
     _check(origin, "devices.engine", lambda: check_engine(study.devices.engine))
     if ENGINES[study.devices.engine].needs and not study.server.export:
         raise ConfigurationError(
@@ -252,7 +255,8 @@ def arms(study: Study, out: Path) -> list[Arm]:
         model = msgspec.structs.replace(study.task.model, family="ann", activation=study.twin.activation)
         schedule = tuple(_twin_entry(entry, study.twin) for entry in study.schedule)
         # A network without time sees whole intensities, not one step of their spikes.
-        encoding = msgspec.structs.replace(study.task.encoding, kind="direct")
+        gain = 1.0 if study.task.encoding.kind in SERIES else study.task.encoding.gain
+        encoding = msgspec.structs.replace(study.task.encoding, kind="direct", gain=gain)
         task = msgspec.structs.replace(study.task, model=model, encoding=encoding)
         found.append(Arm(label="twin", task=task, schedule=schedule, directory=out / "twin"))
     return found

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from contract import topics
 from contract.configuration import decode_toml
-from contract.datasets import dataset_info, held_out_split, load_part, partition
+from contract.datasets import load_part, share, task_info
+from contract.encodings import input_shape
 from contract.errors import ConfigurationError, EnvironmentFaultError, SpikeleakError
 from contract.link import Link
 from contract.messages import NodeState, encode
@@ -186,14 +187,13 @@ def prepare(settings: ClientSettings, task: TaskSpec, graphs: Graphs) -> tuple[S
         ConfigurationError: The data set or the engine is not to be had here.
     """
 
-    def mine(y: NDArray[np.int64]) -> NDArray[np.int64]:
-        train, _ = held_out_split(task, y)
-        return train[partition(task, y[train], settings.shards)[settings.shard]]
+    def mine(y: NDArray[np.int64], users: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        return share(task, y, users, part=settings.shard, parts=settings.shards)
 
-    info = dataset_info(task.dataset)
+    info = task_info(task)
     data = load_part(task.dataset, mine)
     shard = Shard(x=data.x, y=data.y, classes=info.classes)
-    shape, threads = tuple(info.shape), settings.threads
+    shape, threads = input_shape(task.encoding, info.shape), settings.threads
     return shard, open_engine(settings.engine, task, shape, info.classes, threads=threads, graphs=graphs)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.datasets.cache import Samples
-from contract.encodings import encode
+from contract.encodings import encode, input_shape
 from contract.errors import ConfigurationError
 from contract.messages import Operations
 from contract.models.operations import count_step
@@ -207,7 +207,7 @@ def local_update(
 
 def _sample_bytes(spec: EncodingSpec, shape: tuple[int, ...]) -> int:
     """Bytes that one encoded sample takes while it waits."""
-    return (4 if spec.kind == "direct" else spec.steps) * math.prod(shape)
+    return (4 if spec.kind == "direct" else spec.steps) * math.prod(input_shape(spec, shape))
 
 
 def _at_rest(spec: EncodingSpec, frames: NDArray[np.float32]) -> Frames:
@@ -236,7 +236,7 @@ class _Counter:
             return result.gradients
         counted = count_step(
             self._task,
-            self._shard.shape,
+            input_shape(self._task.encoding, self._shard.shape),
             self._shard.classes,
             batch=len(labels),
             input_nonzeros=result.input_nonzeros,

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from contract import datasets, messages, topics
+from contract.encodings import input_shape
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.link import Link
 from contract.messages import ServerState
@@ -67,8 +68,8 @@ def run_server(settings: ServerSettings, stop: threading.Event | None = None) ->
         raise ConfigurationError(f"run = {settings.run!r}: 1 to 63 letters, digits, '_', '.', '-'")
     if settings.link.tls is not None:
         settings.link.tls.context()  # a file that cannot be used is said now, not after the graphs are made
-    info = datasets.dataset_info(settings.task.dataset)
-    shape = tuple(info.shape)
+    info = datasets.task_info(settings.task)
+    shape = input_shape(settings.task.encoding, info.shape)
     network, settings = _own_network(settings, shape, info.classes)
     stop = stop or _stop_on_signals()
     with Ledger(settings.directory / FILE_NAME) as ledger, _faults_of(settings.directory):

@@ -48,10 +48,10 @@ class Evaluator:
         from contract.models.network import Network  # noqa: PLC0415 - torch only where a model is evaluated
 
         data = datasets.load(task.dataset)
-        _, held_out = datasets.held_out_split(task, data.y)
+        _, held_out = datasets.held_out_split(task, data.y, data.users)
         self._x, self._y = data.x[held_out], data.y[held_out]
         self.task, self._batch = task, batch
-        self.shape, self.classes = tuple(data.info.shape), data.info.classes
+        self.shape, self.classes = encodings.input_shape(task.encoding, data.info.shape), data.info.classes
         self._network: Network | UserNetwork = network or Network(task, self.shape, self.classes)
 
     def __call__(self, parameters: Parameters) -> Evaluation:

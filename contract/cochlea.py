@@ -1,7 +1,8 @@
 """Sound as a cochlea hears it, roughly: energy in bands that widen with their frequency, compressed, over time.
 
-A *cochleagram* is a series `[bands, moments]` in [0, 1]; encoding `integrate` turns it into the spikes of one nerve a band,
-`delta` into onsets and offsets. numpy and the standard library only: a device does this to its own microphone's sound.
+A *cochleagram* is a series `[bands, moments]` in [0, 1]; encoding `integrate` turns it into the spikes of one nerve a
+band, `delta` into onsets and offsets. numpy and the standard library only: a device does this to its own microphone's
+sound. What comes out is rounded to 255ths, so that machines whose logarithms differ in the last bit agree.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def cochleagram(sound: Sound, rate_hz: int, *, bands: int = BANDS, frames: int =
     if loudest <= 0:
         return np.zeros((bands, frames), dtype=np.float32)
     decibels = 10 * np.log10(np.maximum(energy / loudest, 10 ** (-FLOOR_DB / 10)))
-    return (np.rint(255 * (1 + decibels.T / FLOOR_DB)) / 255).astype(np.float32)
+    levels = np.rint(255 * (1 + decibels.T / FLOOR_DB))
+    return np.asarray(levels / 255, dtype=np.float32)
 
 
 @lru_cache(maxsize=4)
@@ -88,6 +90,6 @@ def _filters(bands: int, size: int, rate_hz: int) -> npt.NDArray[np.float64]:
     low, high = (2595 * np.log10(1 + f / 700) for f in (LOWEST_HZ, rate_hz / 2))
     edges = 700 * (10 ** (np.linspace(low, high, bands + 2) / 2595) - 1)
     frequencies = np.arange(size // 2 + 1) * rate_hz / size
-    rising = (frequencies - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    rising: npt.NDArray[np.float64] = (frequencies - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - frequencies) / np.diff(edges)[1:, None]
-    return np.maximum(np.minimum(rising, falling), 0)
+    return np.asarray(np.maximum(np.minimum(rising, falling), 0), dtype=np.float64)

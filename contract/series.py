@@ -68,7 +68,7 @@ def delta_series(frames: Samples, gain: float) -> Samples:
         `[B, C, T]`, not clipped.
     """
     level = np.cumsum(frames[:, :, 1] - frames[:, :, 0], axis=0) / np.float32(gain) + MIDDLE
-    return np.moveaxis(level, 0, -1)
+    return np.asarray(np.moveaxis(level, 0, -1), dtype=np.float32)
 
 
 def integrate_frames(x: Samples, gain: float) -> Samples:

@@ -80,6 +80,8 @@ def _check_data(study: Study) -> None:
     Raises:
         ConfigurationError: It is not to be had here, or is too small for so many devices.
     """
+    if study.task.own_data is not None:
+        return  # each device reads its own, and says what is wrong with it
     data = load(study.task.dataset)
     share(study.task, data.y, data.users, part=0, parts=study.clients)
 
@@ -201,6 +203,7 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         schedule=arm.schedule,
         clients=study.clients,
         drain_s=study.server.drain_s,
+        held_out=study.server.held_out and study.server.held_out.resolve(),
         export=study.server.export and bool(ENGINES[study.devices.engine].needs),
         admission=study.server.admission,
         privacy=study.server.privacy,
@@ -237,8 +240,9 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
                 node=node,
                 link=running.link,
                 directory=base / "devices" / node,
-                shard=index,
-                shards=study.clients,
+                shard=0 if study.devices.sensor else index,
+                shards=1 if study.devices.sensor else study.clients,
+                sensor=study.devices.sensor_of(index),
                 engine=study.devices.engine,
                 meter=study.devices.meter,
                 energy_profile=study.devices.energy_profile,

@@ -25,6 +25,7 @@ from contract.task import FLOAT_BITS, TaskSpec
 from contract.topics import valid_name
 from deploy.broker import BrokerSection
 from edge_client.engine import ENGINES, check_engine
+from edge_client.sensors.settings import SensorSettings
 from hardware.energy_model import EnergyModel
 from hardware.errors import MeterError
 from hardware.meter import open_meter
@@ -59,6 +60,8 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         lpips: ONNX file with LPIPS and its weights, see `contract.perceptual`; `None`: scores are without it.
         seed: Makes the devices' draws, and with them the run, repeatable; no other party is told. `None`: every run
             draws anew.
+        sensor: Where each device's own samples come from, for `task.dataset = "own"`, as a device's settings have it;
+            `{index}` in it stands for the device's number, from 0, so that each reads a file or folder of its own.
     """
 
     engine: str = "onnx"
@@ -67,6 +70,14 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     lpips: Path | None = None
     seed: Annotated[int, Meta(ge=0)] | None = None
+    sensor: SensorSettings | str | None = None
+
+    def sensor_of(self, index: int) -> SensorSettings | str | None:
+        """The sensor of one device."""
+        if self.sensor is None or isinstance(self.sensor, str):
+            return self.sensor and self.sensor.replace("{index}", str(index))
+        path = Path(str(self.sensor.path).replace("{index}", str(index)))
+        return msgspec.structs.replace(self.sensor, path=path.resolve())
 
 
 class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,12 +86,14 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         drain_s: Seconds without progress that the server waits for scores after the last round.
         export: Whether the task's ONNX graphs are made and published; engine `onnx` needs them.
+        held_out: For `task.dataset = "own"`: samples to evaluate on, as `server.settings.ServerSettings.held_out`.
         admission: Limits of the admission checks.
         privacy: How the privacy of rounds with noise is stated.
     """
 
     drain_s: Annotated[float, Meta(gt=0)] = 60.0
     export: bool = True
+    held_out: Path | None = None
     admission: AdmissionSettings = AdmissionSettings()
     privacy: PrivacySettings = PrivacySettings()
 
@@ -212,6 +225,7 @@ def check_study(study: Study, *, origin: str) -> Study:
     _check(origin, "task.dataset", lambda: task_info(study.task))
     _check(origin, "task.encoding", lambda: check_encoding(study.task.encoding, task_info(study.task)))
     _check(origin, "task.partition", lambda: check_partition(study.task.partition, task_info(study.task)))
+    _check_own_data(study, origin)
     _check(origin, "devices.engine", lambda: check_engine(study.devices.engine))
     if ENGINES[study.devices.engine].needs and not study.server.export:
         raise ConfigurationError(
@@ -234,6 +248,23 @@ def check_study(study: Study, *, origin: str) -> Study:
                     f"{origin}: schedule[{number}].{key} = {value}: the run has clients = {study.clients}"
                 )
     return study
+
+
+def _check_own_data(study: Study, origin: str) -> None:
+    """What goes with data of the devices' own, and only with it."""
+    own = study.task.own_data is not None
+    for key, value in (("devices.sensor", study.devices.sensor), ("server.held_out", study.server.held_out)):
+        if value is not None and not own:
+            raise ConfigurationError(
+                f"{origin}: {key} is set, but task.dataset = {study.task.dataset!r}: it goes with dataset = 'own' alone"
+            )
+    if own and study.devices.sensor is None:
+        raise ConfigurationError(f"{origin}: task.dataset = 'own' without [devices.sensor]: nobody would have a sample")
+    if own and study.attack.candidates:
+        raise ConfigurationError(
+            f"{origin}: attack.candidates = {study.attack.candidates}: they are drawn from a data set, and "
+            "task.dataset = 'own' has none; set 0"
+        )
 
 
 def _check_own_network(study: Study, origin: str) -> None:

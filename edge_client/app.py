@@ -32,6 +32,7 @@ from edge_client.account import Account
 from edge_client.device import Device
 from edge_client.energy import PhaseMeter
 from edge_client.engine import ENGINES, Engine, Graphs, check_engine, open_engine
+from edge_client.sensors import read_shard
 from edge_client.settings import ClientSettings
 from edge_client.spool import Spool
 from edge_client.training import Shard
@@ -186,15 +187,31 @@ def prepare(settings: ClientSettings, task: TaskSpec, graphs: Graphs) -> tuple[S
     Raises:
         ConfigurationError: The data set or the engine is not to be had here.
     """
+    info = task_info(task)
+    shape, threads = input_shape(task.encoding, info.shape), settings.threads
+    shard = _shard(settings, task)
+    return shard, open_engine(settings.engine, task, shape, info.classes, threads=threads, graphs=graphs)
+
+
+def _shard(settings: ClientSettings, task: TaskSpec) -> Shard:
+    if task.own_data is not None:
+        if settings.sensor is None:
+            raise ConfigurationError(
+                "the run's task takes data of the devices' own, and this device's settings name no sensor: add a table "
+                "[sensor] (see edge_client/sensors/README.md)"
+            )
+        return read_shard(settings.sensor, task.own_data)
+    if settings.sensor is not None:
+        raise ConfigurationError(
+            f"sensor is set, but the run's task is learnt from data set {task.dataset!r}: leave sensor out, or let the "
+            "task have dataset = 'own'"
+        )
 
     def mine(y: NDArray[np.int64], users: NDArray[np.int64] | None) -> NDArray[np.int64]:
         return share(task, y, users, part=settings.shard, parts=settings.shards)
 
-    info = task_info(task)
     data = load_part(task.dataset, mine)
-    shard = Shard(x=data.x, y=data.y, classes=info.classes)
-    shape, threads = input_shape(task.encoding, info.shape), settings.threads
-    return shard, open_engine(settings.engine, task, shape, info.classes, threads=threads, graphs=graphs)
+    return Shard(x=data.x, y=data.y, classes=data.info.classes)
 
 
 def main(arguments: list[str] | None = None) -> int:

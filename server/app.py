@@ -154,6 +154,7 @@ def _note_run(ledger: Ledger, settings: ServerSettings) -> None:
         ledger.set_meta("run", settings.run)
         ledger.set_meta("task_hash", task_hash(settings.task))
         ledger.set_meta("rounds", str(settings.rounds))
+        ledger.set_meta("unevaluated", settings.unevaluated)
         ledger.execute("DELETE FROM meta WHERE key = 'outcome' AND value != 'finished'")
 
 
@@ -255,10 +256,15 @@ class _Process:
 
     def _evaluate(self) -> bool:
         """Evaluates one version that still lacks it; whether there was one."""
-        if not self._settings.evaluate:
+        if self._settings.unevaluated:
             return False
-        self._evaluator = self._evaluator or Evaluator(self._settings.task, network=self._network)
-        return evaluate_pending(self._ledger, self._evaluator)
+        return evaluate_pending(self._ledger, self._evaluated())
+
+    def _evaluated(self) -> Evaluator:
+        """The evaluator, made on first use."""
+        task, held_out = self._settings.task, self._settings.held_out
+        self._evaluator = self._evaluator or Evaluator(task, network=self._network, held_out=held_out)
+        return self._evaluator
 
     def _finish(self) -> None:
         """Says that the run is finished, leaves the model behind, and serves stragglers for a moment."""
@@ -272,9 +278,8 @@ class _Process:
         while time.monotonic() < min(end_s, quiet_s):
             if self._empty_mailbox(_TICK_S):
                 quiet_s = time.monotonic() + _LINGER_S
-        if self._settings.evaluate:
-            self._evaluator = self._evaluator or Evaluator(self._settings.task, network=self._network)
-            note_int8_inference(self._ledger, self._evaluator)
+        if not self._settings.unevaluated:
+            note_int8_inference(self._ledger, self._evaluated())
 
     def _lost(self, reason: str) -> None:
         if not self._ending:

@@ -79,6 +79,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             takes nothing and returns an `nn.Module` that maps frames `[T, B, *shape]` to logits `[B, classes]`. The
             file is executed here; devices get graphs. Needs `export = true`.
         evaluate: Whether accuracy on held-out samples is computed (needs torch and the data set).
+        held_out: For a task with `dataset = "own"`: an `.npz` file with samples `x` `[N, *shape]` in [0, 1] and labels
+            `y` `[N]`, to evaluate on. Without it such a run has no accuracy, and says why.
     """
 
     run: str
@@ -95,8 +97,18 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     export: bool = True
     model: str | None = None
     evaluate: bool = True
+    held_out: Path | None = None
     admission: AdmissionSettings = AdmissionSettings()
     privacy: PrivacySettings = PrivacySettings()
+
+    @property
+    def unevaluated(self) -> str:
+        """Why no accuracy is computed; empty when it is."""
+        if not self.evaluate:
+            return "the server was told not to evaluate (evaluate = false)"
+        if self.task.own_data is not None and self.held_out is None:
+            return "the data exists on devices alone (dataset = 'own'), and the server has no held_out samples"
+        return ""
 
     @property
     def rounds(self) -> int:

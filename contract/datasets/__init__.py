@@ -36,6 +36,7 @@ from contract.task import OWN, EncodingSpec, PartitionSpec, TaskSpec
 
 __all__ = [
     "DATASETS",
+    "SOURCES",
     "Dataset",
     "DatasetInfo",
     "check_encoding",
@@ -118,8 +119,8 @@ def check_encoding(spec: EncodingSpec, info: DatasetInfo) -> None:
             )
         if spec.steps > info.shape[-1]:
             raise ConfigurationError(
-                f"encoding.steps = {spec.steps} with kind {spec.kind!r}: a sample of {info.name!r} has {info.shape[-1]} "
-                "readings; a step takes at least one"
+                f"encoding.steps = {spec.steps} with kind {spec.kind!r}: a sample of {info.name!r} has "
+                f"{info.shape[-1]} readings; a step takes at least one"
             )
     if spec.kind == "events" and not info.events:
         recordings = ", ".join(name for name, known in DATASETS.items() if known.events)

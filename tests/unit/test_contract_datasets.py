@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from contract.datasets import (
     DATASETS,
+    archives,
     cache,
     check_encoding,
     data_dir,
@@ -26,7 +27,6 @@ from contract.datasets import (
     load_part,
     partition,
 )
-from contract.datasets import archives
 from contract.datasets.sets.nmnist import event_mask
 from contract.datasets.sources import SOURCES
 from contract.encodings import encode, intensities

@@ -89,7 +89,7 @@ SOURCE = Source(
         classes=11,
         samples=1341,
         licence="CC BY 4.0",
-        source="Amir et al. 2017, A low power, fully event-based gesture recognition system; archives as tonic reads them",
+        source="Amir et al. 2017, A low power, fully event-based gesture recognition system; as tonic reads it",
         events=True,
         users=29,
     ),

@@ -60,10 +60,11 @@ def _arrays(texts: list[bytes]) -> Arrays:
     """Rows of a class from 1 and 140 readings, separated by blanks."""
     try:
         table = np.concatenate([np.loadtxt(io.BytesIO(text), ndmin=2) for text in texts])
-        if table.shape[1] != 1 + READINGS:
-            raise ValueError(f"rows of {table.shape[1]} numbers, expected a class and {READINGS} readings")
     except ValueError as error:
         raise damage(data_dir() / "ecg", error) from error
+    if table.shape[1] != 1 + READINGS:
+        wrong = ValueError(f"rows of {table.shape[1]} numbers, expected a class and {READINGS} readings")
+        raise damage(data_dir() / "ecg", wrong)
     return Arrays(centred(table[:, 1:], SPAN)[:, None], table[:, 0].astype(np.int64) - 1)
 
 

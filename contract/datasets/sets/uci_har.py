@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from contract.datasets.archives import DAMAGED, damage, there, wanted
-from contract.datasets.cache import Arrays, data_dir
+from contract.datasets.cache import Arrays, Indices, data_dir
 from contract.datasets.info import Archive, DatasetInfo, Source
 from contract.datasets.intensities import centred
 
@@ -35,15 +35,20 @@ def decode() -> Arrays:
     (path,) = wanted("uci_har", _ARCHIVES)
     tables = _tables(path.name)
     train, test = (_part(tables, split) for split in ("train", "test"))
-    x, y, subjects = (np.concatenate(both) for both in zip(train, test, strict=True))
-    return Arrays(x, y, subjects - 1)
+    subjects = np.concatenate([_subjects(train), _subjects(test)])
+    return Arrays(np.concatenate([train.x, test.x]), np.concatenate([train.y, test.y]), subjects - 1)
 
 
 def decode_test() -> Arrays:
     """The 2,947 windows of the nine people of the test split, numbered from 0."""
     path = data_dir() / _TEST if there((_TEST,)) else wanted("uci_har_test", _ARCHIVES)[0]
-    x, y, subjects = _part(_tables(path.name), "test")
-    return Arrays(x, y, np.unique(subjects, return_inverse=True)[1].astype(np.int64))
+    part = _part(_tables(path.name), "test")
+    return Arrays(part.x, part.y, np.unique(_subjects(part), return_inverse=True)[1].astype(np.int64))
+
+
+def _subjects(part: Arrays) -> Indices:
+    assert part.users is not None
+    return part.users
 
 
 def _tables(file: str) -> Mapping[tuple[str, str], Table]:
@@ -62,13 +67,12 @@ def _tables(file: str) -> Mapping[tuple[str, str], Table]:
     return found
 
 
-def _part(
-    tables: Mapping[tuple[str, str], Table], split: str
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], ...]:
+def _part(tables: Mapping[tuple[str, str], Table], split: str) -> Arrays:
+    """The windows of one split, their activities from 0, and their subjects as the set numbers them."""
     try:
         channels = [centred(tables[f"{sensor}_{axis}", split], SPANS[sensor]) for sensor, axis in CHANNELS]
         y, subjects = (tables[name, split][:, 0].astype(np.int64) for name in ("y", "subject"))
-        return np.stack(channels, axis=1), y - 1, subjects
+        return Arrays(np.stack(channels, axis=1), y - 1, subjects)
     except DAMAGED as error:
         raise damage(data_dir() / "uci-har", error) from error
 

@@ -14,6 +14,8 @@ Samples = npt.NDArray[np.float32]
 
 MIDDLE = np.float32(0.5)
 """Where `delta` begins to follow a series."""
+SMOOTH = 5
+"""Steps over which intervals between spikes are averaged."""
 
 
 def readings(x: npt.NDArray[Any], steps: int) -> Samples:
@@ -95,9 +97,10 @@ def integrate_frames(x: Samples, gain: float) -> Samples:
 
 
 def integrate_series(frames: Samples, gain: float) -> Samples:
-    """Mean intensities between spikes: from one spike to the next the series has added up to ``1 / gain``.
+    """Intensities from the intervals between spikes (`intervals`), each moment the mean of `SMOOTH` around it.
 
-    After the last spike half of that is missing on average. Frames that are no spikes are intensities times gain.
+    Whole steps make intervals coarse where spikes are frequent; the mean over neighbours tells between them. Frames
+    that are no spikes are intensities times gain.
 
     Args:
         frames: `[T, B, C]`, also relaxed ones.
@@ -109,6 +112,21 @@ def integrate_series(frames: Samples, gain: float) -> Samples:
     rows = np.moveaxis(frames, 0, -1)
     if not np.isin(rows, (0, 1)).all():
         return np.asarray(rows / np.float32(gain), dtype=np.float32)
+    edges = [(0, 0)] * (rows.ndim - 1) + [(SMOOTH // 2, SMOOTH // 2)]
+    padded = np.pad(intervals(rows, gain), edges, mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, SMOOTH, axis=-1)
+    return np.asarray(around.mean(axis=-1), dtype=np.float32)
+
+
+def intervals(rows: Samples, gain: float) -> Samples:
+    """Mean intensity between spikes: from one to the next the series has added up to ``1 / gain``.
+
+    After the last spike half of that is to come on average.
+
+    Args:
+        rows: Spikes `[..., T]`.
+        gain: Spikes a step at intensity 1.
+    """
     steps = rows.shape[-1]
     places = np.arange(steps)
     ends = np.where(rows == 1, places, steps)

@@ -23,22 +23,24 @@ def read_entry(settings: SensorSettings, _data: OwnData) -> Iterator[Sample]:
     factory = getattr(_module(settings), settings.factory, None)
     if not callable(factory):
         raise ConfigurationError(f"{settings.named}: the file has no callable {settings.factory!r}")
-    number = 0
+    given = 0
     try:
-        for number, pair in enumerate(factory()):
-            try:
-                values, label = pair
-            except (TypeError, ValueError):
-                raise ConfigurationError(
-                    f"{settings.named}, sample {number}: is no pair of an array and a label: {str(pair)[:80]}"
-                ) from None
-            yield Sample(values=values, label=label, place=f"{settings.named}, sample {number}", scaled=True)
+        for pair in factory():
+            place = f"{settings.named}, sample {given}"
+            yield _sample(pair, place)
+            given += 1
     except (ConfigurationError, GeneratorExit):
         raise
     except Exception as error:
         raise ConfigurationError(
-            f"{settings.named}: fails after {number} samples: {type(error).__name__}: {error}"
+            f"{settings.named}: fails after {given} samples: {type(error).__name__}: {error}"
         ) from error
+
+
+def _sample(pair: object, place: str) -> Sample:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ConfigurationError(f"{place}: is no pair of an array and a label: {str(pair)[:80]}")
+    return Sample(values=pair[0], label=pair[1], place=place, scaled=True)
 
 
 def _module(settings: SensorSettings) -> ModuleType:

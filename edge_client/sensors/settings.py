@@ -10,6 +10,8 @@ from msgspec import Meta
 
 from contract.errors import ConfigurationError
 
+Kind = Literal["folder", "csv", "python"]
+
 
 class SensorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of a device's own data. `sensor = "FILE.py:FACTORY"` is short for a table with kind, path and factory.
@@ -28,7 +30,7 @@ class SensorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             overlap. Read for `csv` only.
     """
 
-    kind: Literal["folder", "csv", "python"] = "folder"
+    kind: Kind = "folder"
     path: Path
     factory: str = ""
     labels: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from attack.methods import METHODS
 from contract.datasets import SOURCES, data_dir, held_out_split, load, on_disk
 from contract.encodings import intensities
 from contract.task import TaskSpec
@@ -36,6 +37,7 @@ from server.ledger import FILE_NAME, Ledger
 ROOT = Path(__file__).resolve().parents[2]
 DOMAINS = tuple(sorted(path.stem for path in (STUDIES / "domains").glob("*.toml")))
 SHORT_ROUNDS, SHORT_BUDGET_S = 2, 1.0
+LADDER = len(METHODS)
 HEAD = (
     f"{'domain':16} {'train':>6} {'test':>6} {'cls':>3} {'chance':>6} {'logreg':>6} {'SNN':>6}  "
     f"{'worst dB':>8} {'attack':22} {'mean dB':>7} {'s':>5}  ladder"

@@ -75,7 +75,8 @@ def cochleagram(sound: Sound, rate_hz: int, *, bands: int = BANDS, frames: int =
     starts = np.arange(frames) * max(len(sound) - 1, 0) // max(frames - 1, 1)
     pieces = np.stack([wide[at : at + width] for at in starts]) * np.hanning(width)
     power = np.abs(np.fft.rfft(pieces, size)) ** 2
-    energy = power @ _filters(bands, size, rate_hz).T
+    # Not by BLAS: for so little its threads cost more than they do, and its sums differ between processors.
+    energy = np.einsum("tf,bf->tb", power, _filters(bands, size, rate_hz))
     loudest = energy.max()
     if loudest <= 0:
         return np.zeros((bands, frames), dtype=np.float32)

@@ -7,7 +7,7 @@ and the others are named. A row says: samples trained on and held out, classes, 
 class, held-out accuracy of scikit-learn's logistic regression (on what the encoding is made from: intensities, of
 events the share of steps with one) and of the federated spiking network, then of the audit round the greatest PSNR and
 its attack, the mean sample's PSNR against the same truths, and how many of the ladder's attacks said what. `--short`
-keeps two training rounds and an attacker's second per update.
+keeps two devices, six training rounds and an attacker's second per update.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from server.ledger import FILE_NAME, Ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAINS = tuple(sorted(path.stem for path in (STUDIES / "domains").glob("*.toml")))
-SHORT_ROUNDS, SHORT_BUDGET_S = 2, 1.0
+SHORT_ROUNDS, SHORT_BUDGET_S = 6, 1.0
 LADDER = len(METHODS)
 HEAD = (
     f"{'domain':16} {'train':>6} {'test':>6} {'cls':>3} {'chance':>6} {'logreg':>6} {'SNN':>6}  "
@@ -81,8 +81,8 @@ def preset(domain: str, *, short: bool) -> Study:
     study = load_study(STUDIES / "domains" / f"{domain}.toml")
     if not short:
         return study
-    attack = msgspec.structs.replace(study.attack, budget_s=SHORT_BUDGET_S)
-    return msgspec.structs.replace(resized(study, clients=None, rounds=SHORT_ROUNDS), attack=attack)
+    attack = msgspec.structs.replace(study.attack, budget_s=SHORT_BUDGET_S, noise_controls=0)
+    return msgspec.structs.replace(resized(study, clients=2, rounds=SHORT_ROUNDS), attack=attack)
 
 
 def regression(task: TaskSpec) -> tuple[float, tuple[int, int], float]:
@@ -170,7 +170,7 @@ def main() -> None:
     """Prints a row per domain."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("domains", nargs="*", metavar="DOMAIN", help=f"of {', '.join(DOMAINS)}")
-    parser.add_argument("--short", action="store_true", help="two training rounds, one second of attacks an update")
+    parser.add_argument("--short", action="store_true", help="two devices, six rounds, a second of attacks")
     parser.add_argument("--out", type=Path, help="keep the runs in this folder, which must not exist")
     chosen = parser.parse_args()
     unknown = sorted(set(chosen.domains) - set(DOMAINS))

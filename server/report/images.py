@@ -32,10 +32,10 @@ def data_uri(image: Image) -> str:
 def raster(image: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Pixels `[H, W, C]` as bytes; C is 1 or 3, further channels are averaged into one."""
     array = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=1.0, neginf=0.0)
-    if array.ndim == 1:
-        array = np.tile(array, (max(1, array.size // 4), 1))
     if array.ndim == 2 and len(array) <= _CURVES and array.shape[1] >= _LONG * len(array):
         array = curves(array)
+    if array.ndim == 1:
+        array = np.tile(array, (max(1, array.size // 4), 1))
     if array.ndim == 3:
         array = np.moveaxis(array, 0, -1) if array.shape[0] in {1, 3} else array.mean(axis=0)
     if array.ndim == 2:

@@ -254,21 +254,27 @@ def meter(
 
 @data_app.command("list")
 def data_list() -> None:
-    """Show the data sets, their licence, and whether a copy lies on disk."""
+    """Show the data sets: licence, size, where each comes from, and what of it lies on disk.
+
+    Example: spikeleak data list
+    """
     from deploy.data_console import list_datasets  # noqa: PLC0415
 
     list_datasets(out_console)
 
 
 @data_app.command("fetch")
-def data_fetch(name: Annotated[str, typer.Argument(help="A name of `spikeleak data list`, or 'all'.")]) -> None:
-    """Bring a data set to this machine from its source and verify it.
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A name of `spikeleak data list`, or 'all'.")],
+    source: Annotated[str | None, typer.Option("--source", help="Folder or address of a copy of its files.")] = None,
+) -> None:
+    """Bring a data set here from its official source and verify it; run again, it goes on where it broke off.
 
-    Example: spikeleak data fetch mnist5k
+    Example: spikeleak data fetch cifar10
     """
     from deploy.data_console import fetch_dataset  # noqa: PLC0415
 
-    fetch_dataset(out_console, name)
+    fetch_dataset(out_console, name, source)
 
 
 @data_app.command("verify")

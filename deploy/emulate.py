@@ -23,7 +23,7 @@ import msgspec
 
 from attack.settings import AttackSettings
 from contract.configuration import decode_toml
-from contract.datasets import held_out_split, load, partition
+from contract.datasets import load, share
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from deploy import broker, environment, fleet
 from deploy.interrupts import Interrupts
@@ -129,8 +129,10 @@ def _check_data(study: Study) -> None:
     Raises:
         ConfigurationError: It is not to be had here, or is too small for so many devices.
     """
-    train, _ = held_out_split(study.task, y := load(study.task.dataset).y)
-    partition(study.task, y[train], study.clients)
+    if study.task.own_data is not None:
+        return  # each device reads its own, and says what is wrong with it
+    data = load(study.task.dataset)
+    share(study.task, data.y, data.users, part=0, parts=study.clients)
 
 
 @contextlib.contextmanager
@@ -251,6 +253,7 @@ def _parties(study: Study, arm: Arm, ground: _Ground, run: str) -> tuple[Party, 
         schedule=arm.schedule,
         clients=study.clients,
         drain_s=study.server.drain_s,
+        held_out=study.server.held_out and study.server.held_out.resolve(),
         export=study.server.export and bool(ENGINES[study.devices.engine].needs),
         admission=study.server.admission,
         privacy=study.server.privacy,
@@ -292,8 +295,9 @@ def _parties(study: Study, arm: Arm, ground: _Ground, run: str) -> tuple[Party, 
             node=node,
             link=ground.broker.link,
             directory=base / "devices" / node,
-            shard=index,
-            shards=study.clients,
+            shard=0 if study.devices.sensor else index,
+            shards=1 if study.devices.sensor else study.clients,
+            sensor=study.devices.sensor_of(index),
             engine=study.devices.engine,
             meter=study.devices.meter,
             baseline_s=study.devices.baseline_s if study.devices.per_process == 1 else 0.0,

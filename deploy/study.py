@@ -17,7 +17,8 @@ from msgspec import Meta
 
 from attack.threat import ThreatModel
 from contract.configuration import decode_tables, read_toml
-from contract.datasets import check_encoding, dataset_info
+from contract.datasets import check_encoding, check_partition, task_info
+from contract.encodings import SERIES, input_shape
 from contract.errors import ConfigurationError
 from contract.messages import MAX_CANDIDATES
 from contract.perceptual import Perceptual
@@ -27,6 +28,7 @@ from deploy.attendance import ChurnSection
 from deploy.broker import BrokerSection
 from deploy.fleet import DeviceGroup, boards_of
 from edge_client.engine import ENGINES, check_engine
+from edge_client.sensors.settings import SensorSettings
 from hardware.energy_model import EnergyModel
 from hardware.errors import MeterError
 from hardware.meter import open_meters
@@ -74,6 +76,8 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             process of its own. Without it what is stored survives a killed process, but not a power cut.
         group: Devices that stand in for boards, in the order of their names; the others are this machine as it is.
         churn: When devices come and go; `None`: they stay.
+        sensor: Where each device's own samples come from, for `task.dataset = "own"`, as a device's settings have it;
+            `{index}` in it stands for the device's number, from 0, so that each reads a file or folder of its own.
     """
 
     engine: str = "onnx"
@@ -87,6 +91,14 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     sync: bool | None = None
     group: tuple[DeviceGroup, ...] = ()
     churn: ChurnSection | None = None
+    sensor: SensorSettings | str | None = None
+
+    def sensor_of(self, index: int) -> SensorSettings | str | None:
+        """The sensor of one device."""
+        if self.sensor is None or isinstance(self.sensor, str):
+            return self.sensor and self.sensor.replace("{index}", str(index))
+        path = Path(str(self.sensor.path).replace("{index}", str(index)))
+        return msgspec.structs.replace(self.sensor, path=path.resolve())
 
 
 class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +109,7 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         export: Whether the task's ONNX graphs are made and published; engine `onnx` needs them.
         evaluate: Whether each version of the model is evaluated on the held-out samples. It takes the server's time
             between rounds, which counts in runs of hundreds of short rounds.
+        held_out: For `task.dataset = "own"`: samples to evaluate on, as `server.settings.ServerSettings.held_out`.
         admission: Limits of the admission checks.
         privacy: How the privacy of rounds with noise is stated.
     """
@@ -104,6 +117,7 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     drain_s: Annotated[float, Meta(gt=0)] = 60.0
     export: bool = True
     evaluate: bool = True
+    held_out: Path | None = None
     admission: AdmissionSettings = AdmissionSettings()
     privacy: PrivacySettings = PrivacySettings()
 
@@ -234,11 +248,12 @@ def _with_own_network(study: Study, path: Path) -> Study:
     from contract.models.own import user_network  # noqa: PLC0415 - brings torch
 
     named = f"{path}: model = {study.model!r}"
-    _check(str(path), "task.dataset", lambda: dataset_info(study.task.dataset))
-    info = dataset_info(study.task.dataset)
+    _check(str(path), "task.dataset", lambda: task_info(study.task))
+    info = task_info(study.task)
     file, colon, factory = study.model.rpartition(":")
     spec = f"{path.resolve().parent / file}:{factory}" if colon else study.model
-    _, task = user_network(spec, study.task, tuple(info.shape), info.classes, named=named)
+    shape = input_shape(study.task.encoding, info.shape)
+    _, task = user_network(spec, study.task, shape, info.classes, named=named)
     return msgspec.structs.replace(study, task=task, model=spec)
 
 
@@ -250,8 +265,10 @@ def check_study(study: Study, *, origin: str) -> Study:
     """
     if not valid_name(study.name) or len(study.name) > LONGEST_NAME:
         raise ConfigurationError(f"{origin}: name = {study.name!r}: 1 to {LONGEST_NAME} letters, digits, '_', '.', '-'")
-    _check(origin, "task.dataset", lambda: dataset_info(study.task.dataset))
-    _check(origin, "task.encoding", lambda: check_encoding(study.task.encoding, dataset_info(study.task.dataset)))
+    _check(origin, "task.dataset", lambda: task_info(study.task))
+    _check(origin, "task.encoding", lambda: check_encoding(study.task.encoding, task_info(study.task)))
+    _check(origin, "task.partition", lambda: check_partition(study.task.partition, task_info(study.task)))
+    _check_own_data(study, origin)
     for arm in arms(study, Path()):
         _check(origin, "devices.engine", partial(check_engine, study.devices.engine, arm.task))
     if ENGINES[study.devices.engine].needs and not study.server.export:
@@ -304,6 +321,23 @@ def _check_fleet(study: Study, origin: str) -> None:
         )
 
 
+def _check_own_data(study: Study, origin: str) -> None:
+    """What goes with data of the devices' own, and only with it."""
+    own = study.task.own_data is not None
+    for key, value in (("devices.sensor", study.devices.sensor), ("server.held_out", study.server.held_out)):
+        if value is not None and not own:
+            raise ConfigurationError(
+                f"{origin}: {key} is set, but task.dataset = {study.task.dataset!r}: it goes with dataset = 'own' alone"
+            )
+    if own and study.devices.sensor is None:
+        raise ConfigurationError(f"{origin}: task.dataset = 'own' without [devices.sensor]: nobody would have a sample")
+    if own and study.attack.candidates:
+        raise ConfigurationError(
+            f"{origin}: attack.candidates = {study.attack.candidates}: they are drawn from a data set, and "
+            "task.dataset = 'own' has none; set 0"
+        )
+
+
 def _check_own_network(study: Study, origin: str) -> None:
     """What does not go with a network of the user's own."""
     if not ENGINES[study.devices.engine].needs:
@@ -323,7 +357,8 @@ def arms(study: Study, out: Path) -> list[Arm]:
         model = msgspec.structs.replace(study.task.model, family="ann", activation=study.twin.activation)
         schedule = tuple(_twin_entry(entry, study.twin) for entry in study.schedule)
         # A network without time sees whole intensities, not one step of their spikes.
-        encoding = msgspec.structs.replace(study.task.encoding, kind="direct")
+        gain = 1.0 if study.task.encoding.kind in SERIES else study.task.encoding.gain
+        encoding = msgspec.structs.replace(study.task.encoding, kind="direct", gain=gain)
         task = msgspec.structs.replace(study.task, model=model, encoding=encoding)
         found.append(Arm(label="twin", task=task, schedule=schedule, directory=out / "twin"))
     return found

@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.configuration import decode_toml
-from contract.datasets import dataset_info, held_out_split, load_part, partition
-from contract.errors import EnvironmentFaultError, SpikeleakError
+from contract.datasets import load_part, share, task_info
+from contract.encodings import input_shape
+from contract.errors import ConfigurationError, EnvironmentFaultError, SpikeleakError
 from contract.link import Link
 from contract.perceptual import Perceptual
 from contract.task import TaskSpec
 from edge_client.device import Device
 from edge_client.engine import Engine, Graphs, check_engine, open_engine
+from edge_client.sensors import read_shard
 from edge_client.session import Message, Session
 from edge_client.settings import ClientSettings
 from edge_client.supervision import Supervision
@@ -129,16 +131,31 @@ def prepare(settings: ClientSettings, task: TaskSpec, graphs: Graphs) -> tuple[S
     Raises:
         ConfigurationError: The data set or the engine is not to be had here.
     """
-
-    def mine(y: NDArray[np.int64]) -> NDArray[np.int64]:
-        train, _ = held_out_split(task, y)
-        return train[partition(task, y[train], settings.shards)[settings.shard]]
-
-    info = dataset_info(task.dataset)
-    data = load_part(task.dataset, mine)
-    shard = Shard(x=data.x, y=data.y, classes=info.classes)
-    shape, threads = tuple(info.shape), settings.threads
+    info = task_info(task)
+    shape, threads = input_shape(task.encoding, info.shape), settings.threads
+    shard = _shard(settings, task)
     return shard, open_engine(settings.engine, task, shape, info.classes, threads=threads, graphs=graphs)
+
+
+def _shard(settings: ClientSettings, task: TaskSpec) -> Shard:
+    if task.own_data is not None:
+        if settings.sensor is None:
+            raise ConfigurationError(
+                "the run's task takes data of the devices' own, and this device's settings name no sensor: add a table "
+                "[sensor] (see edge_client/sensors/README.md)"
+            )
+        return read_shard(settings.sensor, task.own_data)
+    if settings.sensor is not None:
+        raise ConfigurationError(
+            f"sensor is set, but the run's task is learnt from data set {task.dataset!r}: leave sensor out, or let the "
+            "task have dataset = 'own'"
+        )
+
+    def mine(y: NDArray[np.int64], users: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        return share(task, y, users, part=settings.shard, parts=settings.shards)
+
+    data = load_part(task.dataset, mine)
+    return Shard(x=data.x, y=data.y, classes=data.info.classes)
 
 
 def main(arguments: list[str] | None = None) -> int:

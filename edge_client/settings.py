@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from contract.link import LinkSettings
 from contract.messages import Name
+from edge_client.sensors.settings import SensorSettings
 from edge_client.sleep import SleepSettings
 
 
@@ -23,6 +24,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         directory: Folder of this device alone in this run: outbox, receipts, journal.
         shard: Which part of the training samples is this device's, from 0.
         shards: Into how many parts they are dealt.
+        sensor: Where the device's own samples come from, for a task whose data set is `own`: a table, see
+            `edge_client.sensors.settings`, or `FILE.py:FACTORY`. Such a device has all of them, and no shard.
         engine: What computes gradients, a key of `edge_client.engine.ENGINES`: `onnx` runs the graph that the server
             exported, `torch` differentiates here, `loihi` is `onnx` with inference on a Loihi 2 or its simulation.
         infer_samples: Read by engine `loihi`: how many of its own samples the device classifies by each new model.
@@ -51,8 +54,9 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     node: Name
     link: LinkSettings = LinkSettings()
     directory: Path
-    shard: Annotated[int, Meta(ge=0)]
-    shards: Annotated[int, Meta(ge=1)]
+    shard: Annotated[int, Meta(ge=0)] = 0
+    shards: Annotated[int, Meta(ge=1)] = 1
+    sensor: SensorSettings | str | None = None
     engine: str = "onnx"
     meter: str = "none"
     baseline_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
@@ -72,3 +76,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         if self.shard >= self.shards:
             raise ValueError(f"shard = {self.shard} of shards = {self.shards}: shards are counted from 0; set less")
+        if self.sensor is not None and self.shards > 1:
+            raise ValueError(
+                f"shards = {self.shards} with sensor: a device's own samples are not dealt; leave shards out"
+            )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.datasets.cache import Samples
-from contract.encodings import encode
+from contract.encodings import encode, input_shape
 from contract.errors import ConfigurationError
 from contract.messages import Operations
 from contract.models.operations import OperationCounter
@@ -208,7 +208,7 @@ def local_update(
 
 def _sample_bytes(spec: EncodingSpec, shape: tuple[int, ...]) -> int:
     """Bytes that one encoded sample takes while it waits."""
-    return (4 if spec.kind == "direct" else spec.steps) * math.prod(shape)
+    return (4 if spec.kind == "direct" else spec.steps) * math.prod(input_shape(spec, shape))
 
 
 def _at_rest(spec: EncodingSpec, frames: NDArray[np.float32]) -> Frames:
@@ -221,7 +221,9 @@ class _Counter:
 
     def __init__(self, task: TaskSpec, shard: Shard) -> None:
         own = task.model.own is not None
-        self._operations = None if own else OperationCounter(task, shard.shape, shard.classes)
+        self._operations = (
+            None if own else OperationCounter(task, input_shape(task.encoding, shard.shape), shard.classes)
+        )
         self.losses: list[float] = []
 
     @property

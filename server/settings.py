@@ -170,6 +170,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             file is executed here; devices get graphs. Needs `export = true`.
         attacked: Whether there is an attacker: without one nothing is mirrored and no score is waited for.
         evaluate: Whether accuracy on held-out samples is computed (needs torch and the data set).
+        held_out: For a task with `dataset = "own"`: an `.npz` file with samples `x` `[N, *shape]` in [0, 1] and labels
+            `y` `[N]`, to evaluate on. Without it such a run has no accuracy, and says why.
     """
 
     run: str
@@ -188,12 +190,22 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     model: str | None = None
     attacked: bool = True
     evaluate: bool = True
+    held_out: Path | None = None
     admission: AdmissionSettings = AdmissionSettings()
     privacy: PrivacySettings = PrivacySettings()
 
     def __post_init__(self) -> None:
         for entry in self.schedule:
             entry.require_updates(self.clients if entry.fedbuff is None else None)
+
+    @property
+    def unevaluated(self) -> str:
+        """Why no accuracy is computed; empty when it is."""
+        if not self.evaluate:
+            return "the server was told not to evaluate (evaluate = false)"
+        if self.task.own_data is not None and self.held_out is None:
+            return "the data exists on devices alone (dataset = 'own'), and the server has no held_out samples"
+        return ""
 
     @property
     def rounds(self) -> int:

@@ -107,7 +107,9 @@ def _accuracy(ledger: Ledger) -> dict[str, Any]:
     row = ledger.row("SELECT * FROM evaluations ORDER BY version DESC LIMIT 1")
     newest = ledger.value("SELECT MAX(version) FROM models")
     if row is None or row["version"] != newest:
-        return {"accuracy": None, "loss": None, "evaluated_on": None, "model_version": newest}
+        reason = ledger.meta("unevaluated") or "the newest model was not evaluated"
+        absent = {"accuracy": None, "loss": None, "evaluated_on": None, "accuracy_reason": reason}
+        return {**absent, "model_version": newest}
     found = {"accuracy": row["accuracy"], "loss": row["loss"], "evaluated_on": row["samples"]}
     return {**found, "model_version": newest}
 

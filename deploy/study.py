@@ -59,7 +59,7 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             its simulation beside (`make loihi`).
         meter: Energy meters of each device: `none`, `auto`, `rapl`, `replay:FILE` …, several joined by ``+``. Emulated
             devices share one machine, so that a meter of the machine does not tell them apart: the default is `none`
-            (modelled energy only). What one measures for a board of `group` is labelled `emulated`.
+            (modelled energy only). With boards in `group`, what one measures is labelled `emulated`.
         baseline_s: Seconds of idle in which each device measures its idle power, where it has a meter; devices that
             share a process leave it out.
         energy_profile: Board profile of the modelled energy: a name, or the path of a file of your own that ends in

@@ -16,7 +16,7 @@ from hardware.energy import EnergyReading
 from hardware.loihi.agreement import Agreement, agreement
 from hardware.loihi.cuba import ACCUMULATOR_LIMIT, Spikes, simulate
 from hardware.loihi.energy import count, readings
-from hardware.loihi.environment import ChipRun, Lava
+from hardware.loihi.environment import Lava
 
 LEAST_EQUAL = 0.99
 
@@ -111,6 +111,3 @@ def _snntorch(net: OnGrid, spikes: Spikes) -> tuple[Spikes, ...]:
 
 def _right(train: Spikes, labels: NDArray[np.int64]) -> int:
     return int((train.sum(1, dtype=np.int64).argmax(1) == labels).sum())
-
-
-__all__ = ["LEAST_EQUAL", "ChipRun", "Comparison", "compare"]

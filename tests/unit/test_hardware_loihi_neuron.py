@@ -76,9 +76,10 @@ def test_sums_equal_torch(name):
         assert 0 < x.mean() < 1
 
 
+@pytest.mark.parametrize("delay", [False, True])
 @pytest.mark.parametrize("name", networks())
-def test_spikes_equal_snntorch_on_the_same_integers(name):
-    """Float membranes over integer weights, reset to zero without delay: only decays are cut differently."""
+def test_spikes_equal_snntorch_on_the_same_integers(name, delay):
+    """Float membranes over integer weights, reset to zero with and without delay: only decays are cut differently."""
     network = networks()[name]
     x = spikes(network, samples=8, steps=25)
     found = cuba.simulate(network, x)
@@ -92,7 +93,7 @@ def test_spikes_equal_snntorch_on_the_same_integers(name):
             beta=1 - layer.shape.decay / 4096,
             threshold=float(layer.shape.threshold),
             reset_mechanism="zero",
-            reset_delay=False,
+            reset_delay=delay,
         )
         membrane, emitted = torch.zeros_like(current[:, 0]), []
         for t in range(x.shape[1]):

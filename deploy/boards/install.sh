@@ -3,7 +3,7 @@
 #   sh install.sh            install, start, and go back to the release before if it does not start
 #   sh install.sh --stage    install only; release.sh activate RELEASE does the rest
 #   sh install.sh --root DIR install below DIR instead of /, and start nothing
-# Status 0: done; 1: this board cannot take it, which the message explains; 3: it did not start and was taken back.
+# Status 0: done; 1: this board cannot take it, which the message explains; 3 and 4: as release.sh says.
 set -eu
 
 root="" stage=no

@@ -3,7 +3,8 @@
 #   release.sh activate RELEASE   switch to it and start it; if it does not start, switch back
 #   release.sh rollback           switch to the release that ran before
 #   release.sh list               releases, `*` before the current one
-# Status 0: done; 1: not possible; 3: it did not start, and the release before runs again; 4: and there is none before.
+# Status 0: done; 1: not possible; 3: it did not start, and the release before runs again; 4: and there is none before:
+# systemd goes on trying, since the broker may only be late.
 set -eu
 
 unit=spikeleak-client.service root=""
@@ -63,8 +64,7 @@ activate() {
     fi
     why="$(reason)"
     if [ "$before" = - ] || [ "$before" = "$1" ]; then
-        systemctl stop "$unit" 2>/dev/null || true
-        say "release $1 did not start (${why:-no line in the journal}); there is none before it: stopped" >&2
+        say "release $1 did not start (${why:-no line in the journal}); there is none before it: systemd goes on trying" >&2
         exit 4
     fi
     if start "$before"; then back=runs; else back="does not start either ($(reason))"; fi
@@ -100,7 +100,7 @@ list)
     done
     ;;
 *)
-    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
     exit 1
     ;;
 esac

@@ -149,7 +149,10 @@ def first_seen(name: str) -> str:
 def keep_to(name: str, sha256: str) -> None:
     """Writes down what `first_seen` tells from now on; a folder that cannot be written keeps to nothing."""
     with contextlib.suppress(OSError):
-        (data_dir() / f"{name}.sha256").write_text(sha256 + "\n", encoding="ascii")
+        path = data_dir() / f"{name}.sha256"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(sha256 + "\n", encoding="ascii")
+        temporary.replace(path)
 
 
 def _paths(name: str) -> tuple[Path, Path, Path]:

@@ -152,11 +152,12 @@ def measure(domain: str, out: Path, *, short: bool = False) -> Row:
 
 
 def writable_data(folder: Path) -> None:
-    """Names a data folder in which decoded sets can be kept: links to the files of the one given."""
+    """Names a data folder of our own to keep decoded sets in, with links to the official files of the one given."""
     given = data_dir()
     folder.mkdir()
     for path in given.iterdir() if given.is_dir() else ():
-        (folder / path.name).symlink_to(path)
+        if path.is_dir():
+            (folder / path.name).symlink_to(path)
     os.environ["SPIKELEAK_DATA"] = str(folder)
 
 

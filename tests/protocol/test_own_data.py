@@ -54,7 +54,10 @@ def test_spoken_digits_from_folders_of_recordings(tmp_path):
 
 
 @pytest.mark.skipif(not on_disk("uci_har_test"), reason="SPIKELEAK_DATA holds no files of 'uci_har_test'")
-def test_walking_from_an_accelerometer_s_log(tmp_path):
+def test_walking_from_an_accelerometer_s_log(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "uci-har").symlink_to(data_dir() / "uci-har")
+    monkeypatch.setenv("SPIKELEAK_DATA", str(tmp_path / "data"))  # the decoded set is kept here and not there
     data = load("uci_har_test")
     acceleration = data.x[:, 6:]  # total acceleration, in the example's own range
     names = {4: "standing", 0: "walking", 5: "lying"}

@@ -51,20 +51,15 @@ def run(
     hdf5.write(network, folder / NETWORK_FILE)
     samples, steps = spikes.shape[:2]
     total = samples * steps + len(network.layers)  # the last steps empty the layers
-    net = netx.hdf5.Network(net_config=str(folder / NETWORK_FILE), reset_interval=steps, reset_offset=1)
-    net._log_config.level = logging.INFO  # noqa: SLF001 - what fails in lava's workers is told at this level only
-    logging.getLogger(_LAVA_LOG).addHandler(logging.StreamHandler())
+    net = _opened(folder / NETWORK_FILE, steps)
     hardware = loihi.is_installed()
     recorded = (len(network.layers) - 1,) if hardware else tuple(range(len(network.layers)))
     source = io.source.RingBuffer(data=_as_lava(spikes, len(network.layers)))
     sinks = [_recorder(net.layers[index].out, total, hardware=hardware) for index in recorded]
     _feed(source, net, image=len(network.inputs) == 3, hardware=hardware)
     power = _Power(total) if hardware else None
-    config = Loihi2HwCfg(callback_fxs=power.callbacks) if power else Loihi2SimCfg(select_tag="fixed_pt")
     began_s = time.monotonic()
-    net.run(condition=RunSteps(num_steps=total), run_cfg=config)
-    found = [np.array(sink.data.get()) for sink in sinks]
-    net.stop()  # only now: after an error it waits for ever, and the host ends this process's group anyway
+    found = _recorded(net, sinks, total, power)
     duration_s = time.monotonic() - began_s
     trains = tuple(
         _as_ours(data[..., index + 1 : index + 1 + samples * steps], samples, network.layers[index].shape.outputs)
@@ -73,6 +68,21 @@ def run(
     energy = power.energy(total) if power else {"no_energy": "lava's profiler measures hardware only"}
     where: Where = "hardware" if hardware else "simulator"
     return Answer(where=where, recorded=recorded, duration_s=duration_s, versions=versions, **energy), trains
+
+
+def _opened(path: Path, steps: int) -> Any:
+    net = netx.hdf5.Network(net_config=str(path), reset_interval=steps, reset_offset=1)
+    net._log_config.level = logging.INFO  # noqa: SLF001 - what fails in lava's workers is told at this level only
+    logging.getLogger(_LAVA_LOG).addHandler(logging.StreamHandler())
+    return net
+
+
+def _recorded(net: Any, sinks: list[Any], steps: int, power: _Power | None) -> list[Any]:
+    config = Loihi2HwCfg(callback_fxs=power.callbacks) if power else Loihi2SimCfg(select_tag="fixed_pt")
+    net.run(condition=RunSteps(num_steps=steps), run_cfg=config)
+    found = [np.array(sink.data.get()) for sink in sinks]
+    net.stop()  # only now: after an error it waits for ever, and the host ends this process's group anyway
+    return found
 
 
 def _as_lava(spikes: Spikes, padding: int) -> Any:

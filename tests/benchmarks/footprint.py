@@ -28,7 +28,7 @@ from deploy import broker
 from tests.benchmarks.board import base_requirements, board_environment, import_cost, installed_mb
 from tests.benchmarks.flower import REQUIREMENT
 
-SETTLE_S = 6.0
+SETTLE_S = 10.0
 TORCH = ("torch==2.13.0", "snntorch")
 
 
@@ -115,10 +115,10 @@ def flower_node(folder: Path) -> Footprint:
     """A SuperNode, connected to a SuperLink, with no app running: without torch."""
     python = environment(folder / "flower", REQUIREMENT.replace("[simulation]", ""))
     seconds, peak_mb = import_cost(python, "import flwr.supernode.start_client_internal")
-    with _superlink(python, folder) as (fleet_port, node_port):
-        command = [str(python.with_name("flower-supernode")), "--insecure"]
-        command += ["--superlink", f"127.0.0.1:{fleet_port}", "--clientappio-api-address", f"127.0.0.1:{node_port}"]
-        found, note = waiting_mb(command, _flower_env(folder), folder)
+    with _superlink(python, folder) as port:
+        command = [str(python.with_name("flower-supernode")), "--insecure", "--superlink", f"127.0.0.1:{port}"]
+        command += ["--host", "127.0.0.1", "--port", str(broker.free_port())]
+        found, note = waiting_mb(command, _flower_env(python, folder), folder)
     return Footprint(
         name="Flower SuperNode",
         install_mb=installed_mb(python),
@@ -129,27 +129,26 @@ def flower_node(folder: Path) -> Footprint:
     )
 
 
-def _flower_env(folder: Path) -> dict[str, str]:
-    return {**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": str(folder / "flwr"), "PYTHONPATH": ""}
+def _flower_env(python: Path, folder: Path) -> dict[str, str]:
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # it starts programs of its own by their names
+    home = str(folder / "flwr")
+    return {**os.environ, "PATH": path, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_HOME": home, "PYTHONPATH": ""}
 
 
 @contextlib.contextmanager
-def _superlink(python: Path, folder: Path) -> Iterator[tuple[int, int]]:
-    """A SuperLink on free ports; gives the one for nodes, and another free one."""
-    ports = [broker.free_port() for _ in range(4)]
-    addresses = [f"127.0.0.1:{port}" for port in ports]
-    command = [str(python.with_name("flower-superlink")), "--insecure"]
-    for option, address in zip(("fleet", "control", "serverappio"), addresses[:3], strict=True):
-        command += [f"--{option}-api-address", address]
+def _superlink(python: Path, folder: Path) -> Iterator[int]:
+    """A SuperLink on a free port."""
+    port = broker.free_port()
+    command = [str(python.with_name("flower-superlink")), "--insecure", "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "superlink.log").open("wb") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=log, env=_flower_env(folder), cwd=folder)
+        child = subprocess.Popen(command, stdout=log, stderr=log, env=_flower_env(python, folder), cwd=folder)
         try:
-            end_s = time.monotonic() + 30.0
+            end_s = time.monotonic() + 60.0
             while time.monotonic() < end_s and child.poll() is None:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", ports[0]), 0.2):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
                     break
                 time.sleep(0.2)
-            yield ports[0], ports[3]
+            yield port
         finally:
             child.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -11,6 +11,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from deploy.supervisor import end_with_parent
+
 LOOK_S = 0.1
 
 
@@ -43,7 +45,14 @@ def run(command: list[str], log: Path, *, env: Mapping[str, str], cwd: Path, tim
     found, seen = Tree(), dict[int, float]()
     began_s = time.monotonic()
     with log.open("wb") as file:
-        child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=dict(env), cwd=cwd)
+        child = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            cwd=cwd,
+            preexec_fn=end_with_parent,  # noqa: PLW1509
+        )
         try:
             root = psutil.Process(child.pid)
             while child.poll() is None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,9 @@ share = 0.5
 crash = 0.4
 sleep = 0.3
 seed = 5
+[[devices.group]]
+count = 1
+board = "pi5"
 [attack]
 attacks = ["label", "ratio"]
 budget_s = 1.0
@@ -107,6 +111,7 @@ def test_devices_of_one_process_are_devices_of_their_own(tmp_path: Path) -> None
     assert 5 <= updates["admitted"] <= 4 * 6 + 3, "whoever is away when a round opens is not asked"
     assert summary["emulation"]["per_process"] == 3
     assert summary["emulation"]["churn"]["crash"] == 0.4
+    assert [(b["name"], b["devices"]) for b in summary["emulation"]["boards"]] == [("pi5", 1), ("this machine", 5)]
     with Ledger.open_read(out / FILE_NAME) as ledger:
         nodes = {
             row["node"]: row["epoch"] for row in ledger.rows("SELECT node, MAX(epoch) epoch FROM nodes GROUP BY 1")
@@ -183,6 +188,25 @@ def test_a_shared_preparation_deals_what_a_device_alone_gets() -> None:
         assert mine.classes == dataset_info("digits").classes
         engines.add(id(engine))
     assert len(engines) == 1
+
+
+def test_a_devices_clock_stands_still_while_the_process_works_for_another() -> None:
+    from deploy.virtual import WorkTime
+
+    work = WorkTime()
+    before = {node: work.clock(node) for node in "ab"}
+    began_s = time.monotonic()
+    with work.of("a"):
+        time.sleep(0.2)
+        assert work.node == "a"
+        assert work.clock("a") - before["a"] >= 0.2
+    taken_s = time.monotonic() - began_s
+    after = {node: work.clock(node) for node in "ab"}
+    assert after["a"] - before["a"] >= 0.2
+    assert after["b"] - before["b"] <= taken_s - 0.2 + 0.1
+    with work.of("b"):
+        time.sleep(0.05)
+    assert work.clock("a") == pytest.approx(after["a"], abs=0.04)
 
 
 def test_a_process_of_devices_leaves_in_order(running_broker, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from attack.method import Method
 from attack.methods import KNOWN, METHODS
 from attack.own.view import OwnViews
 from attack.settings import AttackSettings
+from attack.share import GROUP, Share
 from attack.worker import Answer, UpdateQueue, Worker
 from contract import topics
 from contract.errors import ConfigurationError, EnvironmentFaultError
@@ -83,9 +84,10 @@ class _Process:
         self.outbox: deque[Answer] = deque()
         self.faults: list[EnvironmentFaultError] = []
         self.answered = 0
+        self._mirror = ""
         self.link = Link(
             settings.link,
-            f"{settings.run}-attack",
+            f"{settings.run}-attack" + (f"-{settings.worker}" if desk.share else ""),
             on_message=lambda topic, payload: self.inbox.put((topic, payload)),
             on_down=lambda reason: log.warning("broker lost: %s", reason),
             on_fault=self.faults.append,
@@ -94,7 +96,8 @@ class _Process:
 
     def run(self) -> None:
         """Until the server has finished and nothing waits, or until stopped."""
-        self.link.subscribe(*topics.subscriptions("attack", self.settings.run))
+        party = "worker" if self.desk.share else "attack"
+        self.link.subscribe(*topics.subscriptions(party, self.settings.run))
         self.link.start(timeout_s=_CONNECT_S)
         try:
             found = None
@@ -103,6 +106,8 @@ class _Process:
                     raise self.faults[0]
                 self._receive(wait=found is None)
                 self._send()
+                if self.desk.share is not None and self.link.connected:
+                    self._tend_share(self.desk.share)
                 if self.desk.finished and self.desk.idle and not self.outbox and self.inbox.empty():
                     break
                 found = self.desk.next_answer(time.monotonic())
@@ -111,6 +116,22 @@ class _Process:
         finally:
             self.link.stop()
         log.info("ends: %d updates answered, %d given up", self.answered, self.desk.queue.dropped)
+
+    def _tend_share(self, share: Share) -> None:
+        """Subscribes to this worker's part of the mirror as this broker can, and asks for what is missing of it."""
+        run = self.settings.run
+        share.by_broker = self.link.shares
+        mirror = topics.first_chunks(run, GROUP if share.by_broker else "")
+        if mirror != self._mirror:
+            self.link.unsubscribe(self._mirror)
+            self.link.subscribe(mirror)
+            self._mirror = mirror
+            log.info("worker %d of %d: subscribed to %s", self.settings.worker, self.settings.workers, mirror)
+        for claim in share.due(time.monotonic()):
+            self.link.subscribe(topics.mirrored(run, claim.round, claim.node, claim.uid))
+            self.link.publish(topics.claim(run, claim.round, claim.node, claim.uid), b"\1")
+        for claim in share.left():
+            self.link.unsubscribe(topics.mirrored(run, claim.round, claim.node, claim.uid))
 
     def _receive(self, *, wait: bool) -> None:
         """All that has arrived; waits a moment when there is nothing else to do."""
@@ -175,6 +196,7 @@ def run_attack(settings: AttackSettings, stop: threading.Event | None = None) ->
         candidates=None if settings.candidates is None else read_candidates(settings.candidates),
     )
     with _open_journal(settings.directory) as journal:
-        desk = Desk(worker, UpdateQueue(settings.queue))
+        share = Share(settings.workers, settings.worker) if settings.workers > 1 else None
+        desk = Desk(worker, UpdateQueue(settings.queue), share)
         _Process(settings, desk, journal, stop or threading.Event()).run()
     return 0

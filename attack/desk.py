@@ -7,10 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from attack.models import ModelStore
+from attack.share import Share
 from attack.worker import Answer, Job, UpdateQueue, Worker
 from contract import topics
 from contract.errors import WireError
-from contract.frames import Assembler
+from contract.frames import Assembler, Frame, parse
 from contract.messages import ServerState, TaskManifest, Update, decode, unpack
 from contract.task import TaskSpec, task_hash
 
@@ -30,10 +31,11 @@ class Desk:
     Args:
         worker: Attacks one update.
         queue: Updates that wait.
+        share: This worker's part of the mirror; `None` where it is alone.
     """
 
-    def __init__(self, worker: Worker, queue: UpdateQueue) -> None:
-        self.worker, self.queue = worker, queue
+    def __init__(self, worker: Worker, queue: UpdateQueue, share: Share | None = None) -> None:
+        self.worker, self.queue, self.share = worker, queue, share
         self.models = ModelStore()
         self.task: TaskSpec | None = None
         self.finished = False
@@ -45,20 +47,24 @@ class Desk:
             "server": self._server_state,
             "task": self._task_manifest,
             "model": self._model_chunk,
-            "mirror": self._mirror_chunk,
         }
 
     def take(self, topic: str, payload: bytes) -> None:
         """One message; a faulty one is logged and left."""
         try:
-            self._forms[topics.parse(topic).kind](payload)
+            parsed = topics.parse(topic)
+            if parsed.kind == "mirror":
+                self._mirror_chunk(parsed, payload)
+            else:
+                self._forms[parsed.kind](payload)
         except (WireError, KeyError) as error:
             log.warning("message on %s ignored: %s", topic, error)
 
     @property
     def idle(self) -> bool:
         """Whether nothing can be done at present: nothing waits, or the task is not known yet."""
-        return not self._ready and (self.task is None or not len(self.queue))
+        waiting = self.share is not None and not self.share.idle
+        return not (self._ready or waiting) and (self.task is None or not len(self.queue))
 
     def next_answer(self, at_s: float) -> Answer | None:
         """Attacks the oldest update whose model is at hand, unless an answer is ready already.
@@ -90,6 +96,17 @@ class Desk:
             return True
         return at_s - self._lacking_since_s.setdefault(job.update.uid, at_s) >= MODEL_PATIENCE_S
 
+    def _is_ours(self, share: Share, frame: Frame) -> bool:
+        """Whether a chunk is one of an update that this worker is to attack, and that it has not got whole already."""
+        if share.expects(frame.uid):
+            return True
+        if frame.index or not share.takes(frame.uid) or frame.uid in self.queue:
+            return False
+        if frame.uid in self._answered:
+            self._ready.append(self._answered[frame.uid])
+            return False
+        return True
+
     def _keep(self, found: Answer) -> None:
         self._answered[found.message.update_uid] = found
         held = sum(len(kept.blob) for kept in self._answered.values())
@@ -114,8 +131,16 @@ class Desk:
         if version is not None:
             log.info("model version %d received", version)
 
-    def _mirror_chunk(self, payload: bytes) -> None:
-        whole = self._assembler.add(payload)
+    def _mirror_chunk(self, topic: topics.Topic, payload: bytes) -> None:
+        frame = parse(payload)
+        if self.share is not None and not self._is_ours(self.share, frame):
+            return
+        whole = self._assembler.add(frame)
+        if self.share is not None:
+            if whole is None:
+                self.share.begun(topic.round, topic.node, frame.uid)
+            else:
+                self.share.settled(frame.uid)
         if whole is None:
             return
         update, views = unpack(bytes(whole.blob), Update)

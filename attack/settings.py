@@ -31,6 +31,9 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             certified there is a false certificate. 0 leaves the control out.
         candidates: `.npz` file with samples `x` `[N, *shape]` in [0, 1] that the attacker suspects to be in updates.
             Needs `threat.candidates = true`.
+        workers: Attack processes that share the mirror, each with settings of its own; more than 1 need a server with
+            `mirror = "first"`.
+        worker: Which of them this is, from 0.
         model: `FILE.py:FACTORY` of the task's network where it is a user's own: this machine's copy of the server's
             file. Without it such a network cannot be simulated and first-layer attacks alone apply.
     """
@@ -47,9 +50,13 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     exhaustive: bool = True
     noise_controls: Annotated[int, Meta(ge=0)] = 2
     candidates: Path | None = None
+    workers: Annotated[int, Meta(ge=1, le=1000)] = 1
+    worker: Annotated[int, Meta(ge=0)] = 0
     model: str | None = None
 
     def __post_init__(self) -> None:
+        if self.worker >= self.workers:
+            raise ValueError(f"worker = {self.worker} with workers = {self.workers}: they are counted from 0")
         if (self.candidates is not None) != self.threat.candidates:
             raise ValueError(
                 f"candidates = {str(self.candidates)!r} with threat.candidates = {self.threat.candidates}: "

@@ -81,7 +81,10 @@ def _explain(message: str, tables: dict[str, Any], kind: type[msgspec.Struct]) -
     if not parts["path"]:
         return parts["what"]
     value = _value_at(tables, parts["path"])
-    shown = "" if value is _ABSENT else f" = {value!r}"
+    told = value is _ABSENT or isinstance(
+        value, dict
+    )  # a refused table names its value itself, and may hold a password
+    shown = "" if told or parts["path"].endswith("password") else f" = {value!r}"
     return f"key {_key(parts['path'])!r}{shown}: {_lower(parts['what'])}"
 
 

@@ -82,6 +82,7 @@ class Link:
         self._jitter = random.Random(seed)  # noqa: S311 - spreads reconnects, no secret
         self._protocol = "5" if settings.protocol == "auto" else settings.protocol
         self._filters: dict[str, None] = {}
+        self._shares = False
         self._asked = False  # whether this connection's broker was told of the filters
         self._awaited: set[int] = set()
         self._client: Connection | None = None
@@ -102,6 +103,11 @@ class Link:
     def protocol(self) -> str:
         """Protocol version in use or tried next: `5` or `3.1.1`."""
         return self._protocol
+
+    @property
+    def shares(self) -> bool:
+        """Whether this connection's broker offers shared subscriptions (MQTT 5)."""
+        return self._shares
 
     @property
     def frame_bytes(self) -> int:
@@ -309,6 +315,7 @@ class Link:
             client.disconnect()
             return
         client.accepted = True
+        self._shares = self._protocol == "5" and getattr(properties, "SharedSubscriptionAvailable", 1) != 0
         client.narrow(window(getattr(properties, "ReceiveMaximum", None)))
         try:
             self._limit.announced(getattr(properties, "MaximumPacketSize", None))

@@ -19,7 +19,7 @@ from contract.task import RoundPlan
 
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 
-RETURNED = frozenset({"future", "closed", "uninvited", "plan", "model", "epoch", "second"})
+RETURNED = frozenset({"future", "closed", "uninvited", "plan", "model", "epoch", "second", "stale"})
 """Refusals that say when an update came, not that it is bad: under error feedback its content goes into the next."""
 
 _BELOW = 1 - 2.0**-21

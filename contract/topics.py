@@ -12,7 +12,7 @@ from contract.errors import WireError
 ROOT = "spikeleak/v1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
-Kind = Literal["node", "server", "task", "model", "up", "ack", "mirror", "recon", "score", "truth"]
+Kind = Literal["node", "server", "task", "model", "up", "ack", "mirror", "claim", "recon", "score", "truth"]
 
 
 def valid_name(text: str) -> bool:
@@ -76,6 +76,21 @@ def mirror_chunk(run: str, round_: int, node: str, uid: str, index: int) -> str:
     return f"{_run(run)}/mirror/{round_}/{node}/{uid}/{index}"
 
 
+def first_chunks(run: str, group: str = "") -> str:
+    """Subscription to the first chunk of every mirrored update, in a group (MQTT 5) to its part of them."""
+    return f"{f'$share/{group}/' if group else ''}{_run(run)}/mirror/+/+/+/0"
+
+
+def mirrored(run: str, round_: int, node: str, uid: str) -> str:
+    """Subscription to all chunks of one mirrored update."""
+    return f"{_run(run)}/mirror/{round_}/{node}/{uid}/+"
+
+
+def claim(run: str, round_: int, node: str, uid: str) -> str:
+    """An attacker that has the first chunk of a mirrored update asks for the rest."""
+    return f"{_run(run)}/claim/{round_}/{node}/{uid}"
+
+
 def recon_chunk(run: str, node: str, round_: int, index: int) -> str:
     """One chunk of the attacker's reconstructions, on the way to the device that owns the truth."""
     return f"{_run(run)}/recon/{node}/{round_}/{index}"
@@ -112,6 +127,7 @@ _FORMS: dict[str, tuple[tuple[str, ...], ...]] = {
     "up": (("node", "round", "uid", "index"),),
     "ack": (("node",),),
     "mirror": (("round", "node", "uid", "index"),),
+    "claim": (("round", "node", "uid"),),
     "recon": (("node", "round", "index"),),
     "score": (("node", "round"),),
     "truth": (("node", "round"),),
@@ -150,11 +166,13 @@ def parse(topic: str) -> Topic:
 
 SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
     "client": ("server/state", "task/manifest", "ack/{node}", "recon/{node}/+/+"),
-    "server": ("node/+/state", "up/+/+/+/+", "recon/+/+/+", "score/+/+", "truth/+/+"),
+    "server": ("node/+/state", "up/+/+/+/+", "claim/+/+/+", "recon/+/+/+", "score/+/+", "truth/+/+"),
     "attack": ("server/state", "task/manifest", "model/+/+", "mirror/+/+/+/+"),
+    "worker": ("server/state", "task/manifest", "model/+/+"),
 }
 """What each party reads. A device subscribes to `model/{version}/+` on demand, when it is selected, and to the graphs
-that its engine wants until it has them."""
+that its engine wants until it has them. A `worker` is one of several attackers on one mirror: it subscribes to
+`first_chunks`, and to an update's others once it claims them."""
 
 
 def subscriptions(party: str, run: str, node: str = "") -> tuple[str, ...]:

@@ -23,10 +23,11 @@ import msgspec
 
 from attack.settings import AttackSettings
 from contract.configuration import decode_toml
-from contract.datasets import held_out_split, load, partition
+from contract.datasets import load, share
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from deploy import broker, environment, fleet
 from deploy.interrupts import Interrupts
+from deploy.kept_profile import with_kept_profile
 from deploy.limits import Limits
 from deploy.study import Arm, Study, arms, to_toml
 from deploy.supervisor import Party, end
@@ -66,6 +67,7 @@ def run_study(study: Study, out: Path, *, show: Show, interrupts: Interrupts | N
     _check_data(study)
     with _faults_of(out), _folder(study, out) as token:
         (out / "logs").mkdir(exist_ok=True)
+        study = with_kept_profile(study, out)
         with broker.serve(study.broker, out / "logs") as running:
             waiting = [arm for arm in arms(study, out) if not _finished(arm)]
             with fleet.limits() as limits:
@@ -110,7 +112,7 @@ class _Ground:
         self.links: list[Party] = []
         if found is not None:
             path, log = out / "settings" / "links.toml", out / "logs" / "links.log"
-            _write_atomically(path, to_toml(found))
+            write_atomically(path, to_toml(found))
             arguments = ["deploy.shaped_links", str(path)]
             self.links = [Party("shaped links", arguments, log, max_restarts=_PARTY_RESTARTS)]
 
@@ -127,8 +129,10 @@ def _check_data(study: Study) -> None:
     Raises:
         ConfigurationError: It is not to be had here, or is too small for so many devices.
     """
-    train, _ = held_out_split(study.task, y := load(study.task.dataset).y)
-    partition(study.task, y[train], study.clients)
+    if study.task.own_data is not None:
+        return  # each device reads its own, and says what is wrong with it
+    data = load(study.task.dataset)
+    share(study.task, data.y, data.users, part=0, parts=study.clients)
 
 
 @contextlib.contextmanager
@@ -169,7 +173,7 @@ def _write_results(out: Path) -> dict[str, Any]:
     twin = out / "twin"
     summary = summarise(out, twin if (twin / "ledger.sqlite").exists() else None)
     summary |= environment.recorded(out / "settings")
-    _write_atomically(out / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_atomically(out / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     write_report(out)
     return summary
 
@@ -193,7 +197,7 @@ def _folder(study: Study, out: Path) -> Iterator[str]:
         token_path = out / "settings" / "token"
         token_path.parent.mkdir(exist_ok=True)
         if not token_path.exists():
-            _write_atomically(token_path, secrets.token_hex(4))
+            write_atomically(token_path, secrets.token_hex(4))
         yield token_path.read_text(encoding="ascii").strip()
 
 
@@ -202,7 +206,7 @@ def _hold_study(study: Study, out: Path) -> None:
     if not path.exists():
         if any(p.name != ".lock" for p in out.iterdir()):
             raise ConfigurationError(f"--out {out}: is not empty and holds no run to resume; choose another folder")
-        _write_atomically(path, to_toml(study))
+        write_atomically(path, to_toml(study))
         return
     held = decode_toml(path, Study)
     if _science(held) != _science(study):
@@ -219,7 +223,8 @@ def _science(study: Study) -> Study:
     return msgspec.structs.replace(study, broker=broker.BrokerSection(), model=None)
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file in one step, on disk when this returns."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -234,7 +239,7 @@ def _finished(arm: Arm) -> bool:
 
 
 def _parties(study: Study, arm: Arm, ground: _Ground, run: str) -> tuple[Party, fleet.Fleet, list[Party]]:
-    """Server, devices and attacker of one arm, with their settings written."""
+    """Server, devices and attackers of one arm, with their settings written."""
     base = arm.directory.resolve()
     settings = base / "settings"
     settings.mkdir(parents=True, exist_ok=True)
@@ -248,9 +253,11 @@ def _parties(study: Study, arm: Arm, ground: _Ground, run: str) -> tuple[Party, 
         schedule=arm.schedule,
         clients=study.clients,
         drain_s=study.server.drain_s,
+        held_out=study.server.held_out and study.server.held_out.resolve(),
         export=study.server.export and bool(ENGINES[study.devices.engine].needs),
         admission=study.server.admission,
         privacy=study.server.privacy,
+        mirror="whole" if study.attack.workers == 1 else "first",
         evaluate=study.server.evaluate,
         attacked=study.attack.attacks != (),
     )
@@ -270,15 +277,16 @@ def _parties(study: Study, arm: Arm, ground: _Ground, run: str) -> tuple[Party, 
         candidates=suspects,
         model=study.model,
         seed=arm.task.seed,
+        workers=study.attack.workers,
     )
 
     def write(name: str, content: msgspec.Struct) -> Path:
         path = settings / f"{name}.toml"
-        _write_atomically(path, to_toml(content))
+        write_atomically(path, to_toml(content))
         return path
 
-    def party(name: str, content: msgspec.Struct) -> Party:
-        arguments = ["deploy.cli", name, str(write(name, content))]
+    def party(name: str, content: msgspec.Struct, kind: str = "") -> Party:
+        arguments = ["deploy.cli", kind or name, str(write(name, content))]
         return Party(name, arguments, base / "logs" / f"{name}.log", max_restarts=_PARTY_RESTARTS)
 
     devices = [
@@ -287,10 +295,12 @@ def _parties(study: Study, arm: Arm, ground: _Ground, run: str) -> tuple[Party, 
             node=node,
             link=ground.broker.link,
             directory=base / "devices" / node,
-            shard=index,
-            shards=study.clients,
+            shard=0 if study.devices.sensor else index,
+            shards=1 if study.devices.sensor else study.clients,
+            sensor=study.devices.sensor_of(index),
             engine=study.devices.engine,
             meter=study.devices.meter,
+            baseline_s=study.devices.baseline_s if study.devices.per_process == 1 else 0.0,
             energy_profile=study.devices.energy_profile,
             threads=study.devices.threads,
             seed=study.devices.seed,
@@ -312,7 +322,15 @@ def _parties(study: Study, arm: Arm, ground: _Ground, run: str) -> tuple[Party, 
         write=write,
         logs=base / "logs",
     )
-    return party("server", server), placed, [party("attack", attack)] if server.attacked else []
+    workers = [_worker(attack, index) for index in range(study.attack.workers if server.attacked else 0)]
+    return party("server", server), placed, [party(one.directory.name, one, "attack") for one in workers]
+
+
+def _worker(attack: AttackSettings, index: int) -> AttackSettings:
+    """The settings of one attack worker: a folder of its own, and its part of the noise controls."""
+    folder = attack.directory if index == 0 else attack.directory.with_name(f"attack-{index}")
+    share, rest = divmod(attack.noise_controls, attack.workers)
+    return msgspec.structs.replace(attack, directory=folder, worker=index, noise_controls=share + (index < rest))
 
 
 class _ArmRun:

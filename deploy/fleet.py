@@ -119,7 +119,8 @@ class Fleet:
         self._limits, self._label, self._write, self._logs = limits, label, write, logs
         self._churn = devices.churn
         self._attendance: dict[str, Attendance] = {}
-        placed = [_placed(s, board, ports) for s, board in zip(settings, boards, strict=True)]
+        stands_in = "a board" if any(_stands_in(board) for board in boards) else ""
+        placed = [_placed(s, board, ports, stands_in) for s, board in zip(settings, boards, strict=True)]
         if devices.per_process == 1:
             self.parties = [self._alone(s, board) for s, board in zip(placed, boards, strict=True)]
         else:
@@ -173,7 +174,15 @@ class Fleet:
                 party.change(change)
 
 
-def _placed(settings: ClientSettings, board: BoardProfile, ports: dict[LinkProfile, int]) -> ClientSettings:
+def _stands_in(board: BoardProfile) -> bool:
+    """Whether a device is something else than this machine as it is: by its name, or by a limit alone."""
+    return board.name != HERE or (board.cpu_share, board.memory_mb, board.link) != (None, None, None)
+
+
+def _placed(
+    settings: ClientSettings, board: BoardProfile, ports: dict[LinkProfile, int], stands_in: str
+) -> ClientSettings:
+    """Settings of a device as that board; `stands_in` is what one without a board stands in for, if for anything."""
     link = settings.link
     if board.link is not None:
         link = msgspec.structs.replace(link, host=LOOPBACK, port=ports[board.link])
@@ -182,7 +191,7 @@ def _placed(settings: ClientSettings, board: BoardProfile, ports: dict[LinkProfi
         link=link,
         energy_profile=board.energy_profile,
         board=f"emulated {board.name}" if board.name != HERE else "emulated",
-        emulates=board.name if board.name != HERE else "a board",
+        emulates=stands_in if board.name == HERE else board.name,
     )
 
 

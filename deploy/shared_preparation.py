@@ -6,8 +6,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.datasets import dataset_info, held_out_split, load_part, partition
+from contract.datasets import held_out_split, load_part, partition, task_info
 from contract.datasets.cache import Samples
+from contract.encodings import input_shape
 from contract.task import TaskSpec, task_hash
 from edge_client.engine import Engine, Graphs, open_engine
 from edge_client.settings import ClientSettings
@@ -51,10 +52,15 @@ class SharedPreparation:
 
 
 def _prepared(settings: ClientSettings, task: TaskSpec, graphs: Graphs) -> _Ready:
-    info = dataset_info(task.dataset)
-    data = load_part(task.dataset, lambda y: held_out_split(task, y)[0])
-    rows = tuple(partition(task, data.y, settings.shards))
-    engine = open_engine(
-        settings.engine, task, tuple(info.shape), info.classes, threads=settings.threads, graphs=graphs
-    )
-    return _Ready(rows=rows, x=data.x, y=data.y, classes=info.classes, engine=engine)
+    info = task_info(task)
+    rows: list[NDArray[np.int64]] = []
+
+    def train(y: NDArray[np.int64], users: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        chosen, _ = held_out_split(task, y, users)
+        rows[:] = partition(task, y[chosen], settings.shards, None if users is None else users[chosen])
+        return chosen
+
+    data = load_part(task.dataset, train)
+    shape = input_shape(task.encoding, info.shape)
+    engine = open_engine(settings.engine, task, shape, info.classes, threads=settings.threads, graphs=graphs)
+    return _Ready(rows=tuple(rows), x=data.x, y=data.y, classes=info.classes, engine=engine)

@@ -16,14 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.configuration import decode_toml
-from contract.datasets import dataset_info, held_out_split, load_part, partition
-from contract.errors import EnvironmentFaultError, SpikeleakError
+from contract.datasets import load_part, share, task_info
+from contract.encodings import input_shape
+from contract.errors import ConfigurationError, EnvironmentFaultError, SpikeleakError
 from contract.link import Link
 from contract.perceptual import Perceptual
 from contract.task import TaskSpec
+from edge_client.device import Device
 from edge_client.engine import Engine, Graphs, check_engine, open_engine
+from edge_client.sensors import read_shard
 from edge_client.session import Message, Session
 from edge_client.settings import ClientSettings
+from edge_client.supervision import Supervision
 from edge_client.training import Shard
 
 __all__ = ["ClientSettings", "main", "run_client"]
@@ -56,17 +60,23 @@ def run_client(
     check_engine(settings.engine)
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     faults: list[EnvironmentFaultError] = []
+    supervision = Supervision()
     session = Session(
         settings,
         inbox.put,
         on_fault=faults.append,
-        prepare=lambda task, graphs: prepare(settings, task, graphs),
+        prepare=lambda task, graphs: _watched(supervision, *prepare(settings, task, graphs)),
         link_type=link_type,
         perceptual=None if settings.lpips is None else Perceptual(settings.lpips),
+        wait=stop.wait,
     )
     with contextlib.closing(session):
         session.link.start()
-        return _work(session, inbox, faults, stop)
+        supervision.ready()
+        try:
+            return _work(session, inbox, faults, stop, supervision=supervision)
+        finally:
+            supervision.stopping()
 
 
 def _work(
@@ -74,8 +84,11 @@ def _work(
     inbox: queue.SimpleQueue[Message],
     faults: list[EnvironmentFaultError],
     stop: threading.Event,
+    *,
+    supervision: Supervision,
 ) -> int:
     while not session.device.finished:
+        supervision.beat(lambda: _status(session.device))
         if stop.is_set():
             return INTERRUPTED
         if faults:
@@ -83,7 +96,7 @@ def _work(
         try:
             message = inbox.get_nowait()
         except queue.Empty:
-            if session.idle():
+            if session.idle() or session.rest():
                 continue
             try:
                 message = inbox.get(timeout=TICK_S)
@@ -93,28 +106,67 @@ def _work(
     return 0
 
 
+def _status(device: Device) -> str:
+    """What the device is doing as `key=value` words; `spikeleak deploy status` reads them off systemd."""
+    state, server = device.state, device.state.server
+    words = {
+        "run": device.settings.run,
+        "broker": "connected" if state.connected else "lost",
+        "round": "-" if server is None else f"{server.round}/{server.rounds}",
+        "server": "unknown" if server is None else server.status,
+        "published": device.spool.journal.published,
+        "pending": sum(item.kind == "update" for item in state.pending),
+        "meter": device.settings.meter,
+    }
+    return " ".join(f"{key}={value}" for key, value in words.items())
+
+
+def _watched(supervision: Supervision, shard: Shard, engine: Engine) -> tuple[Shard, Engine]:
+    return shard, supervision.watched(engine)
+
+
 def prepare(settings: ClientSettings, task: TaskSpec, graphs: Graphs) -> tuple[Shard, Engine]:
     """The device's part of the data and the engine for a task.
 
     Raises:
         ConfigurationError: The data set or the engine is not to be had here.
     """
-
-    def mine(y: NDArray[np.int64]) -> NDArray[np.int64]:
-        train, _ = held_out_split(task, y)
-        return train[partition(task, y[train], settings.shards)[settings.shard]]
-
-    info = dataset_info(task.dataset)
-    data = load_part(task.dataset, mine)
-    shard = Shard(x=data.x, y=data.y, classes=info.classes)
-    shape, threads = tuple(info.shape), settings.threads
+    info = task_info(task)
+    shape, threads = input_shape(task.encoding, info.shape), settings.threads
+    shard = _shard(settings, task)
     return shard, open_engine(settings.engine, task, shape, info.classes, threads=threads, graphs=graphs)
+
+
+def _shard(settings: ClientSettings, task: TaskSpec) -> Shard:
+    if task.own_data is not None:
+        if settings.sensor is None:
+            raise ConfigurationError(
+                "the run's task takes data of the devices' own, and this device's settings name no sensor: add a table "
+                "[sensor] (see edge_client/sensors/README.md)"
+            )
+        return read_shard(settings.sensor, task.own_data)
+    if settings.sensor is not None:
+        raise ConfigurationError(
+            f"sensor is set, but the run's task is learnt from data set {task.dataset!r}: leave sensor out, or let the "
+            "task have dataset = 'own'"
+        )
+
+    def mine(y: NDArray[np.int64], users: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        return share(task, y, users, part=settings.shard, parts=settings.shards)
+
+    data = load_part(task.dataset, mine)
+    return Shard(x=data.x, y=data.y, classes=data.info.classes)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """`spikeleak-client CONFIG.toml`: runs one device; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="spikeleak-client", description="One device of a spikeleak run.")
+    parser = argparse.ArgumentParser(
+        prog="spikeleak-client",
+        description="One device of a spikeleak run.",
+        epilog="Example: spikeleak-client /opt/spikeleak/current/device.toml --log-level debug",
+    )
     parser.add_argument("config", type=Path, help="TOML file with the device's settings (see edge_client/README.md)")
+    parser.add_argument("--check", action="store_true", help="only read the settings; exit status 2 when they are bad")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     chosen = parser.parse_args(arguments)
     logging.basicConfig(
@@ -130,7 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     try:
-        status = run_client(decode_toml(chosen.config, ClientSettings), stop)
+        settings = decode_toml(chosen.config, ClientSettings)
+        status = 0 if chosen.check else run_client(settings, stop)
     except SpikeleakError as error:
         print(f"spikeleak-client: {error}", file=sys.stderr)  # noqa: T201 - the one line that a user gets
         return error.exit_status

@@ -65,6 +65,10 @@ LINGER_S = 30.0
 """After the end of the run, how long a device waits for an acknowledgement before it leaves its objects on disk."""
 LARGEST_BACKLOG = 256
 """Reconstructions that may wait to be scored."""
+FETCH_PATIENCE_S = 60.0
+"""In an asynchronous round, how long a device goes on fetching a model that is not the newest any more."""
+STALE = "stale"
+"""Refusal of an update of an asynchronous round that came too late; one from the newest model would be taken."""
 FORMER_LIFE = "epoch"
 """Refusal of an update that an earlier life of this device made: the round still waits for one of this life."""
 
@@ -77,8 +81,13 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         awaited: Graphs without which the task cannot be prepared.
-        made: Task hash, round and attempt for which an update was made last.
+        made: Task hash, round and attempt for which an update was made last. In an asynchronous round one follows the
+            other, and it says nothing.
+        begun: Task hash, round, attempt and model version of an update of an asynchronous round that is being made. It
+            stays when training failed or the update was refused, so that no other is made before there is a new model.
         model: Version and SHA-256 of the model that is held.
+        goal: Version and SHA-256 of the model that the next update starts from.
+        goal_s: When that was decided.
         fetching: Version whose chunks are subscribed to.
         sending: Whether the network still handed over what it was given, when last looked at.
         unscored: Reconstructions that wait, oldest first.
@@ -91,8 +100,11 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
     awaited: graphs.Awaited | None = None
     server: ServerState | None = None
     model: tuple[int, str] | None = None
+    goal: tuple[int, str] | None = None
+    goal_s: float = 0.0
     fetching: int | None = None
     made: tuple[str, int, int] | None = None
+    begun: tuple[str, int, int, int] | None = None
     pending: tuple[Pending, ...] = ()
     sending: bool = False
     unscored: tuple[str, ...] = ()
@@ -135,7 +147,7 @@ def step(state: ClientState, event: Event, now_s: float) -> tuple[ClientState, t
     if state.finished:
         return state, ()
     state, actions = _HANDLERS[type(event)](state, event, now_s)
-    state, more = _tend_model(state)
+    state, more = _tend_model(state, now_s)
     actions += more
     state, more = _fill_window(state, now_s)
     return state, (*actions, *more)
@@ -149,12 +161,12 @@ def wanted(state: ClientState) -> ServerState | None:
     server = state.server
     if server is None or server.status != "open" or state.node not in server.selected:
         return None
-    if server.task_hash != state.task_hash or state.made == _key(server):
+    if server.task_hash != state.task_hash:
         return None
-    if any(
-        p.kind == "update" and p.round == server.round and p.model_version == server.model_version
-        for p in state.pending
-    ):
+    waiting = [p for p in state.pending if p.kind == "update" and p.round == server.round]
+    if server.plan.mode == "asynchronous":
+        return None if waiting or state.begun == (*_key(server), server.model_version) else server
+    if state.made == _key(server) or any(p.model_version == server.model_version for p in waiting):
         return None
     return server
 
@@ -162,21 +174,33 @@ def wanted(state: ClientState) -> ServerState | None:
 def ready(state: ClientState) -> ServerState | None:
     """The open round for which the next `Idle` makes an update, if there is one."""
     server = wanted(state)
-    return server if server is not None and _held(state, server) else None
+    return server if server is not None and state.goal is not None and state.model == state.goal else None
 
 
 def _key(server: ServerState) -> tuple[str, int, int]:
     return (server.task_hash, server.round, server.attempt)
 
 
-def _held(state: ClientState, server: ServerState) -> bool:
-    return state.model == (server.model_version, server.model_sha256)
+def _aimed(state: ClientState, now_s: float) -> ClientState:
+    """The state with the model that the next update starts from: the newest.
 
-
-def _tend_model(state: ClientState) -> Step:
-    """Subscribes to the model that is wanted and to no other."""
+    In an asynchronous round models may follow each other faster than a device fetches one: then it goes on with the one
+    that it began to fetch.
+    """
     server = wanted(state)
-    target = server.model_version if server is not None and not _held(state, server) else None
+    newest = None if server is None else (server.model_version, server.model_sha256)
+    if newest == state.goal:
+        return state
+    late = server is not None and server.plan.mode == "asynchronous" and state.goal is not None
+    if late and now_s - state.goal_s < FETCH_PATIENCE_S:
+        return state
+    return _replace(state, goal=newest, goal_s=now_s)
+
+
+def _tend_model(state: ClientState, now_s: float) -> Step:
+    """Subscribes to the model that is wanted and to no other."""
+    state = _aimed(state, now_s)
+    target = state.goal[0] if state.goal is not None and state.model != state.goal else None
     if target == state.fetching:
         return state, []
     actions: list[Action] = []
@@ -238,11 +262,10 @@ def _unheard(before: ServerState | None, now: ServerState) -> bool:
 
 
 def _model_arrived(state: ClientState, event: ModelArrived, _now_s: float) -> Step:
-    server = wanted(state)
-    if server is None or event.version != server.model_version:
+    if state.goal is None or event.version != state.goal[0]:
         return state, []
-    if event.sha256 != server.model_sha256:
-        text = f"model {event.version} has SHA-256 {event.sha256}, announced {server.model_sha256}: waiting on"
+    if event.sha256 != state.goal[1]:
+        text = f"model {event.version} has SHA-256 {event.sha256}, announced {state.goal[1]}: waiting on"
         return state, [Warn(text=text)]
     return _replace(state, model=(event.version, event.sha256)), []
 
@@ -263,6 +286,7 @@ def _ack_arrived(state: ClientState, event: AckArrived, now_s: float) -> Step:
         if _of_former_life(state, item, ack):
             state = _replace(state, made=None)
             actions.append(AnswerAnew())
+        state = _held_back(state, item, ack)
     if item.kind == "update":
         actions.append(ReportEnergy(uid=item.uid, admitted=ack.status == "admitted", sent_s=item.sent_s))
     actions.append(SpoolDelete(uid=item.uid))
@@ -276,6 +300,14 @@ def _ack_arrived(state: ClientState, event: AckArrived, now_s: float) -> Step:
         made=_key(server) if settled and server is not None else state.made,
         progress_s=None if state.progress_s is None else now_s,
     ), actions
+
+
+def _held_back(state: ClientState, item: Pending, ack: Ack) -> ClientState:
+    """After a refusal that would meet the next update too, an asynchronous round gets none before it has moved on."""
+    server = state.server
+    if server is None or item.kind != "update" or item.inherited or ack.reason.partition(":")[0] == STALE:
+        return state
+    return _replace(state, begun=(*_key(server), server.model_version))
 
 
 def _of_former_life(state: ClientState, item: Pending, ack: Ack) -> bool:
@@ -311,7 +343,8 @@ def _made(state: ClientState, event: Made, _now_s: float) -> Step:
         )
         for item in items
     )
-    return _replace(state, pending=(*state.pending, *fresh)), actions
+    begun = None if any(item.kind == "update" for item in items) else state.begun
+    return _replace(state, pending=(*state.pending, *fresh), begun=begun), actions
 
 
 def _lost(state: ClientState, event: Lost, _now_s: float) -> Step:
@@ -323,12 +356,11 @@ def _idle(state: ClientState, event: Idle, now_s: float) -> Step:
     state = _replace(state, pending=pending, sending=event.sending)
     state, more = _about_graphs(graphs.overdue, state, event, now_s)
     actions += more
-    server = ready(state)
-    if server is not None:
-        actions.append(
-            Train(round=server.round, attempt=server.attempt, plan=server.plan, model_version=server.model_version)
-        )
-        return _replace(state, made=_key(server)), actions
+    server, goal = ready(state), state.goal
+    if server is not None and goal is not None:
+        actions.append(Train(round=server.round, attempt=server.attempt, plan=server.plan, model_version=goal[0]))
+        begun = (*_key(server), server.model_version)
+        return _replace(state, made=_key(server), begun=begun, goal=None), actions
     if state.unscored and state.task_hash:
         actions.append(ScoreReconstruction(uid=state.unscored[0]))
         return _replace(state, unscored=state.unscored[1:]), actions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ from contract.messages import (
 )
 from contract.perceptual import Perceptual
 from contract.task import task_hash
-from edge_client import client, energy, events, objects, training
+from edge_client import client, energy, events, inference, objects, training
 from edge_client.account import Account
 from edge_client.models import Models
 from edge_client.preparation import Network, Preparation, Prepare
@@ -53,6 +54,7 @@ class Device:
         model: Energy model.
         clock: Monotonic seconds.
         new_uid: Names an update; given the text that sets it apart.
+        wait: Does nothing for some seconds, or until the device is told to stop.
         models: The model's place; `None`: one of its own.
     """
 
@@ -70,16 +72,18 @@ class Device:
         new_uid: Callable[[str], str],
         secret: int,
         perceptual: Perceptual | None = None,
+        wait: Callable[[float], object] = time.sleep,
         models: Models | None = None,
     ) -> None:
         self.settings, self.spool, self.network = settings, spool, network
         self._account, self._energy_model = account, model
         self._preparation = Preparation(settings, network, prepare, needs)
-        self._clock, self._new_uid, self._secret = clock, new_uid, secret
+        self._clock, self._new_uid, self._secret, self._wait = clock, new_uid, secret, wait
         self._perceptual = perceptual
         self._recon_inbox = Assembler(max_object_bytes=MAX_IMAGES_BYTES)
         self._models = models or Models(settings.run, network)
         self._workshop: objects.Workshop | None = None
+        self._inferred: tuple[str, int] = ("", -1)
         self._recons: dict[str, bytearray] = {}
         self._receivers: dict[str, Callable[[topics.Topic, bytes], None]] = {
             "server": self._receive_state,
@@ -136,7 +140,7 @@ class Device:
                 epoch=journal.epoch,
                 status="online" if status == "online" else "offline",
                 board=self.settings.board,
-                engine=self.settings.engine,
+                engine=self.settings.engine if self._workshop is None else self._workshop.engine.name,
                 meter=self.settings.meter,
                 samples=0 if self._workshop is None else len(self._workshop.shard.x),
                 published=journal.published,
@@ -211,8 +215,8 @@ class Device:
         self.network.publish(topic, self.node_state("online"), retain=True)
 
     def _fetch_model(self, action: events.FetchModel) -> None:
-        server = self.state.server
-        self._models.fetch(action.version, "" if server is None else server.model_sha256)
+        goal = self.state.goal
+        self._models.fetch(action.version, goal[1] if goal is not None and goal[0] == action.version else "")
 
     def _leave_model(self, action: events.LeaveModel) -> None:
         self._models.leave(action.version)
@@ -279,11 +283,15 @@ class Device:
             engine=engine,
             perceptual=self._perceptual,
         )
+        self._account.measure_baselines(self.settings.baseline_s, self._wait)
+        for idle in self._account.baselines or ():
+            log.info("idle power: %s", idle)
         self._account.rest()
         log.info("task %s: %d samples, engine %s", action.task_hash[:12], len(shard.x), engine.name)
         self.handle(events.Prepared(task_hash=action.task_hash))
 
     def _train(self, action: events.Train) -> None:
+        self._infer(action.model_version)
         self._account.begin()
         try:
             item = self._make_update(action)
@@ -294,10 +302,37 @@ class Device:
         log.info("round %d: update %s made, %d bytes", action.round, item.uid, len(item.blob))
         self.handle(events.Made(items=(item,), model_version=action.model_version))
 
+    def _infer(self, version: int) -> None:
+        """Classifies samples of its own by a new model, where the engine does that on a chip."""
+        workshop = self._workshop
+        if workshop is None or not isinstance(workshop.engine, inference.Classifies):
+            return
+        if self._inferred == (workshop.task_hash, version):
+            return
+        try:
+            params = self._models.parameters(version)
+        except WireError:
+            return  # training by it says what is wrong
+        self._inferred = (workshop.task_hash, version)
+        with self._account.aside():
+            found = inference.infer(
+                workshop.engine,
+                params,
+                task=workshop.task,
+                shard=workshop.shard,
+                samples=self.settings.infer_samples,
+                secret=workshop.secret,
+                model_version=version,
+            )
+            inference.keep(self.settings.directory, found)
+
     def _make_update(self, action: events.Train) -> SpoolItem:
         workshop, journal = self._workshop, self.spool.journal
         assert workshop is not None, "the machine asks for updates of a prepared task only"
-        uid = self._new_uid(f"{workshop.task_hash} {journal.epoch} {action.round} {action.attempt}")
+        which = f"{action.round} {action.attempt}"
+        if action.plan.mode == "asynchronous":  # one of many of this round
+            which += f" {journal.published}"
+        uid = self._new_uid(f"{workshop.task_hash} {journal.epoch} {which}")
         receipt = training.make_receipt(
             workshop.task,
             action.plan,
@@ -326,7 +361,11 @@ class Device:
             published=journal.published + 1,
             made=(workshop.task_hash, action.round, action.attempt),
             windows=energy.UpdateWindows(
-                windows=self._account.made(uid), operations=made.operations, encoded_ahead=made.encoded_ahead
+                windows=self._account.made(uid),
+                operations=made.operations,
+                encoded_ahead=made.encoded_ahead,
+                baselines=self._account.baselines or (),
+                sleeps=self.settings.sleep is not None,
             ),
             residual=uid if residual is not None else "",
         )
@@ -353,7 +392,7 @@ class Device:
             note.windows,
             transmit,
             model=self._energy_model,
-            meter=self._account.meter,
+            meters=self._account.meters,
             sent_bytes=sent_bytes,
             transmit_s=transmit_s,
         )

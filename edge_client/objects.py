@@ -112,6 +112,7 @@ def energy_item(update: SpoolItem, note: UpdateNote, node: str, phases: tuple[Ph
         operations=note.windows.operations,
         payload_bytes=len(update.blob),
         phases=phases,
+        baselines=note.windows.baselines,
     )
     return SpoolItem(uid=report.uid, kind="energy", round=update.round, blob=pack(report))
 

@@ -25,11 +25,13 @@ from edge_client.engine import ENGINES
 from edge_client.models import Models
 from edge_client.preparation import Network, Prepare
 from edge_client.settings import ClientSettings
+from edge_client.sleep import Sleeper, suspended_s
 from edge_client.spool import Spool
 from hardware.energy_model import EnergyModel
 from hardware.errors import MeterError
-from hardware.meter import Meter, open_meter
+from hardware.meter import Meter, open_meters
 from hardware.meters.emulated import EmulatedMeter
+from hardware.meters.plug import Listener
 
 Message = tuple[str, bytes] | events.Event
 Fault = Callable[[EnvironmentFaultError], None]
@@ -48,6 +50,7 @@ class Session:
         perceptual: LPIPS for the scores.
         energy_model: Of the modelled readings; `None` loads the one that the settings name.
         models: Makes the place of its model, given its network; `None`: one of its own.
+        wait: Does nothing for some seconds, or until the device is told to stop.
 
     Raises:
         ConfigurationError: A meter or an energy profile that cannot be, or a folder of another device.
@@ -66,11 +69,21 @@ class Session:
         perceptual: Perceptual | None = None,
         energy_model: EnergyModel | None = None,
         models: Callable[[Network], Models] | None = None,
+        wait: Callable[[float], object] = time.sleep,
     ) -> None:
         self.settings = settings
         self._state_topic = topics.node_state(settings.run, settings.node)
         with contextlib.ExitStack() as stack:
-            meter = stack.enter_context(contextlib.closing(open_settings_meter(settings)))
+            meters = open_settings_meters(settings)
+            for meter in meters:
+                stack.enter_context(contextlib.closing(meter))
+            plugs = [meter for meter in meters if isinstance(meter, Listener)]
+
+            def on_message(topic: str, payload: bytes) -> None:
+                # A plug's report is dated when it comes, so it does not wait in the queue while the device trains.
+                if not any([plug.receive(topic, payload) for plug in plugs]):  # noqa: C419 - two may hear one topic
+                    post((topic, payload))
+
             model = energy_model or load_energy_model(settings)
             kept, sync = settings.receipts_kept, settings.sync
             spool = Spool(settings.directory, settings.run, settings.node, receipts_kept=kept, sync=sync)
@@ -79,26 +92,29 @@ class Session:
                 settings.link,
                 f"spikeleak-{settings.run}-{settings.node}",
                 will=(self._state_topic, _will(settings, spool)),
-                on_message=lambda topic, payload: post((topic, payload)),
+                on_message=on_message,
                 on_up=lambda: post(events.Up()),
                 on_down=lambda reason: post(events.Down(reason=reason)),
                 on_fault=on_fault,
             )
+            account = Account(PhaseMeter(labelled(meters, settings), clock, suspended_s), clock)
+            self._sleeper = Sleeper(settings.sleep, account, clock, wait)
             self.device = Device(
                 settings,
                 spool,
                 self.link,
                 prepare=prepare,
                 needs=ENGINES[settings.engine].needs,
-                account=Account(PhaseMeter(meter, clock), clock),
+                account=account,
                 model=model,
                 clock=clock,
                 new_uid=uid_source(settings),
                 secret=secrets.randbits(128) if settings.seed is None else settings.seed,
                 perceptual=perceptual,
+                wait=wait,
                 models=None if models is None else models(self.link),
             )
-            self.link.subscribe(*self.device.subscriptions())
+            self.link.subscribe(*self.device.subscriptions(), *(place for plug in plugs for place in plug.filters))
             self._held = stack.pop_all()
 
     def take(self, message: Message) -> None:
@@ -111,6 +127,10 @@ class Session:
     def idle(self) -> bool:
         """Nothing waits to be taken: the device may train or score; whether it did anything."""
         return self.device.handle(events.Idle(sending=self.link.sending))
+
+    def rest(self) -> bool:
+        """Sleeps, if the device has a duty cycle and it is time to; whether it slept."""
+        return self._sleeper.rest(self.device.state)
 
     @property
     def trains(self) -> bool:
@@ -126,17 +146,23 @@ class Session:
                 self.link.sever()
 
 
-def open_settings_meter(settings: ClientSettings) -> Meter:
-    """The meter that the settings name; what it measures for another board is labelled so.
+def open_settings_meters(settings: ClientSettings) -> tuple[Meter, ...]:
+    """The meters that the settings name.
 
     Raises:
         ConfigurationError: No such meter.
     """
     try:
-        meter = open_meter(settings.meter)
+        return open_meters(settings.meter)
     except MeterError as error:
         raise ConfigurationError(f"meter = {settings.meter!r}: {error}") from error
-    return EmulatedMeter(meter, settings.emulates) if settings.emulates else meter
+
+
+def labelled(meters: tuple[Meter, ...], settings: ClientSettings) -> tuple[Meter, ...]:
+    """What is measured for another board is labelled so."""
+    if not settings.emulates:
+        return meters
+    return tuple(EmulatedMeter(meter, settings.emulates) for meter in meters)
 
 
 def load_energy_model(settings: ClientSettings) -> EnergyModel:

@@ -29,6 +29,7 @@ CODES: dict[str, str] = {
     "uninvited": "the device was not asked for this round",
     "plan": "made by another plan than the round's",
     "model": "made from another version of the model",
+    "stale": "made from a model that is too many versions old, in an asynchronous round",
     "epoch": "made in a life of the device before its last birth",
     "second": "the device has an admitted update in this round already",
     "tensors": "names, shapes or codec of the tensors are not the model's",
@@ -50,7 +51,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         plan, model_version, invited: Of the open round.
         shapes: Parameter shapes of the task by name.
         births: Last known epoch of each device.
-        delivered: Devices with an admitted update in the open round.
+        delivered: Devices with an admitted update in the open round; none in an asynchronous one, which takes more.
+        max_staleness: Versions that an update's model may be behind.
     """
 
     task_hash: str
@@ -63,6 +65,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     invited: frozenset[str] = frozenset()
     births: Mapping[str, int] = {}
     delivered: frozenset[str] = frozenset()
+    max_staleness: int = 0
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -129,11 +132,7 @@ def _head_faults(topic: Topic, update: Update, expected: Expected) -> Iterator[t
     yield from _round_faults(update, expected)
     if update.plan != expected.plan:
         yield "plan", f"plan {update.plan}, round {expected.round} asks for {expected.plan}"
-    if update.model_version != expected.model_version:
-        yield (
-            "model",
-            f"model version {update.model_version}, round {expected.round} starts from {expected.model_version}",
-        )
+    yield from _model_faults(update, expected)
     born = expected.births.get(update.node, 0)
     if update.epoch < born:
         yield "epoch", f"epoch {update.epoch}, the device was born again with {born}"
@@ -154,6 +153,16 @@ def _round_faults(update: Update, expected: Expected) -> Iterator[tuple[str, str
         yield "closed", f"round {update.round} is closed, the server is at {expected.round}"
     elif update.node not in expected.invited:
         yield "uninvited", f"{update.node} was not drawn for round {update.round}"
+
+
+def _model_faults(update: Update, expected: Expected) -> Iterator[tuple[str, str]]:
+    behind = expected.model_version - update.model_version
+    if behind < 0 or (behind and expected.plan.mode == "synchronous"):
+        text = f"model version {update.model_version}, round {expected.round} starts from {expected.model_version}"
+        yield "model", text
+    elif behind > expected.max_staleness:
+        text = f"model version {update.model_version} is {behind} behind {expected.model_version}"
+        yield "stale", f"{text}, at most {expected.max_staleness} are admitted"
 
 
 def _record_faults(update: Update, expected: Expected) -> Iterator[tuple[str, str]]:

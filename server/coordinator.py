@@ -18,11 +18,12 @@ from contract.messages import NodeState
 from contract.task import RoundPlan, task_hash
 from server import journal
 from server.admission import Expected
+from server.buffered_rounds import overdue
 from server.drain import Drain
 from server.herald import Herald
 from server.intake import Intake
 from server.ledger import Ledger
-from server.model import GlobalModel, Wire
+from server.model import PUBLISHED_VERSIONS, GlobalModel, Wire
 from server.publication import PublishedGraphs
 from server.resumption import course_of, resume
 from server.rounds import (
@@ -33,16 +34,19 @@ from server.rounds import (
     Event,
     Fail,
     Finish,
+    Invite,
+    MakeVersion,
     Offline,
     Online,
     OpenRound,
     Tick,
     advance,
 )
-from server.settings import ServerSettings
+from server.settings import ScheduleEntry, ServerSettings
 
 log = logging.getLogger(__name__)
 
+_ADMITTED = "SELECT COUNT(*) FROM updates WHERE status = 'admitted' AND round = ?"
 MAX_DEVICES = 4096
 """Names that a run takes births of: whoever may publish as any device cannot fill the server's memory with them."""
 
@@ -81,6 +85,8 @@ class Coordinator:
         graphs = PublishedGraphs(ledger, wanted=settings.export)
         self.herald = Herald(settings, self._course, model, graphs, wire, epoch=epoch)
         self._remirror = bool(ledger.row("SELECT 1 FROM updates WHERE status = 'admitted' LIMIT 1"))
+        if overdue(self._course, self.state):
+            self._step(Tick(at_s))
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -166,6 +172,7 @@ class Coordinator:
     def _expected(self) -> Expected:
         state = self.state
         takes = state.takes_updates
+        fedbuff = self._course.fedbuff(state.round)
         return Expected(
             task_hash=self._hash,
             shapes=self.model.shapes,
@@ -176,7 +183,8 @@ class Coordinator:
             model_version=self.model.version,
             invited=state.invited,
             births=self._births,
-            delivered=frozenset(node for node, _ in state.delivered),
+            delivered=frozenset() if fedbuff else frozenset(node for node, _ in state.delivered),
+            max_staleness=0 if fedbuff is None else fedbuff.max_staleness,
         )
 
     @property
@@ -185,6 +193,9 @@ class Coordinator:
 
     def _on_admitted(self, node: str, uid: str, round_: int) -> None:
         self._step(Admitted(self._now_s, node, uid, round_))
+        started = self.ledger.value("SELECT model_version FROM updates WHERE uid = ?", uid)
+        if self.model.version - started >= PUBLISHED_VERSIONS:  # the attacker may not hold what it started from
+            self.herald.model_again(started)
 
     def _step(self, event: Event) -> None:
         self.state, actions = advance(self._course, self.state, event)
@@ -226,16 +237,32 @@ class Coordinator:
             self._remirror = False
             self.mirror_again()
 
+    def _invite(self, action: Invite) -> None:
+        with self.ledger.transaction():
+            self.ledger.execute(
+                "UPDATE rounds SET invited = ?, selected = ? WHERE round = ? AND attempt = ?",
+                msgspec.json.encode(action.invited).decode(),
+                msgspec.json.encode(action.selected).decode(),
+                action.round,
+                action.attempt,
+            )
+
+    def _make_version(self, action: MakeVersion) -> None:
+        entry = self._course.entry(action.round)
+        version = self.model.advance(action.round, entry.plan, action.uids, entry.recipe)
+        log.info("round %d: version %d out of %d updates", action.round, version, len(action.uids))
+        self.herald.new_model()
+
     def _close(self, action: CloseRound) -> None:
         entry = self._course.entry(action.round)
         with self.ledger.transaction():
-            version = self.model.advance(action.round, entry.plan, action.uids) if entry.plan.applied else None
+            version = self._version_of(action, entry)
             self.ledger.execute(
                 "UPDATE rounds SET closed = ?, duration_s = ?, admitted = ?, new_version = ? "
                 "WHERE round = ? AND attempt = ?",
                 action.reason,
                 self._now_s - self._opened_s,
-                len(action.uids),
+                self.ledger.value(_ADMITTED, action.round) if entry.fedbuff else len(action.uids),
                 version,
                 action.round,
                 action.attempt,
@@ -246,6 +273,14 @@ class Coordinator:
                 log.warning("%s (%s)", text, action.reason)
         if version is not None:
             self.herald.new_model()
+
+    def _version_of(self, action: CloseRound, entry: ScheduleEntry) -> int | None:
+        """The version that a round leaves, made now unless the round was asynchronous; `None`: the model stays."""
+        if entry.fedbuff is not None:
+            return self.model.version
+        if not entry.plan.applied:
+            return None
+        return self.model.advance(action.round, entry.plan, action.uids, entry.recipe)
 
     def _empty(self, action: EmptyRound) -> None:
         text = f"round {action.round}, opening {action.attempt}: no update by the deadline; it is opened again"
@@ -274,6 +309,8 @@ class Coordinator:
 
 _HANDLERS: dict[type[Action], Callable[[Coordinator, Any], None]] = {
     OpenRound: Coordinator._open,  # noqa: SLF001 - the class's own table
+    Invite: Coordinator._invite,  # noqa: SLF001
+    MakeVersion: Coordinator._make_version,  # noqa: SLF001
     CloseRound: Coordinator._close,  # noqa: SLF001
     EmptyRound: Coordinator._empty,  # noqa: SLF001
     Finish: Coordinator._finish,  # noqa: SLF001

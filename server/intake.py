@@ -57,7 +57,7 @@ class Intake:
         self._ledger, self._wire = ledger, wire
         self._expected, self._admitted = expected, admitted
         self._inbox = Inbox({"up": max_update_bytes, **_MAX_BYTES})
-        self.mirror = Mirror(settings.run, wire.publish)
+        self.mirror = Mirror(settings.run, wire.publish, first=settings.mirror == "first")
         self._acked: dict[str, float] = {}
         self.news = 0
         self.frames_bad = 0
@@ -72,6 +72,8 @@ class Intake:
 
     def frame(self, topic: Topic, payload: bytes, at_s: float) -> None:
         """Takes one frame; whatever it holds, nothing is raised but a fault of the ledger."""
+        if topic.kind == "claim":
+            self._claimed(topic, at_s)
         if topic.kind not in self._objects:
             return
         try:
@@ -106,13 +108,19 @@ class Intake:
             return True
         if frame.index == 0:
             self._ledger.execute(f"UPDATE {table} SET redelivered = redelivered + 1 WHERE uid = ?", frame.uid)  # noqa: S608
-        if at_s - self._acked.get(frame.uid, -math.inf) >= _ACK_EVERY_S:
-            if len(self._acked) >= _MOST_ACKED:
-                self._acked = {uid: then for uid, then in self._acked.items() if at_s - then < _ACK_EVERY_S}
-            self._acked[frame.uid] = at_s
+        if self._pause_is_over(frame.uid, at_s):
             refused = topic.kind == "up" and row["status"] == "refused"
             reason = f"{row['code']}: {row['reason']}" if refused else ""
             self._ack(topic.node, Ack(uid=frame.uid, status="refused" if refused else "admitted", reason=reason))
+        return True
+
+    def _pause_is_over(self, name: str, at_s: float) -> bool:
+        """Whether something was last said of a name long enough ago; if so, that is noted as now."""
+        if at_s - self._acked.get(name, -math.inf) < _ACK_EVERY_S:
+            return False
+        if len(self._acked) >= _MOST_ACKED:
+            self._acked = {known: then for known, then in self._acked.items() if at_s - then < _ACK_EVERY_S}
+        self._acked[name] = at_s
         return True
 
     def _refuse_oversize(self, topic: Topic, error: OversizeError) -> None:
@@ -136,9 +144,13 @@ class Intake:
             self._ack(topic.node, Ack(uid=delivery.uid, status="refused", reason=verdict.reason[:1000]))
             return
         self._journal_admitted(delivery, verdict)
+        anew = verdict.update.plan.mode == "asynchronous"
+        if anew:  # its device begins again when it is acknowledged: the model that it made is to be there by then
+            self._admitted(topic.node, delivery.uid, topic.round)
         self._ack(topic.node, Ack(uid=delivery.uid, status="admitted"))
         self.send_mirror(topic.node, topic.round, delivery.uid, delivery.blob)
-        self._admitted(topic.node, delivery.uid, topic.round)
+        if not anew:
+            self._admitted(topic.node, delivery.uid, topic.round)
 
     def _journal_admitted(self, delivery: Delivery, verdict: Admission) -> None:
         update = verdict.update
@@ -156,6 +168,7 @@ class Intake:
                     "loss": update.loss,
                     "norm": verdict.norm,
                     "object": delivery.blob,
+                    "sequence": self._ledger.value("SELECT COALESCE(MAX(sequence), 0) + 1 FROM updates"),
                     **columns(self._ledger, delivery.topic.node, update.plan, self._settings.privacy.delta),
                 },
             )
@@ -189,6 +202,19 @@ class Intake:
         """Mirrors one admitted object, and counts it when all of it was handed over."""
         if self._settings.attacked and self.mirror.send(node, round_, uid, blob, self._wire.frame_bytes):
             self._ledger.execute("UPDATE updates SET mirrored = mirrored + 1 WHERE uid = ?", uid)
+
+    def _claimed(self, topic: Topic, at_s: float) -> None:
+        """A worker has the first chunk of an admitted update: it gets the others, at most every half second."""
+        row = self._ledger.row(
+            "SELECT object FROM updates WHERE uid = ? AND node = ? AND round = ? AND status = 'admitted'",
+            topic.uid,
+            topic.node,
+            topic.round,
+        )
+        if row is None:
+            log.warning("claim of update %s of %s ignored: it is not in the ledger", topic.uid, topic.node)
+        elif self._pause_is_over(f"claim {topic.uid}", at_s):
+            self.mirror.rest(topic.node, topic.round, topic.uid, row["object"], self._wire.frame_bytes)
 
     # --- reports of devices ---------------------------------------------------------------------------------------
 

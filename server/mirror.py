@@ -26,11 +26,13 @@ class Mirror:
     Args:
         run: Name of the run.
         publish: Takes topic and payload; `False` when offline.
+        first: Whether the first frame of each object is published alone, for workers that claim the others.
     """
 
-    def __init__(self, run: str, publish: Publish) -> None:
+    def __init__(self, run: str, publish: Publish, *, first: bool = False) -> None:
         self._run = run
         self._publish = publish
+        self._first = first
         self.dropped = 0
 
     def send(self, node: str, round_: int, uid: str, blob: bytes, frame_bytes: int) -> bool:
@@ -43,7 +45,15 @@ class Mirror:
             if not self._publish(topics.mirror_chunk(self._run, round_, node, uid, index), frame):
                 self.dropped += 1
                 return False
+            if self._first:
+                break
         return True
+
+    def rest(self, node: str, round_: int, uid: str, blob: bytes, frame_bytes: int) -> None:
+        """Publishes all frames of an object but the first: a worker claims it, and does so again if they fail."""
+        for index, frame in enumerate(frames.split(blob, uid, frame_bytes=frame_bytes)):
+            if index and not self._publish(topics.mirror_chunk(self._run, round_, node, uid, index), frame):
+                return
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,16 @@ from contract import frames, topics
 from contract.codecs import decode_plain, decode_tensors, encode_tensors
 from contract.messages import Model, Update, pack, unpack
 from contract.task import RoundPlan
-from server.aggregation import AGGREGATORS, Array, Contribution, Parameters, descend
+from server.aggregation import (
+    ALGORITHMS,
+    Aggregate,
+    Array,
+    Contribution,
+    Parameters,
+    Recipe,
+    descend,
+    is_moments,
+)
 from server.ledger import Ledger
 
 PUBLISHED_VERSIONS = 3
@@ -47,13 +56,25 @@ def parameters_of(blob: bytes) -> Parameters:
     return {name: np.array(value) for name, value in decode_plain(model.tensors, views).items()}
 
 
-def contributions(ledger: Ledger, uids: Sequence[str]) -> Iterator[Contribution]:
-    """Admitted updates, decoded one by one from the ledger in ascending order of uid."""
+def contributions(ledger: Ledger, uids: Sequence[str], version: int, recipe: Recipe) -> Iterator[Contribution]:
+    """Admitted updates, decoded one by one from the ledger in ascending order of uid.
+
+    Args:
+        ledger: The run's ledger.
+        uids: The updates.
+        version: Version of the model that they are to change: what is older of theirs is their staleness.
+        recipe: How stale updates count.
+    """
     for uid in sorted(uids):
         row = ledger.row("SELECT object FROM updates WHERE uid = ? AND status = 'admitted'", uid)
         assert row is not None, f"update {uid} was counted as admitted and is not in the ledger"
         update, views = unpack(row["object"], Update)
-        yield Contribution(uid=uid, weight=float(update.samples), tensors=decode_tensors(update.tensors, views))
+        yield Contribution(
+            uid=uid,
+            weight=float(update.samples),
+            tensors=decode_tensors(update.tensors, views),
+            factor=recipe.factor(version - update.model_version),
+        )
 
 
 class GlobalModel:
@@ -83,32 +104,60 @@ class GlobalModel:
         """Parameter shapes by name."""
         return {name: tuple(value.shape) for name, value in self.parameters.items()}
 
-    def advance(self, round_: int, plan: RoundPlan, uids: Sequence[str]) -> int:
-        """Aggregates a round's updates into the next version and notes which went in; all or nothing.
+    def advance(self, round_: int, plan: RoundPlan, uids: Sequence[str], recipe: Recipe | None = None) -> int:
+        """Aggregates updates into the next version and notes which went in, and how; all or nothing.
+
+        Args:
+            round_: Their round.
+            plan: Its plan.
+            uids: The updates, in any order.
+            recipe: How they are aggregated; `None`: by their mean.
 
         Returns:
             The new version.
         """
-        step = AGGREGATORS[plan.algorithm].step(contributions(self._ledger, uids), plan)
-        parameters, velocity = descend(self.parameters, self.velocity, step, plan)
+        recipe = recipe or Recipe()
+        aggregate = recipe.aggregator.aggregate(contributions(self._ledger, uids, self.version, recipe))
+        parameters, velocity = self._moved(ALGORITHMS[plan.algorithm].step(aggregate.value, plan), plan, recipe)
         before = self.parameters, self.velocity, self.version, self.sha256
         self.parameters, self.velocity, self.version = parameters, velocity, self.version + 1
         try:
             with self._ledger.transaction():
-                self._store(round_)
-                self._ledger.execute(
-                    "INSERT INTO aggregated SELECT ?, ?, uid, samples FROM updates "
-                    "WHERE uid IN (SELECT value FROM json_each(?)) ORDER BY uid",
-                    self.version,
-                    round_,
-                    _json_list(uids),
-                )
+                self._store(round_, behind=0 if recipe.fedbuff is None else recipe.fedbuff.max_staleness)
+                self._note(round_, aggregate, recipe)
         except BaseException:
             self.parameters, self.velocity, self.version, self.sha256 = before
             raise
         return self.version
 
-    def _store(self, round_: int) -> None:
+    def _moved(
+        self, step: dict[str, Array], plan: RoundPlan, recipe: Recipe
+    ) -> tuple[Parameters, dict[str, Array] | None]:
+        if recipe.optimiser is not None:
+            return recipe.optimiser.descend(self.parameters, self.velocity, step, plan)
+        velocity = None if self.velocity is None or is_moments(self.velocity) else self.velocity
+        return descend(self.parameters, velocity, step, plan)
+
+    def _note(self, round_: int, aggregate: Aggregate, recipe: Recipe) -> None:
+        """Which updates went into the version that was just stored, and with what weight."""
+        for uid, weight in aggregate.weights.items():
+            started = self._ledger.value("SELECT model_version FROM updates WHERE uid = ?", uid)
+            staleness = self.version - 1 - started
+            self._ledger.insert(
+                "aggregated",
+                {
+                    "version": self.version,
+                    "round": round_,
+                    "uid": uid,
+                    "weight": weight,
+                    "staleness": staleness,
+                    "factor": recipe.factor(staleness),
+                },
+            )
+        if aggregate.note:
+            self._ledger.event("warning", f"round {round_}, version {self.version}: {aggregate.note}")
+
+    def _store(self, round_: int, *, behind: int = 0) -> None:
         blob = object_of(self.parameters, self.version, self._task_hash)
         self.sha256 = hashlib.sha256(blob).hexdigest()
         velocity = None if self.velocity is None else save_tensors(self.velocity)
@@ -124,10 +173,14 @@ class GlobalModel:
                     "velocity": velocity,
                 },
             )
-            self._prune()
+            self._prune(behind)
 
-    def _prune(self) -> None:
-        """Drops what no one can need any more: old momentum; old objects once they take much room."""
+    def _prune(self, behind: int) -> None:
+        """Drops what no one can need any more: old momentum; old objects once they take much room.
+
+        Args:
+            behind: Versions by which updates to come may be behind.
+        """
         oldest = self.version - PUBLISHED_VERSIONS
         self._ledger.execute("UPDATE models SET velocity = NULL WHERE version <= ? AND velocity IS NOT NULL", oldest)
         held = self._ledger.value("SELECT COALESCE(SUM(bytes), 0) FROM models WHERE object IS NOT NULL")
@@ -136,7 +189,7 @@ class GlobalModel:
                 "UPDATE models SET object = NULL WHERE version <= ? AND object IS NOT NULL AND version NOT IN "
                 "(SELECT model_version FROM updates WHERE status = 'admitted' AND uid NOT IN "
                 "(SELECT update_uid FROM reconstructions))",
-                oldest,
+                oldest - behind,
             )
 
     # --- the broker's retained copies -----------------------------------------------------------------------------
@@ -178,7 +231,3 @@ class GlobalModel:
         if first == 0 and all(sent):
             self._published.discard(version)
             self._ledger.execute("UPDATE models SET chunks = 0 WHERE version = ?", version)
-
-
-def _json_list(values: Sequence[str]) -> str:
-    return "[" + ", ".join(f'"{value}"' for value in values) + "]"

@@ -39,16 +39,21 @@ def resume(ledger: Ledger, course: Course, *, epoch: int, model_version: int, at
         return state
     plan = msgspec.json.encode(course.entry(state.round).plan).decode()
     openings = ledger.rows("SELECT * FROM rounds WHERE round = ? ORDER BY attempt", state.round)
-    same = [row for row in openings if row["plan"] == plan and row["model_version"] == model_version]
+    buffered = course.fedbuff(state.round) is not None
+    same = [row for row in openings if row["plan"] == plan and (buffered or row["model_version"] == model_version)]
     invited = frozenset(node for row in same for node in msgspec.json.decode(row["invited"]))
-    delivered = ledger.rows(
-        "SELECT node, uid FROM updates WHERE round = ? AND status = 'admitted' AND model_version = ? ORDER BY uid",
-        state.round,
-        model_version,
-    )
+    delivered = ledger.rows(_BUFFERED, state.round) if buffered else ledger.rows(_DELIVERED, state.round, model_version)
     return msgspec.structs.replace(
         state,
         attempt=max((row["attempt"] for row in openings), default=0),
         invited=invited,
         delivered=tuple((row["node"], row["uid"]) for row in delivered if row["node"] in invited),
+        versions=ledger.value("SELECT COUNT(*) FROM models WHERE round = ?", state.round) if buffered else 0,
     )
+
+
+_DELIVERED = "SELECT node, uid FROM updates WHERE round = ? AND status = 'admitted' AND model_version = ? ORDER BY uid"
+_BUFFERED = (
+    "SELECT node, uid FROM updates WHERE round = ? AND status = 'admitted' "
+    "AND uid NOT IN (SELECT uid FROM aggregated) ORDER BY sequence"
+)

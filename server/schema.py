@@ -5,7 +5,7 @@ A column that may be NULL is NULL when the value is not known: never 0.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (            -- schema, run, settings (JSON), task_hash, rounds, outcome
@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS updates (
     code TEXT NOT NULL, reason TEXT NOT NULL,             -- '' when admitted
     samples INTEGER, loss REAL, norm REAL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
     object BLOB,                             -- the object as it came; NULL when refused
+    sequence INTEGER,                        -- counts admissions, from 1, as they came; NULL when refused
     received_wall REAL NOT NULL, redelivered INTEGER NOT NULL DEFAULT 0,
     mirrored INTEGER NOT NULL DEFAULT 0,     -- how often it was handed to the mirror in full
     noise REAL,                              -- noise_multiplier of its plan; NULL: the object could not be read
@@ -51,12 +52,13 @@ CREATE TABLE IF NOT EXISTS updates (
 );
 CREATE INDEX IF NOT EXISTS updates_by_round ON updates (round, status, uid);
 CREATE INDEX IF NOT EXISTS updates_by_node ON updates (node);
+CREATE UNIQUE INDEX IF NOT EXISTS updates_by_sequence ON updates (sequence);
 
 CREATE TABLE IF NOT EXISTS models (          -- version 0 is the initial model
     version INTEGER PRIMARY KEY, round INTEGER NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
     chunks INTEGER NOT NULL DEFAULT 0,       -- chunks under which it was last published, 0 once cleared
     object BLOB,                             -- contract.messages.Model with its tensors; NULL once pruned
-    velocity BLOB                            -- safetensors, float64; NULL: no momentum so far, or pruned
+    velocity BLOB                            -- or FedAdam's moments; safetensors, float64; NULL: none so far, or pruned
 );
 
 CREATE TABLE IF NOT EXISTS graphs (          -- the task's ONNX graphs, as exported in the run's first life
@@ -67,7 +69,10 @@ CREATE TABLE IF NOT EXISTS graphs (          -- the task's ONNX graphs, as expor
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS aggregated (      -- which update entered which version; on purpose without a key on uid
-    version INTEGER NOT NULL, round INTEGER NOT NULL, uid TEXT NOT NULL, weight REAL NOT NULL
+    version INTEGER NOT NULL, round INTEGER NOT NULL, uid TEXT NOT NULL,
+    weight REAL NOT NULL,                    -- samples behind it, or what the aggregator made of them; 0: left out
+    staleness INTEGER NOT NULL DEFAULT 0,    -- versions that its model was behind the one it changed
+    factor REAL NOT NULL DEFAULT 1           -- on its values, for its staleness
 );
 
 CREATE TABLE IF NOT EXISTS evaluations (     -- of a version, on the held-out samples; round: the one that made it
@@ -83,15 +88,26 @@ CREATE TABLE IF NOT EXISTS objects (         -- energy reports, scores and truth
 CREATE TABLE IF NOT EXISTS energy (          -- one row per reading; rows of different provenance are never added up
     update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL, phase TEXT NOT NULL,
     energy_j REAL, duration_s REAL NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL, provenance TEXT NOT NULL,
-    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL,
+    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL, overhead_s REAL,
     CHECK ((energy_j IS NULL) = (provenance = 'unavailable'))
 );
 CREATE INDEX IF NOT EXISTS energy_by_update ON energy (update_uid);
 
+CREATE TABLE IF NOT EXISTS baselines (       -- idle power of the update's device, one row per meter, from its report
+    update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL,
+    power_w REAL, stdev_w REAL, uncertainty_w REAL, duration_s REAL NOT NULL, windows INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    CHECK ((power_w IS NULL) = (reason != ''))
+);
+CREATE INDEX IF NOT EXISTS baselines_by_update ON baselines (update_uid);
+
 CREATE TABLE IF NOT EXISTS operations (      -- operations counted on the device for one update
     update_uid TEXT PRIMARY KEY, node TEXT NOT NULL, round INTEGER NOT NULL, payload_bytes INTEGER NOT NULL,
-    macs INTEGER NOT NULL, acs INTEGER NOT NULL, membrane_updates INTEGER NOT NULL, backward_macs INTEGER NOT NULL,
-    memory_bytes INTEGER NOT NULL, spikes INTEGER NOT NULL, spike_sites INTEGER NOT NULL
+    macs INTEGER NOT NULL, effective_macs INTEGER NOT NULL, acs INTEGER NOT NULL, dense_macs INTEGER NOT NULL,
+    membrane_updates INTEGER NOT NULL, backward_macs INTEGER NOT NULL,
+    memory_bytes INTEGER NOT NULL, backward_bytes INTEGER NOT NULL,
+    spikes INTEGER NOT NULL, spike_sites INTEGER NOT NULL,
+    active TEXT NOT NULL, sites TEXT NOT NULL -- JSON lists, one entry a layer: inputs not 0, and inputs
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS reconstructions ( -- what the attacker said of one update, per attack

@@ -18,6 +18,7 @@ from contract.messages import AttackScore
 from server.accounting import count_updates
 from server.drain import outstanding
 from server.integer_inference import noted
+from server.joules import energy
 from server.ledger import FILE_NAME, Ledger
 from server.mirror import ATTACKED, reach
 from server.privacy import privacy
@@ -25,9 +26,9 @@ from server.report.controls import false_certificates
 from server.report.data import KINDS, RoundKind, ScoreRow
 from server.report.ledger_rows import read_noise
 from server.report.trials import spread, worst_case
+from server.report.waiting import read_waiting, summarised
 
 _SCORE = AttackScore.__struct_fields__
-_ADMITTED = "SELECT COUNT(*) FROM updates WHERE status = 'admitted'"
 
 
 def summarise(directory: Path, twin: Path | None = None) -> dict[str, Any]:
@@ -51,23 +52,30 @@ def summarise(directory: Path, twin: Path | None = None) -> dict[str, Any]:
 
 def _one(directory: Path) -> dict[str, Any]:
     with Ledger.open_read(directory / FILE_NAME) as ledger:
-        counted = count_updates(ledger)
-        return {
-            "run": ledger.meta("run"),
-            "task_hash": ledger.meta("task_hash"),
-            "outcome": ledger.meta("outcome"),
-            **_rounds(ledger),
-            **_accuracy(ledger),
-            "int8_inference": msgspec.to_builtins(noted(ledger)),
-            "updates": counted,
-            "bytes_up": ledger.value("SELECT COALESCE(SUM(bytes), 0) FROM updates"),
-            "bytes_received": ledger.value("SELECT COALESCE(SUM(bytes_in), 0) FROM sessions"),
-            "energy_j": energy(ledger),
-            "leakage": leakage(ledger),
-            "privacy": privacy(ledger, counted["published"]),
-            "wall_s": ledger.value("SELECT SUM(duration_s) FROM sessions"),
-            "starts": ledger.value("SELECT COUNT(*) FROM sessions"),
-        }
+        return summarise_ledger(ledger)
+
+
+def summarise_ledger(ledger: Ledger) -> dict[str, Any]:
+    """One arm of a run in numbers."""
+    counted = count_updates(ledger)
+    return {
+        "run": ledger.meta("run"),
+        "task_hash": ledger.meta("task_hash"),
+        "outcome": ledger.meta("outcome"),
+        **_rounds(ledger),
+        "asynchronous": _asynchronous(ledger),
+        **_accuracy(ledger),
+        "int8_inference": msgspec.to_builtins(noted(ledger)),
+        "updates": counted,
+        "bytes_up": ledger.value("SELECT COALESCE(SUM(bytes), 0) FROM updates"),
+        "bytes_received": ledger.value("SELECT COALESCE(SUM(bytes_in), 0) FROM sessions"),
+        "energy_j": energy(ledger),
+        "waiting": summarised(read_waiting(ledger)),
+        "leakage": leakage(ledger),
+        "privacy": privacy(ledger, counted["published"]),
+        "wall_s": ledger.value("SELECT SUM(duration_s) FROM sessions"),
+        "starts": ledger.value("SELECT COUNT(*) FROM sessions"),
+    }
 
 
 def _rounds(ledger: Ledger) -> dict[str, Any]:
@@ -85,70 +93,25 @@ def _rounds(ledger: Ledger) -> dict[str, Any]:
     }
 
 
+def _asynchronous(ledger: Ledger) -> dict[str, Any] | None:
+    """Versions that asynchronous rounds made, and how stale the updates in them were; `None` without such rounds."""
+    row = ledger.row(
+        "SELECT COUNT(DISTINCT version) AS versions, COUNT(*) AS updates, AVG(staleness) AS mean_staleness, "
+        "MAX(staleness) AS max_staleness, AVG(factor) AS mean_factor FROM aggregated "
+        "WHERE round IN (SELECT round FROM rounds WHERE json_extract(plan, '$.mode') = 'asynchronous')"
+    )
+    return dict(row) if row is not None and row["updates"] else None
+
+
 def _accuracy(ledger: Ledger) -> dict[str, Any]:
     row = ledger.row("SELECT * FROM evaluations ORDER BY version DESC LIMIT 1")
     newest = ledger.value("SELECT MAX(version) FROM models")
     if row is None or row["version"] != newest:
-        return {"accuracy": None, "loss": None, "evaluated_on": None, "model_version": newest}
+        reason = ledger.meta("unevaluated") or "the newest model was not evaluated"
+        absent = {"accuracy": None, "loss": None, "evaluated_on": None, "accuracy_reason": reason}
+        return {**absent, "model_version": newest}
     found = {"accuracy": row["accuracy"], "loss": row["loss"], "evaluated_on": row["samples"]}
     return {**found, "model_version": newest}
-
-
-# --- energy -----------------------------------------------------------------------------------------------------
-
-
-def energy(ledger: Ledger) -> dict[str, Any]:
-    """Joules of the making and sending of all updates: one sum of one provenance, and all sums beside it.
-
-    `value` is measured when every admitted update has measured readings of exactly one source and scope; otherwise it
-    is modelled (operations and radio, which do not overlap) over the `updates_covered` that have any. Time spent idle
-    between updates is in `by_phase` but not in `value`.
-    """
-    sums = ledger.rows(
-        "SELECT provenance, phase, source, scope, SUM(energy_j) AS value, COUNT(*) AS readings FROM energy "
-        "WHERE energy_j IS NOT NULL GROUP BY provenance, phase, source, scope ORDER BY provenance, phase, source, scope"
-    )
-    provenance = _main_provenance(ledger)
-    covered = ledger.value(
-        "SELECT COUNT(DISTINCT update_uid) FROM energy WHERE provenance = ? AND phase != 'idle' "
-        "AND update_uid IN (SELECT uid FROM updates WHERE status = 'admitted')",
-        provenance,
-    )
-    value = ledger.value("SELECT SUM(energy_j) FROM energy WHERE provenance = ? AND phase != 'idle'", provenance)
-    return {
-        "value": value,
-        "provenance": provenance,
-        "updates_covered": covered,
-        "updates_admitted": ledger.value(_ADMITTED),
-        "by_provenance": {
-            row["provenance"]: row["value"]
-            for row in ledger.rows(
-                "SELECT provenance, SUM(energy_j) AS value FROM energy WHERE energy_j IS NOT NULL AND phase != 'idle' "
-                "GROUP BY provenance ORDER BY provenance"
-            )
-        },
-        "by_phase": [dict(row) for row in sums],
-        "unavailable": [
-            dict(row)
-            for row in ledger.rows(
-                "SELECT phase, source, scope, reason, COUNT(*) AS readings FROM energy WHERE energy_j IS NULL "
-                "GROUP BY phase, source, scope, reason ORDER BY phase, source, scope, reason"
-            )
-        ],
-    }
-
-
-def _main_provenance(ledger: Ledger) -> str:
-    """The provenance whose sum stands for the run."""
-    once = ledger.value(
-        "SELECT COUNT(*) FROM (SELECT update_uid FROM energy WHERE provenance = 'measured' AND phase = 'train' "
-        "AND update_uid IN (SELECT uid FROM updates WHERE status = 'admitted') "
-        "GROUP BY update_uid HAVING COUNT(DISTINCT source || '|' || scope) = 1)"
-    )
-    if once > 0 and once == ledger.value(_ADMITTED):
-        return "measured"
-    present = {row[0] for row in ledger.rows("SELECT DISTINCT provenance FROM energy WHERE energy_j IS NOT NULL")}
-    return next((name for name in ("modelled", "emulated") if name in present), "unavailable")
 
 
 # --- leakage ----------------------------------------------------------------------------------------------------
@@ -156,7 +119,7 @@ def _main_provenance(ledger: Ledger) -> str:
 
 def leakage(ledger: Ledger) -> dict[str, Any]:
     """Worst case over all attacks, each attack's own figures, and the same for each kind of round."""
-    rows, reached = _scores(ledger), reach(ledger)
+    rows, reached = read_scores(ledger), reach(ledger)
     return {
         **_figures(rows),
         "by_schedule": {kind: _figures([row for row in rows if row.kind == kind]) for kind in KINDS},
@@ -184,7 +147,8 @@ def _certificates(rows: Sequence[ScoreRow]) -> dict[str, Any]:
     return {"n": sum(row.score.verdict == "exact" for row in rows), "false": len(false_certificates(rows))}
 
 
-def _scores(ledger: Ledger) -> list[ScoreRow]:
+def read_scores(ledger: Ledger) -> list[ScoreRow]:
+    """Scores of all attacks that were made, in the order of rounds."""
     kinds: dict[int, RoundKind] = {row["round"]: row["kind"] for row in ledger.rows("SELECT round, kind FROM rounds")}
     rows = ledger.rows(f"SELECT * FROM scores WHERE {ATTACKED} ORDER BY round, node, update_uid, seconds")  # noqa: S608
     return [_score(row, kinds) for row in rows]

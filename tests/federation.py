@@ -17,7 +17,7 @@ from contract.task import RoundPlan, TaskSpec
 from edge_client.engine import Engine, open_engine
 from edge_client.pipeline import press
 from edge_client.training import Shard, local_update, make_receipt, update_stream
-from server.aggregation import AGGREGATORS, Contribution, descend
+from server.aggregation import ALGORITHMS, Contribution, descend, weighted_mean
 from server.export import training_graph
 
 Parameters = dict[str, NDArray[np.float32]]
@@ -79,7 +79,7 @@ class Fleet:
                 updates.append(contribution)
                 sizes.append(nbytes)
                 losses.append(loss)
-            step = AGGREGATORS[plan.algorithm].step(sorted(updates, key=lambda u: u.uid), plan)
+            step = ALGORITHMS[plan.algorithm].step(weighted_mean(sorted(updates, key=lambda u: u.uid)), plan)
             parameters, velocity = descend(parameters, velocity, step, plan)
             yield Round(parameters=parameters, update_bytes=float(np.mean(sizes)), loss=float(np.mean(losses)))
 

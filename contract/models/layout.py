@@ -77,17 +77,18 @@ def layers(task: TaskSpec, shape: tuple[int, ...], classes: int) -> tuple[LayerS
 
 
 def _conv(index: int, shape: tuple[int, ...], channels: int, model: ModelSpec) -> LayerSpec:
-    padding = model.kernel // 2
-    sides = tuple((side + 2 * padding - model.kernel) // model.stride + 1 for side in shape[1:])
+    kernel = model.kernel[index] if isinstance(model.kernel, tuple) else model.kernel
+    padding = kernel // 2
+    sides = tuple((side + 2 * padding - kernel) // model.stride + 1 for side in shape[1:])
     return LayerSpec(
         name=f"layers.{index}",
         kind="conv",
         inputs=shape,
         outputs=(channels, *sides),
-        kernel=model.kernel,
+        kernel=kernel,
         stride=model.stride,
         padding=padding,
-        weight_shape=(channels, shape[0], model.kernel, model.kernel),
+        weight_shape=(channels, shape[0], kernel, kernel),
         bias_shape=(channels,),
     )
 

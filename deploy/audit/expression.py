@@ -105,12 +105,13 @@ def _names(traced: Trace) -> dict[str, str]:
 
 def _proposals(traced: Trace, behaviour: Behaviour) -> Iterator[tuple[ModelSpec, NeuronSpec]]:
     convolutions = [layer for _, layer in traced.layers if isinstance(layer, nn.Conv2d)]
+    sides = tuple(layer.kernel_size[0] for layer in convolutions)
     hidden = tuple(layer.out_features for _, layer in traced.layers[:-1] if isinstance(layer, nn.Linear))
     base = ModelSpec(
         kind="conv" if convolutions else "fc",
         hidden=hidden,
         channels=tuple(layer.out_channels for layer in convolutions) or (1,),
-        kernel=convolutions[0].kernel_size[0] if convolutions else 5,
+        kernel=sides if len(set(sides)) > 1 else (*sides, 5)[0],
         stride=convolutions[0].stride[0] if convolutions else 2,
         weight_bits=None,
     )

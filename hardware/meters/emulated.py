@@ -31,6 +31,11 @@ class EmulatedMeter:
         return self._meter.name
 
     @property
+    def source(self) -> str:
+        """What gives its figures, and for which board."""
+        return self._of_board(self._meter.source)
+
+    @property
     def scope(self) -> str:
         """What its figures cover: of this machine."""
         return self._meter.scope
@@ -44,8 +49,10 @@ class EmulatedMeter:
         reading = self._meter.read()
         if reading.provenance != "measured":
             return reading
-        source = f"{reading.source} of the machine that emulates {self._board}"
-        return msgspec.structs.replace(reading, provenance="emulated", source=source)
+        return msgspec.structs.replace(reading, provenance="emulated", source=self._of_board(reading.source))
+
+    def _of_board(self, source: str) -> str:
+        return f"{source} of the machine that emulates {self._board}"
 
     def close(self) -> None:
         """Release what the meter holds."""

@@ -2,11 +2,16 @@
 
 Each package is a directory ``/sys/class/powercap/intel-rapl:N`` with ``name`` (``package-0``), ``energy_uj``
 (a counter in microjoules) and ``max_energy_range_uj`` (the counter's largest value, after which it goes on at 0).
-Sub-domains (``intel-rapl:0:0``: core, uncore, dram), the platform domain ``psys`` and the second interface
-``intel-rapl-mmio`` count the same joules again and are left out.
+The sub-domains core and uncore (``intel-rapl:0:0``), the platform domain ``psys`` and the second interface
+``intel-rapl-mmio`` count the same joules again and are left out. So is ``dram``, which a package does not contain.
 
-Source: Linux kernel, Documentation/power/powercap/powercap.rst. `energy_uj` is readable by root only since
-Linux 5.10, because a fine power trace leaks secrets of other processes (CVE-2020-8694, PLATYPUS).
+Behind the file is a register of 32 bits that counts energy units: the file holds ``raw · unit`` without its
+fraction, the range is ``(2^32 − 1) · unit`` (61.035 µJ on Intel, 15.258 µJ on AMD), and a wrap-around is one unit
+longer than the range.
+
+Source: Linux kernel, Documentation/power/powercap/powercap.rst and drivers/powercap/intel_rapl_common.c
+(``rapl_unit_xlate``, ``ENERGY_STATUS_MASK``). `energy_uj` is readable by root only since Linux 5.10, because a fine
+power trace leaks secrets of other processes (CVE-2020-8694, PLATYPUS).
 """
 
 from __future__ import annotations
@@ -35,6 +40,9 @@ LARGEST_POWER_W = 1000.0
 """More than any package draws. A window in which this power could wrap the counter twice has no unique
 answer, and a step above this power is a counter that was reset, not one that wrapped."""
 
+UPDATE_S = 1e-3
+"""The counter moves about that often (Intel SDM vol. 3B, 15.10): at each end of a window it is up to that old."""
+
 UPDATE_SLACK_S = 0.02
 """The counter moves about once a millisecond: a short window may see a little more than its own energy."""
 
@@ -44,10 +52,19 @@ REMEDY = (
 )
 
 
+REGISTER_STEPS = 2**32 - 1
+"""Units from the counter's 0 to its largest value."""
+
+
 class _Domain(msgspec.Struct, frozen=True):
     name: str
     folder: Path
     range_uj: int
+
+    @property
+    def period_uj(self) -> int:
+        """Microjoules from one wrap-around to the next: the range and one unit."""
+        return self.range_uj + max(1, round(self.range_uj / REGISTER_STEPS))
 
 
 class _CounterError(Exception):
@@ -102,7 +119,7 @@ def _counter_uj(domain: _Domain) -> int:
 def _advance_uj(domain: _Domain, before_uj: int, after_uj: int, duration_s: float) -> int:
     """Microjoules from one counter value to the next, over at most one wrap-around.
 
-    The counter takes the values 0 … range, so a wrap adds ``range + 1``.
+    A wrap adds the counter's period; what comes back is right to the microjoule that the file rounds off.
 
     Raises:
         _CounterError: The counter stood still, was reset, or may have wrapped more than once.
@@ -113,7 +130,7 @@ def _advance_uj(domain: _Domain, before_uj: int, after_uj: int, duration_s: floa
             f"window of {duration_s:.3g} s: at {LARGEST_POWER_W:.0f} W the counter of {domain.name} could have wrapped "
             f"more than once; read at least every {longest_s:.3g} s"
         )
-    advance = after_uj - before_uj if after_uj >= before_uj else after_uj + domain.range_uj + 1 - before_uj
+    advance = after_uj - before_uj if after_uj >= before_uj else after_uj + domain.period_uj - before_uj
     if advance == 0:
         raise _CounterError(
             f"the counter of {domain.name} did not move in {duration_s:.3g} s: the window is shorter than its update "
@@ -180,11 +197,18 @@ class RaplMeter:
             provenance="measured",
             resolution_j=RESOLUTION_J,
             samples=2 * len(self._domains),
+            uncertainty_j=self._uncertainty_j(energy_uj * 1e-6, duration_s),
         )
 
     def close(self) -> None:
         """End measuring: readings after it are unavailable."""
         self._fault = _CounterError("the meter is closed")
+
+    def _uncertainty_j(self, energy_j: float, duration_s: float) -> float | None:
+        """One step of each counter, and what flows in one of its updates; Intel states no accuracy beyond that."""
+        if duration_s <= 0:
+            return None
+        return len(self._domains) * RESOLUTION_J + energy_j * min(1.0, UPDATE_S / duration_s)
 
     def _snapshot(self) -> tuple[float, tuple[int, ...] | _CounterError]:
         now_s = self._clock()

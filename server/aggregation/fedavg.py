@@ -1,11 +1,11 @@
-"""Federated averaging: the mean of (weights before - weights after) local training."""
+"""Federated averaging: the step is the aggregate of (weights before - weights after) local training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from contract.task import RoundPlan
-from server.aggregation.mean import Array, Contribution, weighted_mean
+from server.aggregation.contribution import Array
 
 
 class FedAvg:
@@ -13,6 +13,6 @@ class FedAvg:
 
     name = "fedavg"
 
-    def step(self, updates: Iterable[Contribution], plan: RoundPlan) -> dict[str, Array]:  # noqa: ARG002 - Protocol
-        """See `Aggregator.step`."""
-        return weighted_mean(updates)
+    def step(self, aggregate: Mapping[str, Array], plan: RoundPlan) -> dict[str, Array]:  # noqa: ARG002 - Protocol
+        """See `Algorithm.step`."""
+        return dict(aggregate)

@@ -1,51 +1,49 @@
-"""The arithmetic that all aggregators share: an ordered float64 mean, and the server's momentum step."""
+"""The weighted mean, and the server's momentum step that follows it: what federated averaging is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import ClassVar
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from contract.task import RoundPlan
-
-Array = npt.NDArray[np.float64]
-Parameters = dict[str, npt.NDArray[np.float32]]
+from server.aggregation.contribution import Aggregate, Array, Contribution, Parameters, ordered
 
 
-class Contribution(msgspec.Struct, frozen=True, kw_only=True):
-    """One decoded update: `weight` is the number of samples behind it."""
+class Mean(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="mean"):
+    """``sum_i n_i x_i / sum_i n_i`` over numbers of samples n (McMahan et al. 2017, arXiv 1602.05629).
 
-    uid: str
-    weight: float
-    tensors: Mapping[str, npt.NDArray[Any]]
+    One arbitrary update moves it anywhere: it tolerates none. Summed in the order of the uids, in float64.
+    """
+
+    citation: ClassVar[str] = "mcmahan2017communication"
+    relabelling: ClassVar[bool] = False
+
+    def tolerated(self, count: int) -> int:  # noqa: ARG002 - Protocol
+        """See `Aggregator.tolerated`."""
+        return 0
+
+    def aggregate(self, updates: Iterable[Contribution]) -> Aggregate:
+        """See `Aggregator.aggregate`; consumed one by one, so that only one need be in memory."""
+        total = 0.0
+        mean: dict[str, Array] = {}
+        weights: dict[str, float] = {}
+        for update in ordered(updates):
+            weights[update.uid] = update.weight
+            for name in update.tensors:
+                term = update.value(name) * update.weight
+                mean[name] = mean[name] + term if name in mean else term
+            total += update.weight
+        if total <= 0:
+            raise ValueError("nothing to aggregate")
+        return Aggregate(value={name: value / total for name, value in mean.items()}, weights=weights)
 
 
 def weighted_mean(updates: Iterable[Contribution]) -> dict[str, Array]:
-    """``sum_i n_i x_i / sum_i n_i`` in float64 (McMahan et al. 2017, arXiv 1602.05629), in the order of the uids.
-
-    Args:
-        updates: In strictly ascending order of uid; consumed one by one, so that only one need be in memory.
-
-    Raises:
-        ValueError: No update, or not in order.
-    """
-    total = 0.0
-    last = ""
-    mean: dict[str, Array] = {}
-    for update in updates:
-        if update.uid <= last:
-            raise ValueError(f"update {update.uid} after {last}: aggregation needs strictly ascending uids")
-        last = update.uid
-        for name, tensor in update.tensors.items():
-            term = tensor.astype(np.float64) * update.weight
-            mean[name] = mean[name] + term if name in mean else term
-        total += update.weight
-    if total <= 0:
-        raise ValueError("nothing to aggregate")
-    return {name: value / total for name, value in mean.items()}
+    """The value of `Mean` alone."""
+    return Mean().aggregate(updates).value
 
 
 def descend(
@@ -56,7 +54,7 @@ def descend(
     Args:
         parameters: float32, by name.
         velocity: float64; `None` at the beginning.
-        step: What an aggregator returned.
+        step: What is *subtracted*, by name.
         plan: Its `server_momentum` is m, its `server_learning_rate` is eta.
 
     Returns:

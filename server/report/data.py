@@ -17,6 +17,7 @@ from contract.task import RoundPlan, TaskSpec
 from hardware.energy import EnergyReading
 from server.integer_inference import Int8Inference
 from server.mirror import Reach
+from server.report.waiting import Waiting
 
 Image = npt.NDArray[np.float32]
 RoundKind = Literal["train", "audit"]
@@ -98,13 +99,14 @@ class Counts(Record, frozen=True):
 
 
 class EnergyRow(Record, frozen=True):
-    """One reading of one phase of one update."""
+    """One reading of one phase of one update; `update` is its uid."""
 
     node: str
     round: int
     kind: RoundKind
     phase: str
     reading: EnergyReading
+    update: str = ""
 
 
 class OperationsRow(Record, frozen=True):
@@ -180,8 +182,10 @@ class Family(Record, frozen=True):
         bytes_up: Bytes of all admitted updates as published.
         initial_accuracy: Accuracy before the first round.
         evaluated_on: Number of held-out samples behind each accuracy.
+        unevaluated: Why there is no accuracy, where that was settled from the start.
         reach: What of it the attacker got to; `None` where nobody counted.
         int8: True int8 inference of the final model, or why there is none.
+        waiting: Idle time of the devices, by mode of the rounds.
         wall_s: Wall time of the run.
     """
 
@@ -198,6 +202,7 @@ class Family(Record, frozen=True):
     counts: Counts = Counts()
     bytes_up: int | None = None
     evaluated_on: int | None = None
+    unevaluated: str = ""
     energy: tuple[EnergyRow, ...] = ()
     operations: tuple[OperationsRow, ...] = ()
     scores: tuple[ScoreRow, ...] = ()
@@ -205,6 +210,7 @@ class Family(Record, frozen=True):
     noise: tuple[NoiseRow, ...] = ()
     pictures: tuple[Picture, ...] = ()
     int8: Int8Inference = Int8Inference(reason="not recorded with this run")
+    waiting: tuple[Waiting, ...] = ()
     wall_s: float | None = None
 
     @property
@@ -214,13 +220,19 @@ class Family(Record, frozen=True):
 
 
 class ConstantRow(Record, frozen=True):
-    """One constant of the energy model."""
+    """One constant of the energy model.
+
+    Attributes:
+        value: `None` where there is no figure; `source` says why then.
+        between: The 95 % interval of a fitted one, in words.
+    """
 
     name: str
     value: float | None
     unit: str
     node: str
     source: str
+    between: str = ""
 
 
 class ReportData(Record, frozen=True):
@@ -234,7 +246,8 @@ class ReportData(Record, frozen=True):
         versions: Program and library versions.
         threat: What the attacker knew, by name.
         constants: The energy model's constants.
-        without_figure: What the energy model has no figure for, and why.
+        prices: Joules of one operation of each kind, by the profiles that figures on this page rest on.
+        without_figure: What the energy model assumes or leaves out.
         problems: What could not be read when the report was made.
     """
 
@@ -247,6 +260,7 @@ class ReportData(Record, frozen=True):
     broker: str = ""
     threat: tuple[tuple[str, str], ...] = ()
     constants: tuple[ConstantRow, ...] = ()
+    prices: dict[str, dict[str, float]] = {}
     without_figure: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
 

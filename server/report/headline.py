@@ -43,7 +43,9 @@ def tiles(data: ReportData) -> tuple[Tile, ...]:
 def _accuracy(family: Family) -> Line:
     accuracy = last_accuracy(family)
     if accuracy is None:
-        return Line(who=family.title, value=MISSING, badge="unavailable", note="no round was evaluated")
+        return Line(
+            who=family.title, value=MISSING, badge="unavailable", note=family.unevaluated or "no round was evaluated"
+        )
     samples = "" if family.evaluated_on is None else f"n = {count(family.evaluated_on)} samples, "
     last = next(row.round for row in reversed(family.rounds) if row.accuracy is not None)
     return Line(who=family.title, value=percent(accuracy), badge="evaluated", note=f"{samples}after round {last}")
@@ -68,7 +70,7 @@ def _joules(family: Family) -> tuple[Line, ...]:
     for provenance in FIGURED:
         mine = [total for total in totals(rows) if total.provenance == provenance]
         for group in [mine] if provenance == "modelled" and mine else [[total] for total in mine]:
-            covered = len({(row.node, row.round) for row in rows if _is_of(row, group)})
+            covered = len({(row.node, row.round, row.update) for row in rows if _is_of(row, group)})
             whole = len(family.updates)
             parts = ", ".join(f"{total.scope} {energy(total.energy_j)}" for total in group)
             origin = parts if provenance == "modelled" else f"{group[0].source}, {group[0].scope}"

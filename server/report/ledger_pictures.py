@@ -26,7 +26,7 @@ def read_pictures(ledger: Ledger, scores: tuple[ScoreRow, ...]) -> tuple[Picture
         scored.setdefault(row.update, []).append(row)
     truths = {row["update_uid"] for row in ledger.rows("SELECT DISTINCT update_uid FROM truths")}
     candidates = [rows for update, rows in scored.items() if update in truths]
-    return tuple(_picture(ledger, rows) for rows in first_by_device(candidates))
+    return tuple(picture_of(ledger, rows) for rows in first_by_device(candidates))
 
 
 def first_by_device(updates: list[list[ScoreRow]], most: int = PICTURES) -> list[list[ScoreRow]]:
@@ -46,7 +46,13 @@ def first_by_device(updates: list[list[ScoreRow]], most: int = PICTURES) -> list
     return [ordered[place] for _, place in sorted(ranked)[:most]]
 
 
-def _picture(ledger: Ledger, rows: list[ScoreRow]) -> Picture:
+def picture_of(ledger: Ledger, rows: list[ScoreRow]) -> Picture:
+    """One update with its truth: the sample that came out best, and all attacks on it.
+
+    Args:
+        ledger: Open for reading.
+        rows: The update's scores.
+    """
     named = [row.score for row in rows if row.score.sample >= 0]
     best = max(named, key=lambda score: score.psnr_db or 0.0, default=None)
     update, sample = rows[0].update, 0 if best is None else best.sample

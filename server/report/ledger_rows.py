@@ -30,6 +30,7 @@ from server.report.data import (
     UpdateRow,
 )
 from server.report.ledger_pictures import read_pictures
+from server.report.waiting import read_waiting
 
 _READING = EnergyReading.__struct_fields__
 _SCORE = AttackScore.__struct_fields__
@@ -64,6 +65,7 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
         counts=_counts(summary, admitted=len(updates), refused=len(refusals)),
         bytes_up=_whole(summary, "bytes_up", sum(update.payload_bytes for update in updates)),
         evaluated_on=ledger.value("SELECT samples FROM evaluations ORDER BY version DESC LIMIT 1"),
+        unevaluated=ledger.meta("unevaluated") or "",
         energy=_energy(ledger, kinds),
         operations=_operations(ledger, kinds),
         scores=scores,
@@ -71,6 +73,7 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
         noise=read_noise(ledger),
         pictures=read_pictures(ledger, scores),
         int8=noted(ledger),
+        waiting=read_waiting(ledger),
         wall_s=ledger.value("SELECT SUM(duration_s) FROM sessions"),
     )
 
@@ -169,6 +172,7 @@ def _energy(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[EnergyRow, 
             kind=kinds.get(row["round"], "train"),
             phase=row["phase"],
             reading=EnergyReading(**_pick(row, _READING)),
+            update=row["update_uid"],
         )
         for row in ledger.rows("SELECT * FROM energy ORDER BY round, node")
     )
@@ -184,10 +188,15 @@ def _operations(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[Operati
             node=row["node"],
             round=row["round"],
             kind=kinds.get(row["round"], "train"),
-            operations=Operations(**_pick(row, _OPERATIONS)),
+            operations=_counts_of(row),
         )
         for row in ledger.rows("SELECT * FROM operations ORDER BY round, node")
     )
+
+
+def _counts_of(row: Row) -> Operations:
+    layers = {name: tuple(json.loads(row[name])) for name in ("active", "sites")}
+    return Operations(**_pick(row, _OPERATIONS) | layers)
 
 
 def _scores(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[ScoreRow, ...]:

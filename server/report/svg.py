@@ -73,7 +73,15 @@ def _style(salt: str) -> Iterator[None]:
         yield
 
 
-def chart(name: str, label: str, draw: Draw, *, wide_height: float, narrow_height: float) -> Markup:
+def chart(
+    name: str,
+    label: str,
+    draw: Draw,
+    *,
+    wide_height: float,
+    narrow_height: float,
+    overlay: Callable[[bool], Markup] | None = None,
+) -> Markup:
     """One chart in both widths.
 
     Args:
@@ -82,9 +90,12 @@ def chart(name: str, label: str, draw: Draw, *, wide_height: float, narrow_heigh
         draw: Fills a figure; its flag says whether the narrow form is wanted.
         wide_height: Height of the wide form, in CSS pixels.
         narrow_height: Height of the narrow form, in CSS pixels.
+        overlay: What lies over a form once it is drawn, placed in per cent of its width and height.
     """
     wide = _render(f"{name}-w", draw, narrow=False, size=(WIDE_UNITS, wide_height))
     narrow = _render(f"{name}-n", draw, narrow=True, size=(NARROW_UNITS, narrow_height))
+    if overlay is not None:
+        wide, narrow = wide + overlay(False), narrow + overlay(True)
     return Markup('<div class="chart" role="img" aria-label="{}">{}{}</div>').format(
         label, Markup('<div class="wide">{}</div>').format(wide), Markup('<div class="narrow">{}</div>').format(narrow)
     )

@@ -80,8 +80,7 @@ def verdict_chart(families: Sequence[Family]) -> Markup | None:
         figure.legend(handles, names, loc="outside upper left", ncols=2 if narrow else 4)
 
     label = "Share of audit updates by the best verdict of the ladder, over training rounds"
-    heights = {"wide_height": 330, "narrow_height": 90 + 250 * len(curves)}
-    return chart("verdicts", label, draw, **heights)
+    return chart("verdicts", label, draw, wide_height=330, narrow_height=90 + 250 * len(curves))
 
 
 def _trace(ax: Axes, title: str, points: Sequence[RoundVerdicts]) -> None:

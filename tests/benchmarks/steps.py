@@ -36,6 +36,7 @@ from msgspec import Struct
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from contract.models.layout import layers
 from contract.models.reference import SteppingNetwork
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
 from edge_client.engines.torch import TorchEngine
@@ -45,6 +46,7 @@ from server.graphs.checking import Batch, session
 from tests.benchmarks.gradients import CLASSES, SHAPE, random_batch
 
 FC, CONV = ModelSpec(weight_bits=None), ModelSpec(kind="conv", hidden=(), weight_bits=None)
+CONV_5_3 = ModelSpec(kind="conv", hidden=(), kernel=(5, 3), weight_bits=None)
 CELLS = {
     "fc-rate-T10-B1": (FC, "rate", 10, 1),
     "fc-rate-T25-B1": (FC, "rate", 25, 1),
@@ -55,6 +57,8 @@ CELLS = {
     "conv-rate-T10-B1": (CONV, "rate", 10, 1),
     "conv-rate-T10-B16": (CONV, "rate", 10, 16),
     "conv-direct-T10-B16": (CONV, "direct", 10, 16),
+    "conv53-rate-T10-B1": (CONV_5_3, "rate", 10, 1),
+    "conv53-rate-T10-B16": (CONV_5_3, "rate", 10, 16),
 }
 Work = Callable[[], object]
 TOGETHER = 5
@@ -115,8 +119,10 @@ def multi_step(task: TaskSpec) -> nn.Module:
 
     parts: list[nn.Module] = []
     channels, side = SHAPE[0], SHAPE[1]
-    for out in task.model.channels if task.model.kind == "conv" else ():
-        parts += [layer.Conv2d(channels, out, 5, stride=2, padding=2), leaky()]
+    convolutions = [spec for spec in layers(task, SHAPE, CLASSES) if spec.kind == "conv"]
+    for spec in convolutions:
+        out = spec.outputs[0]
+        parts += [layer.Conv2d(channels, out, spec.kernel, stride=spec.stride, padding=spec.padding), leaky()]
         channels, side = out, (side + 1) // 2
     parts.append(layer.Flatten())
     width = channels * side * side

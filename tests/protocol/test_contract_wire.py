@@ -247,6 +247,7 @@ BUILT = {
     topics.update_chunk("r", "n", 3, UID, 5): {"kind": "up", "node": "n", "round": 3, "uid": UID, "index": 5},
     topics.ack("r", "n"): {"kind": "ack", "node": "n"},
     topics.mirror_chunk("r", 3, "n", UID, 5): {"kind": "mirror", "node": "n", "round": 3, "uid": UID, "index": 5},
+    topics.claim("r", 3, "n", UID): {"kind": "claim", "node": "n", "round": 3, "uid": UID},
     topics.recon_chunk("r", "n", 3, 5): {"kind": "recon", "node": "n", "round": 3, "index": 5},
     topics.score("r", "n", 3): {"kind": "score", "node": "n", "round": 3},
     topics.truth("r", "n", 3): {"kind": "truth", "node": "n", "round": 3},

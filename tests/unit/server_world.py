@@ -125,10 +125,14 @@ class World:
         blob, uid = make_update(
             node,
             self.state.round if round_ is None else round_,
-            **{"plan": self.settings.entry(self.state.round).plan, "model_version": self.model.version, **changes},
+            **{"plan": self._plan, "model_version": self.model.version, **changes},
         )
         self.send("up", node, self.state.round if round_ is None else round_, uid, blob)
         return uid
+
+    @property
+    def _plan(self) -> RoundPlan:
+        return self.settings.entry(min(self.state.round, self.settings.rounds)).plan
 
     def send_again(self, node: str, round_: int) -> None:
         """Delivers an update of an earlier moment once more, if there is one."""

@@ -9,6 +9,7 @@ import pytest
 
 from contract.configuration import decode_toml
 from contract.errors import ConfigurationError
+from contract.link_settings import LinkSettings
 from contract.task import TaskSpec
 
 
@@ -58,3 +59,17 @@ def test_every_mistake_is_named(tmp_path: Path, text: str, parts: list[str]) -> 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no such file"):
         decode_toml(tmp_path / "none.toml", Wrapped)
+
+
+def test_passwords_are_not_printed(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    for text in (
+        'host = "far.example"\npassword = "Hush"',
+        'host = "127.0.0.1"\nport = "x"\npassword = "Hush"',
+        'password = ["Hush"]',
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigurationError) as caught:
+            decode_toml(path, LinkSettings)
+        assert str(path) in str(caught.value)
+        assert "Hush" not in str(caught.value)

@@ -276,3 +276,11 @@ def test_initial_parameters_follow_the_seed_and_torchs_bounds():
 def test_impossible_layouts_are_refused(model, shape, match):
     with pytest.raises(ConfigurationError, match=match):
         layers(TaskSpec(model=model), shape, 2)
+
+
+def test_convolutions_may_have_kernels_of_their_own():
+    task = TaskSpec(model=ModelSpec(kind="conv", hidden=(), channels=(8, 16), kernel=(5, 3)))
+    assert [spec.weight_shape for spec in layers(task, (1, 28, 28), 10)[:2]] == [(8, 1, 5, 5), (16, 8, 3, 3)]
+    assert [spec.outputs for spec in layers(task, (1, 28, 28), 10)[:2]] == [(8, 14, 14), (16, 7, 7)]
+    with pytest.raises(ValueError, match=r"kernel = \[5\] with channels = \[8, 16\]"):
+        ModelSpec(kind="conv", kernel=(5,))

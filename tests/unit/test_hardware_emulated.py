@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import ConfigurationError
-from edge_client.session import open_settings_meter
+from edge_client.session import labelled, open_settings_meters
 from edge_client.settings import ClientSettings
 from hardware.energy import EnergyReading, unavailable
 from hardware.meters.emulated import EmulatedMeter
@@ -18,7 +18,7 @@ MEASURED = EnergyReading(
 
 
 class Meter:
-    name, scope = "rapl", "package"
+    name, source, scope = "rapl", "rapl:package-0", "package"
 
     def __init__(self, reading: EnergyReading) -> None:
         self.reading, self.started, self.closed = reading, 0, 0
@@ -50,14 +50,17 @@ def test_what_was_not_measured_passes() -> None:
     assert EmulatedMeter(Meter(missing), "pi4").read() is missing
 
 
-def test_a_device_that_emulates_never_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_client.session.open_meter", lambda _spec: Meter(MEASURED))
+def test_a_device_that_emulates_never_measures(tmp_path: Path) -> None:
     settings = {"run": "r", "node": "n", "directory": tmp_path, "shard": 0, "shards": 1}
-    assert open_settings_meter(ClientSettings(**settings)).read().provenance == "measured"
-    assert open_settings_meter(ClientSettings(**settings, emulates="pi4")).read().provenance == "emulated"
+    meters = (Meter(MEASURED), Meter(MEASURED))
+    own = labelled(meters, ClientSettings(**settings))
+    assert [meter.read().provenance for meter in own] == ["measured", "measured"]
+    others = labelled(meters, ClientSettings(**settings, emulates="pi4"))
+    assert [meter.read().provenance for meter in others] == ["emulated", "emulated"]
+    assert all("pi4" in meter.source for meter in others)
 
 
 def test_a_meter_that_is_not_is_refused_by_name(tmp_path: Path) -> None:
     settings = ClientSettings(run="r", node="n", directory=tmp_path, shard=0, shards=1, meter="rapel", emulates="pi4")
     with pytest.raises(ConfigurationError, match="rapel"):
-        open_settings_meter(settings)
+        open_settings_meters(settings)

@@ -89,7 +89,7 @@ def test_windows_join_without_gap_or_overlap(tree: Tree, clock: Clock) -> None:
 
 
 def test_only_packages_are_summed(tree: Tree, clock: Clock) -> None:
-    """Sub-domains, the platform domain and the MMIO twin count the same joules again."""
+    """Sub-domains, the platform domain and the MMIO twin count the same joules again, or the memory's."""
     folders = {
         "intel-rapl:0": "package-0",
         "intel-rapl:1": "package-1",
@@ -111,22 +111,54 @@ def test_only_packages_are_summed(tree: Tree, clock: Clock) -> None:
     assert reading.samples == 4
 
 
+UNITS = {"Intel": 61_035, "AMD": 15_258}
+"""Energy unit in 1e-9 J as drivers/powercap/intel_rapl_common.c holds it: 1e9 · 2^-14 and 2^-16, cut to integers."""
+
+
+def shown_uj(raw: int, unit: int) -> int:
+    """What the kernel writes for a value of the 32-bit register (``rapl_unit_xlate``)."""
+    return raw * unit // 1000
+
+
+def test_the_ranges_of_real_machines() -> None:
+    """262143328850 and 65532610987 are what Intel and AMD machines show."""
+    assert {shown_uj(2**32 - 1, unit) for unit in UNITS.values()} == {RANGE_UJ, 65_532_610_987}
+
+
 def test_wrap_around_is_exact(tree: Tree, clock: Clock) -> None:
-    """The counter takes the values 0 … range: from range − 3 to 6 are ten steps, 3 up to range, 1 to 0, 6 on."""
-    tree.domain("intel-rapl:0", "package-0", RANGE_UJ - 3)
+    """From two units before the largest value to four units after 0 are seven units: the step to 0 is one as well."""
+    tree.domain("intel-rapl:0", "package-0", shown_uj(2**32 - 3, UNITS["Intel"]))
     meter = RaplMeter(tree.root, clock=clock)
     meter.start()
-    tree.count("intel-rapl:0", 6)
+    tree.count("intel-rapl:0", shown_uj(4, UNITS["Intel"]))
     clock.now_s += 1.0
-    assert meter.read().energy_j == 10 * 1e-6
+    assert meter.read().energy_j == pytest.approx(7 * 61.035e-6, abs=1e-6)
 
 
-@given(before=st.integers(0, 65_532_610_987), advance=st.integers(1, 60_000_000))
-def test_wrap_around_property(before: int, advance: int) -> None:
-    """Whatever the counter's position, the advance modulo its period comes back (AMD's range)."""
-    domain = rapl._Domain("package-0", Path(), 65_532_610_987)
-    after = (before + advance) % (domain.range_uj + 1)
-    assert rapl._advance_uj(domain, before, after, 1.0) == advance
+@given(
+    unit=st.sampled_from(sorted(UNITS.values())),
+    before=st.integers(0, 2**32 - 1),
+    advance=st.integers(1, 900_000_000),
+    duration_s=st.just(60.0),
+)
+def test_wrap_around_property(unit: int, before: int, advance: int, duration_s: float) -> None:
+    """Whatever the register's position, its advance comes back to the microjoule that the file rounds off."""
+    domain = rapl._Domain("package-0", Path(), shown_uj(2**32 - 1, unit))
+    first, second = shown_uj(before, unit), shown_uj((before + advance) % 2**32, unit)
+    assert rapl._advance_uj(domain, first, second, duration_s) == pytest.approx(advance * unit / 1000, abs=1.5)
+
+
+def test_an_amd_machine(tree: Tree, clock: Clock) -> None:
+    """Zen has the files of intel_rapl: one package and its sub-domain core."""
+    tree.domain("intel-rapl:0", "package-0", 1_000_000, 65_532_610_987)
+    tree.domain("intel-rapl:0:0", "core", 1_000_000, 65_532_610_987)
+    meter = RaplMeter(tree.root, clock=clock)
+    meter.start()
+    tree.count("intel-rapl:0", 11_000_000)
+    tree.count("intel-rapl:0:0", 5_000_000)
+    clock.now_s += 1.0
+    reading = meter.read()
+    assert (reading.energy_j, reading.source) == (pytest.approx(10.0), "rapl:package-0")
 
 
 def test_a_reset_counter_is_not_taken_for_a_wrap(tree: Tree, clock: Clock) -> None:
@@ -300,3 +332,17 @@ def test_damaged_trees_never_give_zero(
     else:
         assert 0 < reading.energy_j <= rapl.LARGEST_POWER_W * (1.0 + rapl.UPDATE_SLACK_S)
     rapl.find(tmp_path)
+
+
+def test_the_uncertainty_is_a_step_of_the_counter_and_what_flows_in_one_update(tree: Tree, clock: Clock) -> None:
+    """10 W for 2 s on each of two packages: two steps of 61 µJ, and 20 W for a millisecond."""
+    for package in ("intel-rapl:0", "intel-rapl:1"):
+        tree.domain(package, package.replace("intel-rapl:", "package-"))
+    meter = RaplMeter(tree.root, clock=clock)
+    meter.start()
+    for package in ("intel-rapl:0", "intel-rapl:1"):
+        tree.count(package, 1_000_000 + 20_000_000)
+    clock.now_s += 2.0
+    reading = meter.read()
+    assert reading.energy_j == pytest.approx(40.0)
+    assert reading.uncertainty_j == pytest.approx(2 * 2.0**-14 + 0.020)

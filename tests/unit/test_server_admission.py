@@ -29,6 +29,11 @@ EXPECTED = Expected(
 )
 
 
+BUFFERED = msgspec.structs.replace(
+    EXPECTED, plan=RoundPlan(batch_size=16, mode="asynchronous"), model_version=6, max_staleness=3
+)
+
+
 def judge(expected: Expected = EXPECTED, topic: dict | None = None, **changes):
     blob, uid = make_update("a", changes.pop("round_", 3), **{"plan": PLAN, "model_version": 2, **changes})
     place = Topic(run="run", kind="up", node="a", round=changes.get("round", 3), uid=uid, index=0)
@@ -40,6 +45,11 @@ def test_a_good_update_is_admitted_with_its_norm():
     assert isinstance(verdict, Admission)
     assert verdict.norm == pytest.approx(7.0)
     assert verdict.update.node == "a"
+
+
+def test_an_asynchronous_round_takes_what_is_not_too_old():
+    for version in (3, 4, 5, 6):
+        assert isinstance(judge(BUFFERED, plan=BUFFERED.plan, model_version=version), Admission)
 
 
 def tensors(**changes):
@@ -64,6 +74,9 @@ BAD = {
     "not open": ("closed", {"expected": msgspec.structs.replace(EXPECTED, open=False)}),
     "plan": ("plan", {"plan": RoundPlan(batch_size=16, local_steps=2)}),
     "model": ("model", {"model_version": 1}),
+    "model of the future": ("model", {"model_version": 3}),
+    "model of the future, asynchronous": ("model", {"expected": BUFFERED, "plan": BUFFERED.plan, "model_version": 7}),
+    "stale": ("stale", {"expected": BUFFERED, "plan": BUFFERED.plan, "model_version": 2}),
     "epoch": ("epoch", {"expected": msgspec.structs.replace(EXPECTED, births={"a": 2})}),
     "second": ("second", {"expected": msgspec.structs.replace(EXPECTED, delivered=frozenset({"a"}))}),
     "samples": ("samples", {"samples": 17}),

@@ -14,7 +14,7 @@ from contract import frames, messages, topics
 from contract.codecs import encode_tensors
 from contract.messages import AttackResult, AttackScore, Reconstruction, ServerState, TaskManifest, Truth
 from contract.task import RoundPlan
-from server.aggregation import AGGREGATORS, Contribution, descend
+from server.aggregation import ALGORITHMS, Contribution, descend, weighted_mean
 from server.model import object_of, parameters_of
 from server.settings import ScheduleEntry
 from tests.unit.server_world import (
@@ -144,7 +144,7 @@ def reference_model(rounds: int) -> str:
             _, uid = make_update(node, round_, plan=plan, model_version=round_ - 1)
             weight = 1 + int(uid[:2], 16) % plan.batch_size
             updates.append(Contribution(uid=uid, weight=weight, tensors=difference(node, round_)))
-        step = AGGREGATORS[plan.algorithm].step(sorted(updates, key=lambda u: u.uid), plan)
+        step = ALGORITHMS[plan.algorithm].step(weighted_mean(sorted(updates, key=lambda u: u.uid)), plan)
         parameters, velocity = descend(parameters, velocity, step, plan)
     return hashlib.sha256(object_of(parameters, rounds, HASH)).hexdigest()
 
@@ -477,3 +477,37 @@ def test_truths_are_stored_sample_by_sample(world):
     rows = world.ledger.rows("SELECT * FROM truths ORDER BY sample")
     assert [(row["sample"], row["label"], row["shape"]) for row in rows] == [(4, 7, "[1,2,2]"), (9, 1, "[1,2,2]")]
     assert rows[1]["image"] == pictures[1].tobytes()
+
+
+# --- several attack workers ---------------------------------------------------------------------------------------
+
+
+def claimed(world: World, node: str, round_: int, uid: str) -> list[int]:
+    """Chunks that a claim brings forth."""
+    before = len(world.wire.sent)
+    world.server.message(topics.claim(RUN, round_, node, uid), b"\1", world.at_s)
+    found = [topics.parse(topic) for topic, _, _ in world.wire.sent[before:]]
+    return [topic.index for topic in found if (topic.kind, topic.uid) == ("mirror", uid)]
+
+
+def test_for_several_workers_first_chunks_are_mirrored_and_the_rest_is_claimed(tmp_path):
+    world = World(settings(tmp_path, TRAIN, mirror="first"))
+    world.wire.frame_bytes = 150
+    for node in NODES:
+        world.node(node)
+    uid = world.update("a")
+    shown = [topics.parse(topic).index for topic, _, _ in world.wire.sent if "/mirror/" in topic]
+    assert shown == [0]
+    assert uid not in world.wire.mirrored()
+    rest = claimed(world, "a", 1, uid)
+    assert rest == list(range(1, len(rest) + 1))
+    assert rest
+    assert world.wire.mirrored()[uid] == world.ledger.value("SELECT object FROM updates WHERE uid = ?", uid)
+    assert claimed(world, "a", 1, uid) == [], "not as often as somebody likes"
+    world.wait(1.0)
+    assert claimed(world, "a", 1, uid) == rest
+    refused = world.update("a", uid="f" * 32)
+    for node, round_, name in (("b", 1, uid), ("a", 2, uid), ("a", 1, refused), ("a", 1, "0" * 32), ("z", 1, uid)):
+        assert claimed(world, node, round_, name) == []
+    assert world.column("SELECT mirrored FROM updates WHERE uid = ?", uid) == [1]
+    world.ledger.close()

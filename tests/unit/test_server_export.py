@@ -80,6 +80,7 @@ def test_twins_equal_torch(kind, activation, encoding, bits):
 
 @pytest.mark.parametrize(("kernel", "stride", "shape"), [
     (1, 1, (1, 5, 4)), (1, 2, (1, 6, 5)), (2, 2, (1, 6, 7)), (3, 1, (2, 5, 5)), (5, 3, (1, 11, 8)), (4, 2, (1, 9, 8)),
+    ((5, 3), 2, (1, 9, 9)),
 ])  # fmt: skip
 def test_convolutions_of_any_geometry(kernel, stride, shape):
     task = make("conv", kernel=kernel, stride=stride, hidden=())
@@ -157,8 +158,8 @@ def test_inputs_and_outputs():
     shapes = parameter_shapes(task, SHAPE, CLASSES)
     opened = checking.session(training_graph(task, SHAPE, CLASSES))
     assert [i.name for i in opened.get_inputs()] == ["frames", "labels", *shapes]
-    hidden = [f"spikes:{i}" for i in range(4)]
-    expected = ["loss", *(f"gradient:{name}" for name in shapes), *hidden, "nonzeros"]
+    hidden = [f"emitted:{i}" for i in range(4)]
+    expected = ["loss", *(f"gradient:{name}" for name in shapes), *hidden]
     assert [o.name for o in opened.get_outputs()] == expected
     assert opened.get_inputs()[0].shape == [6, "B", *SHAPE]
     assert [i.name for i in checking.session(inference_graph(task, SHAPE, CLASSES)).get_inputs()] == ["frames", *shapes]

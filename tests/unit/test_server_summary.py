@@ -102,7 +102,9 @@ def test_what_a_device_published_and_the_ledger_lacks_is_lost_unless_it_is_pendi
 def test_an_update_that_entered_two_aggregates_is_seen(tmp_path):
     world = finished_run(tmp_path)
     world = World(world.settings)
-    world.ledger.execute("INSERT INTO aggregated SELECT version + 1, round + 1, uid, weight FROM aggregated LIMIT 1")
+    world.ledger.execute(
+        "INSERT INTO aggregated SELECT version + 1, round + 1, uid, weight, 0, 1 FROM aggregated LIMIT 1"
+    )
     world.ledger.close()
     assert summarise(tmp_path)["updates"]["duplicated"] == 1
 

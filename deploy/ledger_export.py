@@ -1,0 +1,86 @@
+"""`spikeleak export`: a run's ledger as Parquet files, one a table. `spikeleak cite`: what its attacks come from."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from attack.citations import CITATIONS
+from attack.method import Citation
+from contract.errors import ConfigurationError
+from server.ledger import FILE_NAME, Ledger
+
+_TYPES: dict[str, type] = {"TEXT": str, "INTEGER": int, "REAL": float}
+FOLDER = "export"
+
+
+def export(directory: Path) -> list[Path]:
+    """Writes every table of a run's ledger, and of its twin's, to ``export/`` in its folder.
+
+    Columns of bytes (updates, models, pictures) are left out: they stay in the ledger. Nulls stay nulls.
+
+    Args:
+        directory: Folder of a run.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigurationError: The folder holds no run.
+    """
+    written = _exported(directory / FILE_NAME, directory / FOLDER)
+    twin = directory / "twin" / FILE_NAME
+    if twin.exists():
+        written += _exported(twin, directory / FOLDER / "twin")
+    return written
+
+
+def _exported(ledger_path: Path, folder: Path) -> list[Path]:
+    from deploy import parquet  # noqa: PLC0415 - takes a moment
+
+    with Ledger.open_read(ledger_path) as ledger:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [
+            row["name"] for row in ledger.rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        ]
+        paths = []
+        for name in names:
+            if name.startswith("sqlite_"):
+                continue
+            schema = _schema(ledger, name)
+            rows = [dict(row) for row in ledger.rows(f'SELECT {", ".join(schema)} FROM "{name}"')]  # noqa: S608 - ours
+            paths.append(folder / f"{name}.parquet")
+            parquet.write(paths[-1], rows, schema)
+    return paths
+
+
+def _schema(ledger: Ledger, table: str) -> dict[str, type]:
+    columns: Iterable[sqlite3.Row] = ledger.rows("SELECT name, type FROM pragma_table_info(?)", table)
+    return {row["name"]: _TYPES[row["type"]] for row in columns if row["type"] in _TYPES}
+
+
+def citations(directory: Path | None) -> list[Citation]:
+    """Works behind the attacks that a run, or any run of a sweep, was attacked with; all of them without a folder.
+
+    Args:
+        directory: Folder of a run or of a sweep.
+
+    Raises:
+        ConfigurationError: The folder holds neither.
+    """
+    from attack.methods import KNOWN  # noqa: PLC0415 - brings torch
+
+    if directory is None:
+        return list(CITATIONS.values())
+    ledgers = sorted(directory.glob(FILE_NAME)) + sorted(directory.glob(f"twin/{FILE_NAME}"))
+    ledgers += sorted(directory.glob(f"runs/*/{FILE_NAME}")) + sorted(directory.glob(f"runs/*/twin/{FILE_NAME}"))
+    if not ledgers:
+        raise ConfigurationError(f"{directory}: holds no {FILE_NAME}, so no run; name the --out folder of one")
+    names: dict[str, Any] = {}
+    for path in ledgers:
+        with Ledger.open_read(path) as ledger:
+            names |= dict.fromkeys(row["attack"] for row in ledger.rows("SELECT DISTINCT attack FROM reconstructions"))
+    used = {KNOWN[name].citation.key for name in names if name in KNOWN} | {"spikeleak"}
+    return [citation for key, citation in CITATIONS.items() if key in used]

@@ -1,0 +1,182 @@
+"""Configurations of a sweep: runs that differ in their seed alone, as one, with n and an interval on every figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from server.report.trials import bootstrap_median, finite, median
+
+Row = dict[str, Any]
+LITERATURE = ("dlg", "cosine", "grnn")
+"""Gradient matching as published; the others of the ladder were derived for spiking networks, or are closed forms."""
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure over several runs or updates.
+
+    Attributes:
+        value: Mean or median; `None` when nothing gave a figure, or half of the trials gave none.
+        low, high: 95 % interval; `None` below two values, and an end is `None` where it falls on trials without figure.
+        n: How many values.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """One point of the sweep, over its seeds.
+
+    Attributes:
+        labels: Label by axis.
+        arm: `main`, or `twin` for the ANN twin.
+        family: `snn` or `ann`.
+        dataset: The data set.
+        runs: Names of its runs that are there.
+        planned: How many there should be.
+        accuracy: Mean over runs.
+        joules: Joules of one training round, all devices together: mean over runs.
+        joules_to_target: The same until the target accuracy; without a value where a run did not reach it.
+        compute: Modelled joules of counted operations of the whole run: mean over runs.
+        provenance: Of the joules.
+        bytes: Bytes of one update: mean over runs.
+        epsilon: Largest over runs; `None` without noise.
+        leakage: Over all audited updates, the highest PSNR of any attack on each: median.
+        largest: The highest of these.
+        literature: The same median over `LITERATURE` alone.
+        exact: Share of audited updates that are certified in full.
+        mean_image: Largest PSNR of the mean image: what needs no update at all.
+        controls: False certificates and certificates on noise: 0, or the attacks are not to be trusted.
+    """
+
+    labels: dict[str, str]
+    arm: str
+    family: str
+    dataset: str
+    runs: tuple[str, ...]
+    planned: int
+    accuracy: Estimate
+    joules: Estimate
+    joules_to_target: Estimate
+    compute: Estimate
+    provenance: str
+    bytes: Estimate
+    epsilon: float | None
+    leakage: Estimate
+    largest: float | None
+    literature: Estimate
+    exact: Estimate
+    mean_image: float | None
+    controls: int
+
+    @property
+    def title(self) -> str:
+        """Its labels, and the network where there are two."""
+        network = ("ANN",) if self.arm == "twin" else ()
+        return " · ".join((*self.labels.values(), *network)) or self.dataset
+
+
+def configurations(runs: Sequence[Row], attacks: Sequence[Row], *, seeds: int) -> tuple[Configuration, ...]:
+    """All configurations, in the order of the table.
+
+    Args:
+        runs: Rows of ``sweep.parquet``.
+        attacks: Rows of ``attacks.parquet``.
+        seeds: Runs that each should have.
+    """
+    trials: dict[tuple[str, str], list[Row]] = {}
+    for row in attacks:
+        trials.setdefault((row["run"], row["arm"]), []).append(row)
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in runs:
+        groups.setdefault((*_labels(row).items(), row["arm"]), []).append(row)
+    return tuple(
+        _configuration(rows, [t for row in rows for t in trials.get((row["run"], row["arm"]), [])], seeds)
+        for rows in groups.values()
+    )
+
+
+def _labels(row: Row) -> dict[str, str]:
+    return {name.removeprefix("axis."): str(value) for name, value in row.items() if name.startswith("axis.")}
+
+
+def _configuration(rows: Sequence[Row], trials: Sequence[Row], seeds: int) -> Configuration:
+    def over_runs(values: Sequence[float | None]) -> Estimate:
+        return mean([value for value in values if value is not None], of=len(rows))
+
+    best, published = best_by_update(trials), best_by_update([t for t in trials if t["attack"] in LITERATURE])
+    exact = {t["update"] for t in trials if t["verdict"] == "exact"}
+    return Configuration(
+        labels=_labels(rows[0]),
+        arm=rows[0]["arm"],
+        family=rows[0]["family"],
+        dataset=rows[0]["dataset"],
+        runs=tuple(row["run"] for row in rows),
+        planned=seeds,
+        accuracy=over_runs([row["accuracy"] for row in rows]),
+        joules=over_runs([row["joules_per_round"] for row in rows]),
+        joules_to_target=over_runs([row["joules_to_target"] for row in rows]),
+        compute=over_runs([row["compute_j"] for row in rows]),
+        provenance=" and ".join(sorted({row["energy_provenance"] for row in rows})),
+        bytes=over_runs([row["bytes_up"] / row["updates"] if row["updates"] else None for row in rows]),
+        epsilon=max((row["epsilon"] for row in rows if row["epsilon"] is not None), default=None),
+        leakage=middle(list(best.values())),
+        largest=finite(max(best.values(), default=None)),
+        literature=middle(list(published.values())),
+        exact=share(sum(update in exact for update in best), len(best)),
+        mean_image=max(
+            (row["mean_image_max_db"] for row in rows if row["mean_image_max_db"] is not None), default=None
+        ),
+        controls=sum(row["false_certificates"] + row["noise_certified"] for row in rows),
+    )
+
+
+def best_by_update(trials: Sequence[Row]) -> dict[str, float]:
+    """Highest PSNR of each update; `-inf` where every attack that ran gave no image."""
+    best: dict[str, float] = {}
+    for row in trials:
+        if row["verdict"] != "refused":
+            figure = -math.inf if row["psnr_db"] is None else row["psnr_db"]
+            best[row["update"]] = max(best.get(row["update"], -math.inf), figure)
+    return best
+
+
+def mean(values: Sequence[float], *, of: int) -> Estimate:
+    """Mean and t interval; without a value when some of the runs have none: nothing is averaged over the survivors."""
+    if not values or len(values) < of:
+        return Estimate(value=None, low=None, high=None, n=len(values))
+    middle_ = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(value=middle_, low=None, high=None, n=1)
+    from scipy.stats import t  # noqa: PLC0415 - takes a second
+
+    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return Estimate(value=middle_, low=middle_ - half, high=middle_ + half, n=len(values))
+
+
+def middle(values: Sequence[float]) -> Estimate:
+    """Median and bootstrap interval; trials without a figure rank below all others."""
+    if not values:
+        return Estimate(value=None, low=None, high=None, n=0)
+    low, high = None, None
+    if len(values) > 1:
+        ends = bootstrap_median(np.asarray(values), np.random.default_rng(0))
+        low, high = finite(ends[0]), finite(ends[1])
+    return Estimate(value=finite(median(values)), low=low, high=high, n=len(values))
+
+
+def share(count: int, of: int) -> Estimate:
+    """A share and its Wilson interval (Wilson 1927)."""
+    if of == 0:
+        return Estimate(value=None, low=None, high=None, n=0)
+    z, p = 1.959964, count / of
+    centre, half = p + z * z / (2 * of), z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
+    scale = 1 + z * z / of
+    return Estimate(value=p, low=max(0.0, (centre - half) / scale), high=min(1.0, (centre + half) / scale), n=of)

@@ -1,0 +1,85 @@
+"""Every attack on every configuration, and the SNN beside its ANN twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from deploy.sweep.report.configurations import Configuration, Estimate, Row, best_by_update, middle
+from server.report.quantities import MISSING, decibel
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One attack on one configuration.
+
+    Attributes:
+        text: The median PSNR, or what stands in its place.
+        note: n, the interval, verdicts; for the pointer and for readers.
+        level: 0 to 4, how much of the picture is given away, for its shade.
+    """
+
+    text: str
+    note: str
+    level: int
+
+
+class Matrix(msgspec.Struct, frozen=True, kw_only=True):
+    """Attacks by column, configurations by row."""
+
+    attacks: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+def matrix(found: Sequence[Configuration], attacks: Sequence[Row]) -> Matrix:
+    """All attacks that were tried anywhere, in the order in which they ran; refused everywhere: left out."""
+    tried = tuple(dict.fromkeys(row["attack"] for row in attacks if row["verdict"] != "refused"))
+    by_run: dict[tuple[str, str, str], list[Row]] = {}
+    for row in attacks:
+        by_run.setdefault((row["run"], row["arm"], row["attack"]), []).append(row)
+    return Matrix(
+        attacks=tried,
+        rows=tuple(
+            (
+                one.title,
+                tuple(_cell([r for run in one.runs for r in by_run.get((run, one.arm, name), [])]) for name in tried),
+            )
+            for one in found
+        ),
+    )
+
+
+def _cell(rows: Sequence[Row]) -> Cell:
+    ran = [row for row in rows if row["verdict"] != "refused"]
+    if not ran:
+        reason = rows[0]["reason"] if rows else "it did not run"
+        return Cell(text="·", note=f"not applicable: {reason}", level=0)
+    if all(row["psnr_db"] is None and row["labels_right"] is not None for row in ran):
+        right, of = sum(row["labels_right"] for row in ran), sum(row["samples"] for row in ran)
+        return Cell(text=f"{right}/{of}", note=f"labels right, n = {len(ran)} updates", level=3 if right == of else 1)
+    found = middle(list(best_by_update(ran).values()))
+    verdicts = {
+        name: sum(row["verdict"] == name for row in ran) for name in ("exact", "recovered", "partial", "failed")
+    }
+    told = ", ".join(f"{count} {name}" for name, count in verdicts.items() if count)
+    return Cell(text=decibel(found.value), note=f"dB, {interval(found)}; {told}", level=_level(found.value))
+
+
+def _level(value_db: float | None) -> int:
+    return 0 if value_db is None else sum(value_db >= bound for bound in (12, 20, 30, 60))
+
+
+def interval(one: Estimate, digits: int = 1) -> str:
+    """N and the 95 % interval in words."""
+    if one.low is None and one.high is None:
+        return f"n = {one.n}"
+    low = MISSING if one.low is None else f"{one.low:.{digits}f}"
+    high = MISSING if one.high is None else f"{one.high:.{digits}f}"
+    return f"n = {one.n}, 95 % CI {low} to {high}"
+
+
+def pairs(found: Sequence[Configuration]) -> list[tuple[Configuration, Configuration]]:
+    """Each SNN configuration beside its ANN twin, where the sweep ran both."""
+    twins = {tuple(one.labels.items()): one for one in found if one.arm == "twin"}
+    mains = [one for one in found if one.arm == "main"]
+    return [(one, twins[key]) for one in mains if (key := tuple(one.labels.items())) in twins]

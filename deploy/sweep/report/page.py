@@ -1,0 +1,123 @@
+"""The page of a sweep."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import msgspec
+from markupsafe import Markup
+
+import server.report
+from attack.method import Citation
+from deploy.sweep.plan import Sweep
+from deploy.sweep.report import axis_charts, front, matrix, words
+from deploy.sweep.report.configurations import LITERATURE, Configuration, Estimate, Row, configurations
+from deploy.sweep.report.pictures import WorstPicture, worst_picture
+from server.report import quantities
+
+_HERE = Path(__file__).parent
+_STYLES = (Path(server.report.__file__).parent / "report.css", _HERE / "sweep.css")
+COMPARED_RUNS = 30
+"""Updates of each network below which a comparison is called small."""
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=quantities.count,
+        percent=quantities.percent,
+        energy=quantities.energy,
+        data_size=lambda value: quantities.data_size(None if value is None else round(value)),
+        decibel=quantities.decibel,
+        interval=matrix.interval,
+        of_hundred=_of_hundred,
+    )
+    return environment
+
+
+def _of_hundred(one: Estimate) -> Estimate:
+    """A share in per cent."""
+
+    def times(value: float | None) -> float | None:
+        return None if value is None else 100 * value
+
+    return Estimate(value=times(one.value), low=times(one.low), high=times(one.high), n=one.n)
+
+
+def render(
+    sweep: Sweep, runs: list[Row], attacks: list[Row], *, folder: Path, missing: list[str], cited: list[Citation]
+) -> str:
+    """The whole page.
+
+    Args:
+        sweep: The sweep.
+        runs: Rows of ``sweep.parquet``.
+        attacks: Rows of ``attacks.parquet``.
+        folder: Where the runs' folders lie.
+        missing: Names of runs that are not finished.
+        cited: Works behind the attacks that were used.
+    """
+    found = configurations(runs, attacks, seeds=len(sweep.seeds))
+    pictures = [worst_picture(one, attacks, folder) for one in found]
+    cards = {i: _card(one, shown) for i, (one, shown) in enumerate(zip(found, pictures, strict=True))}
+    return (
+        _templates()
+        .get_template("page.html.j2")
+        .render(
+            sweep=sweep,
+            style=Markup("\n".join(path.read_text(encoding="utf-8") for path in _STYLES)),  # noqa: S704 - our own files
+            tiles=_tiles(runs, found, missing),
+            sentences=words.sentences(sweep, found, len(missing)),
+            front_chart=front.front_chart(found, cards),
+            close_points=100 * front.CLOSE_POINTS,
+            axis_chart=axis_charts.axis_chart(found, [axis.title for axis in sweep.axes]),
+            bytes_chart=axis_charts.bytes_chart(found),
+            matrix=matrix.matrix(found, attacks),
+            pairs=matrix.pairs(found),
+            literature=", ".join(LITERATURE),
+            small=COMPARED_RUNS,
+            rows=list(zip(found, pictures, strict=True)),
+            on_front={one.title for one in front.front(found)},
+            axes=[axis.title for axis in sweep.axes],
+            cited=cited,
+            configuration=json.dumps(msgspec.to_builtins(sweep), indent=1),
+        )
+    )
+
+
+def _card(one: Configuration, shown: WorstPicture | None) -> Markup:
+    return Markup(_templates().get_template("card.html.j2").render(one=one, shown=shown))  # noqa: S704 - escaped by the template
+
+
+def _tiles(runs: list[Row], found: tuple[Configuration, ...], missing: list[str]) -> list[dict[str, Any]]:
+    mains = [row for row in runs if row["arm"] == "main"]
+    false = sum(one.controls for one in found)
+    lost = sum(row["lost"] + row["duplicated"] for row in runs)
+    return [
+        {
+            "title": "Runs",
+            "value": f"{len(mains)} of {len(mains) + len(missing)}",
+            "note": f"{len(found)} configurations, lost and duplicated updates: {lost}",
+        },
+        {
+            "title": "Audited updates",
+            "value": quantities.count(sum(row["audited"] for row in runs)),
+            "note": f"never attacked: {sum(row['never_attacked'] for row in runs)}",
+        },
+        {
+            "title": "Controls",
+            "value": "passed" if false == 0 else f"{false} failed",
+            "note": "false certificates, and certificates given on noise in an update's place",
+        },
+    ]

@@ -1,0 +1,206 @@
+"""What a sweep knows of its runs: one row a run, and one row for each attack on each audited update.
+
+Both come from the ledgers alone. A figure that is not known is null. `TIMED` names the columns that hang on how fast
+the machine was; all others are the same each time the sweep is run with the same seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from deploy.study import Study
+from deploy.sweep.plan import Point, Sweep
+from server.ledger import FILE_NAME, Ledger
+from server.report.data import ScoreRow
+from server.report.trials import finite, median, worst_by_update, worst_case
+from server.summary import read_scores, summarise_ledger
+
+RUN_COLUMNS: dict[str, type] = {
+    "run": str,
+    "arm": str,
+    "seed": int,
+    "dataset": str,
+    "family": str,
+    "clients": int,
+    "outcome": str,
+    "rounds_train": int,
+    "rounds_audit": int,
+    "accuracy": float,
+    "evaluated_on": int,
+    "updates": int,
+    "lost": int,
+    "duplicated": int,
+    "bytes_up": int,
+    "energy_j": float,
+    "energy_provenance": str,
+    "joules_per_round": float,
+    "joules_to_target": float,
+    "compute_j": float,
+    "epsilon": float,
+    "audited": int,
+    "never_attacked": int,
+    "worst_psnr_db": float,
+    "worst_attack": str,
+    "median_worst_psnr_db": float,
+    "exact_updates": int,
+    "false_certificates": int,
+    "noise_certified": int,
+    "wrong_sample_max_db": float,
+    "mean_image_max_db": float,
+    "wall_s": float,
+}
+"""Columns of a run and their types; each axis adds `axis.<name>` with its label.
+
+`energy_j` is the run's sum of one provenance, `joules_per_round` the same over training rounds only, `joules_to_target`
+what training had taken when the model first reached the sweep's target accuracy (null: never). `compute_j` is the
+modelled energy of counted operations alone. `worst_psnr_db` is the highest PSNR of any attack on any audited update,
+`median_worst_psnr_db` the median over updates of each one's highest (null: at least half gave no image at all),
+`exact_updates` how many were certified in full.
+"""
+TIMED = ("wall_s", "energy_j", "joules_per_round", "joules_to_target")
+"""Columns with something of a clock in them: modelled radio energy is power times the time that sending took."""
+ATTACK_COLUMNS: dict[str, type] = {
+    "run": str,
+    "arm": str,
+    "seed": int,
+    "update": str,
+    "node": str,
+    "round": int,
+    "samples": int,
+    "attack": str,
+    "verdict": str,
+    "reason": str,
+    "psnr_db": float,
+    "ssim": float,
+    "identified": float,
+    "frames_exact": float,
+    "frames_placed": float,
+    "labels_right": int,
+    "wrong_sample_db": float,
+    "mean_image_db": float,
+    "membership_auc": float,
+    "seconds": float,
+}
+"""Columns of an attack on one audited update; a refused attack (the threat model withholds something) is no trial."""
+Row = dict[str, Any]
+
+
+def collect(sweep: Sweep, points: Iterable[Point], folder: Path) -> tuple[list[Row], list[Row]]:
+    """Rows of all runs that are finished, in the order of the points; the SNN's before its twin's.
+
+    Args:
+        sweep: The sweep.
+        points: Its runs.
+        folder: Where their folders lie.
+    """
+    runs: list[Row] = []
+    attacks: list[Row] = []
+    for point in points:
+        for arm, directory in (("main", folder / point.name), ("twin", folder / point.name / "twin")):
+            if (directory / FILE_NAME).exists() and (arm == "main" or point.study.twin is not None):
+                row, trials = _of_run(sweep, point, arm, directory)
+                runs.append(row)
+                attacks += trials
+    return runs, attacks
+
+
+def schema(sweep: Sweep) -> dict[str, type]:
+    """Columns of the runs' table."""
+    names = list(RUN_COLUMNS)
+    axes: dict[str, type] = {f"axis.{axis.title}": str for axis in sweep.axes}
+    return {**{name: RUN_COLUMNS[name] for name in names[:3]}, **axes, **{n: RUN_COLUMNS[n] for n in names[3:]}}
+
+
+def _of_run(sweep: Sweep, point: Point, arm: str, directory: Path) -> tuple[Row, list[Row]]:
+    with Ledger.open_read(directory / FILE_NAME) as ledger:
+        audits = [row for row in read_scores(ledger) if row.kind == "audit"]
+        place = {"run": point.name, "arm": arm, "seed": point.seed}
+        row = {
+            **place,
+            **{f"axis.{name}": label for name, label in point.labels.items()},
+            **_identity(point.study, arm),
+            **_figures(summarise_ledger(ledger)),
+            **_joules(ledger, sweep.target_accuracy),
+            **_leakage(audits),
+        }
+    return row, [_trial(place, row) for row in audits]
+
+
+def _identity(study: Study, arm: str) -> Row:
+    family = "ann" if arm == "twin" else study.task.model.family
+    return {"dataset": study.task.dataset, "family": family, "clients": study.clients}
+
+
+def _figures(summary: Row) -> Row:
+    leakage, updates = summary["leakage"], summary["updates"]
+    controls = leakage["by_schedule"]["audit"]["controls"]
+    return {
+        "outcome": summary["outcome"],
+        "rounds_train": summary["rounds_by_kind"]["train"],
+        "rounds_audit": summary["rounds_by_kind"]["audit"],
+        "accuracy": summary["accuracy"],
+        "evaluated_on": summary["evaluated_on"],
+        "updates": updates["admitted"],
+        "lost": updates["lost"],
+        "duplicated": updates["duplicated"],
+        "bytes_up": summary["bytes_up"],
+        "energy_j": summary["energy_j"]["value"],
+        "energy_provenance": summary["energy_j"]["provenance"],
+        "epsilon": summary["privacy"]["epsilon"],
+        "never_attacked": leakage["never_attacked"],
+        "false_certificates": leakage["certificates"]["false"],
+        "noise_certified": leakage["noise"]["certified"],
+        "wrong_sample_max_db": controls["wrong_sample_max_db"],
+        "mean_image_max_db": controls["mean_image_max_db"],
+        "wall_s": summary["wall_s"],
+    }
+
+
+_BY_ROUND = (
+    "SELECT e.round AS round, SUM(e.energy_j) AS value FROM energy e JOIN "
+    "(SELECT DISTINCT round FROM rounds WHERE kind = 'train') r ON r.round = e.round "
+    "WHERE e.provenance = ? AND e.phase != 'idle' AND e.energy_j IS NOT NULL GROUP BY e.round ORDER BY e.round"
+)
+
+
+def _joules(ledger: Ledger, target: float | None) -> Row:
+    """Joules a training round, and to the target accuracy."""
+    provenance = summarise_ledger(ledger)["energy_j"]["provenance"]
+    by_round = {row["round"]: row["value"] for row in ledger.rows(_BY_ROUND, provenance)}
+    compute = ledger.value(
+        "SELECT SUM(energy_j) FROM energy WHERE provenance IN ('modelled', 'emulated') AND scope = 'operations'"
+    )
+    return {
+        "joules_per_round": math.fsum(by_round.values()) / len(by_round) if by_round else None,
+        "joules_to_target": _to_target(ledger, by_round, target),
+        "compute_j": compute,
+    }
+
+
+def _to_target(ledger: Ledger, by_round: dict[int, float], target: float | None) -> float | None:
+    if target is None or not by_round:
+        return None
+    reached = ledger.value("SELECT MIN(round) FROM evaluations WHERE accuracy >= ?", target)
+    return None if reached is None else math.fsum(value for round_, value in by_round.items() if round_ <= reached)
+
+
+def _leakage(audits: list[ScoreRow]) -> Row:
+    worst, best = worst_case(audits), worst_by_update(audits)
+    return {
+        "audited": len(best),
+        "worst_psnr_db": None if worst is None else worst.psnr_db,
+        "worst_attack": None if worst is None else worst.attack,
+        "median_worst_psnr_db": finite(median(list(best.values()))),
+        "exact_updates": len({row.update for row in audits if row.score.verdict == "exact"}),
+    }
+
+
+def _trial(place: Row, row: ScoreRow) -> Row:
+    score = msgspec.structs.asdict(row.score)
+    at = {"update": row.update, "node": row.node, "round": row.round, "samples": row.samples}
+    return {**place, **at, **{name: score[name] for name in ATTACK_COLUMNS if name in score}}

@@ -1,0 +1,76 @@
+"""The works that the ways to aggregate come from, as BibTeX."""
+
+from __future__ import annotations
+
+
+def _entry(kind: str, key: str, **fields: str) -> tuple[str, str]:
+    body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    return key, f"@{kind}{{{key},\n{body}\n}}"
+
+
+CITATIONS: dict[str, str] = dict(
+    (
+        _entry(
+            "inproceedings",
+            "mcmahan2017communication",
+            title="Communication-Efficient Learning of Deep Networks from Decentralized Data",
+            author=r"McMahan, H. Brendan and Moore, Eider and Ramage, Daniel and Hampson, Seth and "
+            r"Ag{\"u}era y Arcas, Blaise",
+            booktitle="International Conference on Artificial Intelligence and Statistics",
+            year="2017",
+            eprint="1602.05629",
+            archiveprefix="arXiv",
+        ),
+        _entry(
+            "inproceedings",
+            "yin2018byzantine",
+            title="{Byzantine}-Robust Distributed Learning: Towards Optimal Statistical Rates",
+            author="Yin, Dong and Chen, Yudong and Ramchandran, Kannan and Bartlett, Peter",
+            booktitle="International Conference on Machine Learning",
+            year="2018",
+            eprint="1803.01498",
+            archiveprefix="arXiv",
+        ),
+        _entry(
+            "inproceedings",
+            "blanchard2017machine",
+            title="Machine Learning with Adversaries: {Byzantine} Tolerant Gradient Descent",
+            author="Blanchard, Peva and El Mhamdi, El Mahdi and Guerraoui, Rachid and Stainer, Julien",
+            booktitle="Advances in Neural Information Processing Systems",
+            year="2017",
+            eprint="1703.02757",
+            archiveprefix="arXiv",
+        ),
+        _entry(
+            "misc",
+            "sun2019backdoor",
+            title="Can You Really Backdoor Federated Learning?",
+            author="Sun, Ziteng and Kairouz, Peter and Suresh, Ananda Theertha and McMahan, H. Brendan",
+            year="2019",
+            eprint="1911.07963",
+            archiveprefix="arXiv",
+        ),
+        _entry(
+            "inproceedings",
+            "reddi2021adaptive",
+            title="Adaptive Federated Optimization",
+            author=r"Reddi, Sashank J. and Charles, Zachary and Zaheer, Manzil and Garrett, Zachary and Rush, Keith "
+            r"and Kone{\v{c}}n{\'y}, Jakub and Kumar, Sanjiv and McMahan, H. Brendan",
+            booktitle="International Conference on Learning Representations",
+            year="2021",
+            eprint="2003.00295",
+            archiveprefix="arXiv",
+        ),
+        _entry(
+            "inproceedings",
+            "nguyen2022federated",
+            title="Federated Learning with Buffered Asynchronous Aggregation",
+            author="Nguyen, John and Malik, Kshitiz and Zhan, Hongyuan and Yousefpour, Ashkan and Rabbat, Michael and "
+            "Malek, Mani and Huba, Dzmitry",
+            booktitle="International Conference on Artificial Intelligence and Statistics",
+            year="2022",
+            eprint="2106.06639",
+            archiveprefix="arXiv",
+        ),
+    )
+)

@@ -1,0 +1,216 @@
+"""A sweep of real runs: plain, killed and resumed, and on a cluster that loses a node; the table stays the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+import tomli_w
+
+from deploy import parquet
+from deploy.study import STUDIES
+from deploy.sweep.plan import load_sweep, points
+from deploy.sweep.table import TIMED
+
+SWEEP = """
+name = "tiny"
+target_accuracy = 0.2
+[study]
+clients = 2
+[study.task]
+dataset = "digits"
+encoding = { kind = "direct", steps = 4 }
+model = { hidden = [16] }
+[study.attack]
+attacks = ["label", "ratio"]
+noise_controls = 1
+[[study.schedule]]
+kind = "train"
+local_steps = 5
+learning_rate = 0.2
+[[study.schedule]]
+kind = "audit"
+algorithm = "fedsgd"
+batch_size = 1
+[[axes]]
+key = "task.neuron.surrogate"
+values = ["atan", "fast_sigmoid"]
+"""
+LIMIT_S = 240.0
+
+
+def command(folder, *more):
+    return [
+        sys.executable,
+        "-m",
+        "deploy.cli",
+        "sweep",
+        str(folder / "sweep.toml"),
+        "--out",
+        str(folder / "out"),
+        *more,
+    ]
+
+
+def prepared(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sweep.toml").write_text(SWEEP)
+    return folder
+
+
+def tables(folder):
+    """Both tables without what hangs on the clock or on a device's random names."""
+    runs, attacks = (parquet.read(folder / "out" / f"{name}.parquet") for name in ("sweep", "attacks"))
+    for row in runs:
+        for name in TIMED:
+            del row[name]
+    for row in attacks:
+        del row["seconds"], row["update"]
+    return runs, sorted(attacks, key=str)
+
+
+def differing(found, expected):
+    """What differs, by place and column."""
+    assert [len(rows) for rows in found] == [len(rows) for rows in expected]
+    pairs = [pair for tables in zip(found, expected, strict=True) for pair in zip(*tables, strict=True)]
+    return [(i, key, a[key], b[key]) for i, (a, b) in enumerate(pairs) for key in b if a[key] != b[key]]
+
+
+def run(folder, *more):
+    done = subprocess.run(command(folder, *more), capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def plain_folder(tmp_path_factory):
+    folder = prepared(tmp_path_factory.mktemp("plain"))
+    assert "2/2 runs finished" in run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(plain_folder):
+    return tables(plain_folder)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_two_runs_gives_both_tables(plain):
+    runs, attacks = plain
+    assert [row["axis.task.neuron.surrogate"] for row in runs] == ["atan", "fast_sigmoid"]
+    for row in runs:
+        assert row["outcome"] == "finished"
+        assert (row["lost"], row["duplicated"], row["updates"], row["audited"]) == (0, 0, 4, 2)
+        assert row["worst_attack"] == "ratio"
+        assert row["worst_psnr_db"] > 100
+        assert row["exact_updates"] == 2
+        assert row["energy_provenance"] == "modelled"
+        assert row["compute_j"] > 0
+    assert len(attacks) == 2 * 2 * 2
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_and_ends_with_the_same_table(plain, tmp_path):
+    folder = prepared(tmp_path)
+    with (tmp_path / "first.log").open("wb") as log:
+        first = subprocess.Popen(command(folder, "--parallel", "1"), stdout=log, stderr=log)
+    began_s = time.monotonic()
+    while len(list((folder / "out" / "runs").glob("*/ledger.sqlite"))) < 2 and first.poll() is None:
+        assert time.monotonic() - began_s < LIMIT_S, (tmp_path / "first.log").read_text()
+        time.sleep(0.05)
+    assert first.poll() is None, (tmp_path / "first.log").read_text()  # the second run is under way
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "out" / "runs").glob("*/summary.json")}
+    assert len(kept) == 1
+    run(folder)
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    assert differing(tables(folder), plain) == []
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_nodes_that_loses_one_gives_the_same_table(plain, tmp_path):
+    folder = prepared(tmp_path)
+    with (tmp_path / "cluster.log").open("wb") as log:
+        cluster = subprocess.Popen(
+            [sys.executable, "-m", "tests.ray_cluster"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
+    with cluster:
+        try:
+            address = cluster.stdout.readline().decode().strip()
+            assert address, (tmp_path / "cluster.log").read_text()
+            with (tmp_path / "sweep.log").open("wb") as log:
+                sweep = subprocess.Popen(command(folder, "--cluster", address), stdout=log, stderr=log)
+            time.sleep(6.0)  # both nodes are at work
+            cluster.stdin.write(b"\n")
+            cluster.stdin.flush()
+            assert cluster.stdout.readline() == b"lost\n"
+            assert sweep.wait(LIMIT_S) == 0, (tmp_path / "sweep.log").read_text()
+        finally:
+            cluster.stdin.close()
+    assert differing(tables(folder), plain) == []
+
+
+def printed(*arguments):
+    done = subprocess.run([sys.executable, "-m", "deploy.cli", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_ledger_is_exported_and_its_attacks_are_cited(plain_folder):
+    one = next((plain_folder / "out" / "runs").glob("*/"))
+    written = [line for line in printed("export", str(one)).splitlines() if line.endswith(".parquet")]
+    assert len(written) == len(list((one / "export").glob("*.parquet"))) > 10
+    updates = parquet.read(one / "export" / "updates.parquet")
+    assert len(updates) == 4
+    assert {row["status"] for row in updates} == {"admitted"}
+    assert "object" not in updates[0]
+    energy = parquet.read(one / "export" / "energy.parquet")
+    assert all((row["energy_j"] is None) == (row["provenance"] == "unavailable") for row in energy)
+    entries = printed("cite", str(plain_folder / "out"))
+    assert "zhao2020idlg" in entries  # of `label`
+    assert "geiping2020inverting" not in entries  # of an attack that was not run
+
+
+@pytest.mark.slow
+def test_its_report_stands_alone_and_shows_the_worst_pictures(plain_folder):
+    page = (plain_folder / "out" / "report.html").read_text()
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)|url\((?!#)|@import|<script""", page)
+    assert page.count('class="card"') == 2 * 2  # each configuration, in both widths
+    assert page.count("data:image/png") >= 2 * 2 * 2
+    assert "4 audited updates: of 4 of these" in page
+    printed("report", str(plain_folder / "out"))
+    assert (plain_folder / "out" / "report.html").read_text() == page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["defences", "energy_vs_privacy", "snn_vs_ann"])
+def test_a_shipped_sweep_in_short(tmp_path, name):
+    """The first choice of each axis, fewer and smaller rounds, the cheap part of the ladder; all else as it ships."""
+    shipped = tomllib.loads((STUDIES / f"{name}.toml").read_text())
+    assert len(points(load_sweep(STUDIES / f"{name}.toml"), STUDIES / f"{name}.toml")) > 3
+    study = shipped["study"]
+    shipped["seeds"] = [1]
+    study["clients"] = 2
+    study["task"]["dataset"] = "digits"
+    study["attack"]["attacks"] = ["label", "ratio", "row_space_enumeration"]
+    for entry in study["schedule"]:
+        entry |= {"rounds": 1}
+    for axis in shipped["axes"]:
+        axis["choices"] = axis["choices"][:1]
+    (tmp_path / "sweep.toml").write_text(tomli_w.dumps(shipped))
+    run(tmp_path)
+    rows = parquet.read(tmp_path / "out" / "sweep.parquet")
+    assert [row["arm"] for row in rows] == (["main", "twin"] if name == "snn_vs_ann" else ["main"])
+    for row in rows:
+        assert (row["outcome"], row["lost"], row["duplicated"], row["audited"]) == ("finished", 0, 0, 2)
+        assert row["worst_psnr_db"] > 100  # direct coding, one sample
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert shipped["title"] in page
+    assert ("SNN beside its ANN twin" in page) == (name == "snn_vs_ann")

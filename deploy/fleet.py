@@ -119,7 +119,7 @@ class Fleet:
         self._limits, self._label, self._write, self._logs = limits, label, write, logs
         self._churn = devices.churn
         self._attendance: dict[str, Attendance] = {}
-        stands_in = "a board" if any(board.name != HERE for board in boards) else ""
+        stands_in = "a board" if any(_stands_in(board) for board in boards) else ""
         placed = [_placed(s, board, ports, stands_in) for s, board in zip(settings, boards, strict=True)]
         if devices.per_process == 1:
             self.parties = [self._alone(s, board) for s, board in zip(placed, boards, strict=True)]
@@ -172,6 +172,11 @@ class Fleet:
             change = attendance.due(now_s)
             if change is not None:
                 party.change(change)
+
+
+def _stands_in(board: BoardProfile) -> bool:
+    """Whether a device is something else than this machine as it is: by its name, or by a limit alone."""
+    return board.name != HERE or (board.cpu_share, board.memory_mb, board.link) != (None, None, None)
 
 
 def _placed(

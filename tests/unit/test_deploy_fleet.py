@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import ConfigurationError
+from deploy import fleet
 from deploy.board import BoardProfile, LinkProfile, boards, load_board
 from deploy.fleet import HERE, DeviceGroup, boards_of, shaped_links
 from deploy.shaped_links import conditions
@@ -46,6 +47,20 @@ def test_groups_are_dealt_in_order_and_change_their_profile() -> None:
     assert (found[2].link.rate_kbit_s, found[2].link.latency_ms) == (100.0, pi4.link.latency_ms)
     assert found[3].link == LinkProfile(latency_ms=200.0)
     assert (found[4].link, found[4].cpu_share, found[4].energy_profile) == (None, None, "horowitz-45nm")
+
+
+@pytest.mark.parametrize(
+    ("group", "emulated"),
+    [
+        (DeviceGroup(count=1), False),
+        (DeviceGroup(count=1, board="pi4"), True),
+        (DeviceGroup(count=1, cpu_share=0.5), True),
+        (DeviceGroup(count=1, memory_mb=100.0), True),
+        (DeviceGroup(count=1, latency_ms=5.0), True),
+    ],
+)
+def test_whoever_is_limited_stands_in_for_a_board_and_measures_nothing(group: DeviceGroup, emulated: bool) -> None:
+    assert fleet._stands_in(group.profile("horowitz-45nm")) is emulated
 
 
 def test_each_kind_of_link_has_one_port(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ class Account:
         self._phases, self._clock = phases, clock
         self._idle: list[Window] = []
         self._making: list[Window] = []
+        self._ahead: list[Window] = []
+        self._overheads: list[Window] = []
         self._in_flight = ""
         self._bytes_sent: dict[str, int] = {}
 
@@ -36,8 +38,10 @@ class Account:
 
     def enter(self, phase: str) -> None:
         """Ends the phase under way and begins `phase`."""
-        if phase == self._phases.phase:
-            return
+        if phase != self._phases.phase:
+            self._cut(phase)
+
+    def _cut(self, phase: str) -> None:
         window = self._phases.enter(phase)
         if window.phase == "idle":
             self._idle.append(window)
@@ -55,7 +59,33 @@ class Account:
         """The update is packed; gives its windows. Its transmission begins here."""
         self.enter("transmit")
         self._in_flight = uid
-        windows, self._idle, self._making = (*self._idle, *self._making), [], []
+        windows, self._idle, self._making = (*self._idle, *self._ahead, *self._making), [], []
+        self._ahead = []
+        return windows
+
+    @contextmanager
+    def overhead(self, *, booked: bool = True) -> Iterator[list[Window]]:
+        """Work on masks, of phase `compress`; its window is in the list afterwards.
+
+        Args:
+            booked: Whether it is booked on the update under way, or to come: failed openings of a round are the cost of
+                the one that came about.
+        """
+        windows: list[Window] = []
+        making = self._phases.phase == "compress"
+        self._cut("compress")
+        try:
+            yield windows
+        finally:
+            window = self._phases.enter("compress" if making else "idle")
+            windows.append(window)
+            if booked:
+                self._overheads.append(window)
+                (self._making if making else self._ahead).append(window)
+
+    def overheads(self) -> tuple[Window, ...]:
+        """The windows of work on masks since it was last asked."""
+        windows, self._overheads = tuple(self._overheads), []
         return windows
 
     def gave_up(self) -> None:

@@ -29,6 +29,7 @@ from contract.perceptual import Perceptual
 from contract.task import task_hash
 from edge_client import client, energy, events, objects, training
 from edge_client.account import Account
+from edge_client.exchange import MaskExchange
 from edge_client.preparation import Network, Preparation, Prepare
 from edge_client.residual import Residuals
 from edge_client.settings import ClientSettings
@@ -76,6 +77,7 @@ class Device:
         self._preparation = Preparation(settings, network, prepare, needs)
         self._clock, self._new_uid, self._secret = clock, new_uid, secret
         self._perceptual = perceptual
+        self._exchange = MaskExchange(settings, network, account, model=model, clock=clock)
         self._recon_inbox, self._model_inbox = Assembler(max_object_bytes=MAX_IMAGES_BYTES), Assembler()
         self._workshop: objects.Workshop | None = None
         self._model = ("", bytearray())
@@ -87,6 +89,7 @@ class Device:
             "task": self._receive_task,
             "model": self._receive_model,
             "recon": self._receive_recon,
+            "relay": self._receive_relay,
         }
         self._carriers: dict[type, Callable[[Any], None]] = {
             events.Announce: self._announce,
@@ -149,6 +152,9 @@ class Device:
 
     def handle(self, event: events.Event) -> bool:
         """Gives an event to the state machine and carries out its actions; whether there were any."""
+        if isinstance(event, events.Idle):
+            journal, state = self.spool.journal, self.state
+            self._exchange.tend(state.server, state.task_hash, journal.made, journal.epoch)
         self.state, actions = client.step(self.state, event, self._clock())
         for action in actions:
             self._carriers[type(action)](action)
@@ -190,6 +196,11 @@ class Device:
         self.handle(events.ModelArrived(version=topic.version, sha256=whole.sha256))
         if self.state.model == (topic.version, whole.sha256):
             self._model = (whole.sha256, whole.blob)
+
+    def _receive_relay(self, _topic: topics.Topic, payload: bytes) -> None:
+        ready = self._exchange.receive(payload)
+        if ready is not None:
+            self.handle(ready)
 
     def _receive_recon(self, _topic: topics.Topic, payload: bytes) -> None:
         whole = self._recon_inbox.add(payload)
@@ -321,14 +332,27 @@ class Device:
         self._account.enter("compress")
         before = self._residuals.load(workshop.task_hash, action.plan) if action.plan.feeds_back else None
         blob, residual = objects.update_blob(
-            workshop, made, action.plan, epoch=journal.epoch, model_version=action.model_version, residual=before
+            workshop,
+            made,
+            action.plan,
+            epoch=journal.epoch,
+            model_version=action.model_version,
+            residual=before,
+            attempt=action.attempt,
+            masked=lambda update, draws: self._exchange.press(action.plan, action.attempt, update, draws),
         )
+        up, down = self._exchange.traffic()
         note = objects.UpdateNote(
             model_version=action.model_version,
             published=journal.published + 1,
             made=(workshop.task_hash, action.round, action.attempt),
             windows=energy.UpdateWindows(
-                windows=self._account.made(uid), operations=made.operations, encoded_ahead=made.encoded_ahead
+                windows=self._account.made(uid),
+                operations=made.operations,
+                encoded_ahead=made.encoded_ahead,
+                masking=self._account.overheads(),
+                masking_up=up,
+                masking_down=down,
             ),
             residual=uid if residual is not None else "",
         )
@@ -363,6 +387,7 @@ class Device:
         if update is None:
             return
         note = _note(update)
+        masking = self._exchange.cost(note.windows, sent_bytes, transmit_s)
         phases = energy.phase_energies(
             note.windows,
             transmit,
@@ -371,7 +396,7 @@ class Device:
             sent_bytes=sent_bytes,
             transmit_s=transmit_s,
         )
-        self.handle(events.Made(items=(objects.energy_item(update, note, self.settings.node, phases),)))
+        self.handle(events.Made(items=(objects.energy_item(update, note, self.settings.node, phases, masking),)))
 
     def _score(self, action: events.ScoreReconstruction) -> None:
         with self._account.aside():

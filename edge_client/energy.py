@@ -108,11 +108,16 @@ class UpdateWindows(msgspec.Struct, frozen=True, kw_only=True):
         windows: In order of time.
         operations: What was counted while training; `None` where the task's operations cannot be counted.
         encoded_ahead: Whether the encoding had a window of its own.
+        masking: Those among the windows in which keys, shares and masks were made.
+        masking_up, masking_down: Payload bytes of the messages about them, sent and received.
     """
 
     windows: tuple[Window, ...]
     operations: Operations | None
     encoded_ahead: bool = True
+    masking: tuple[Window, ...] = ()
+    masking_up: int = 0
+    masking_down: int = 0
 
 
 def phase_energies(
@@ -145,14 +150,19 @@ def phase_energies(
         else:
             measured = merged(windows) or unavailable(meter, "none", f"this update has no window of phase {phase!r}")
         duration_s = transmit_s if phase == "transmit" else sum(w.duration_s for w in windows)
-        modelled = _modelled(phase, made.operations, model, sent_bytes, duration_s)
+        modelled = _modelled(phase, made, model, sent_bytes, duration_s)
         phases.append(PhaseEnergy(phase=phase, readings=(measured, modelled)))
     return tuple(phases)
 
 
 def _modelled(
-    phase: str, operations: Operations | None, model: EnergyModel, sent_bytes: int, duration_s: float | None
+    phase: str,
+    made: UpdateWindows,
+    model: EnergyModel,
+    sent_bytes: int,
+    duration_s: float | None,
 ) -> EnergyReading:
+    operations = made.operations
     if phase == "train":
         if operations is None:
             return unavailable("model", "operations", _UNCOUNTED, duration_s=duration_s or 0.0)
@@ -167,6 +177,8 @@ def _modelled(
     if phase == "transmit":
         if duration_s is None:
             return unavailable("model", "radio", "the device was restarted between publication and acknowledgement")
-        return model.radio(sent_bytes, duration_s)
+        # Messages about masks are charged at the rate of the update: their own time is not known.
+        share = made.masking_up / sent_bytes if sent_bytes else 0.0
+        return model.radio(sent_bytes + made.masking_up, duration_s * (1 + share))
     reason = f"the energy model counts operations and bytes; it has no figure for phase {phase!r}"
     return unavailable("model", "operations", reason, duration_s=duration_s or 0.0)

@@ -108,8 +108,9 @@ class ExchangeDesk:
         if state.exchange is None:
             return
         self._asked_s = at_s
-        for node in action.nodes:
-            self._tell(state.exchange, action.round, action.attempt, node)
+        with self._ledger.transaction():
+            for node in action.nodes:
+                self._tell(state.exchange, action.round, action.attempt, node)
 
     def tick(self, state: State, at_s: float) -> None:
         """Asks survivors again that have not answered."""

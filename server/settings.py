@@ -90,7 +90,7 @@ class ScheduleEntry(RoundPlan, frozen=True, kw_only=True, forbid_unknown_fields=
                 "sum can be read; leave aggregator out"
             )
 
-    def require_devices(self, count: int | None) -> None:
+    def require_devices(self, key: str, count: int | None) -> None:
         """Checks that secure aggregation can do with so many devices; `None` is not known.
 
         Raises:
@@ -100,11 +100,11 @@ class ScheduleEntry(RoundPlan, frozen=True, kw_only=True, forbid_unknown_fields=
             return
         if count < LEAST_DEVICES:
             raise ValueError(
-                f"clients = {count} with secure: in a sum of two each knows the other's update; ask for {LEAST_DEVICES}"
+                f"{key} = {count} with secure: in a sum of two each knows the other's update; ask for {LEAST_DEVICES}"
             )
         if count > self.secure.most_devices:
             raise ValueError(
-                f"clients = {count} with secure.bits = {self.secure.bits}: sums of {self.secure.most_devices} at most "
+                f"{key} = {count} with secure.bits = {self.secure.bits}: sums of {self.secure.most_devices} at most "
                 "fit into 32 bits; lower bits"
             )
 
@@ -219,8 +219,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         for entry in self.schedule:
             entry.require_updates(self.clients if entry.fedbuff is None else None)
-            for count in (self.clients, self.start_with, entry.clients):
-                entry.require_devices(count)
+            for key, count in (("clients", self.clients), ("start_with", self.start_with), ("clients", entry.clients)):
+                entry.require_devices(key, count)
 
     @property
     def rounds(self) -> int:

@@ -201,7 +201,7 @@ class Worker:
 
 
 def _read(update: Update, views: Sequence[memoryview]) -> tuple[dict[str, Array32], dict[str, TensorRecord]]:
-    """Tensors and their records; masked ones as if the masks were not there, which is the best that one can do alone."""
+    """Tensors and their records; masked ones are read as if they wore no masks: alone, nobody can do better."""
     records = {record.name: record for record in update.tensors}
     if not update.masks:
         return decode_tensors(update.tensors, views), records

@@ -23,8 +23,8 @@ def secure(ledger: Ledger) -> dict[str, Any] | None:
         return None
     sums = ledger.row(
         "SELECT COUNT(*) AS rounds, COALESCE(SUM(json_array_length(survivors)), 0) AS survivors, "
-        "COALESCE(SUM(json_array_length(members) - json_array_length(survivors)), 0) AS lost, SUM(unmask_s) AS unmask_s "
-        "FROM masked_sums"
+        "COALESCE(SUM(json_array_length(members) - json_array_length(survivors)), 0) AS lost, "
+        "SUM(unmask_s) AS unmask_s FROM masked_sums"
     )
     sent = ledger.row(
         f"SELECT COALESCE(SUM(bytes), 0) AS total, COALESCE(SUM(bytes * (message IN {_UP})), 0) AS up "  # noqa: S608

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from contract.codecs import encode_tensors
 from contract.masking import records_of
 from contract.messages import Update, pack, unpack
-from contract.secure import SecureAggregation
 from contract.pipeline import euclidean_norm
+from contract.secure import SecureAggregation
 from contract.task import RoundPlan
 from contract.topics import Topic
 from server.admission import CODES, LARGEST_COUNT, Admission, Expected, Refusal, examine

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import msgspec
 import numpy as np
 import pytest
@@ -50,7 +52,7 @@ class SecureWorld(World):
     def offers(self, names) -> None:
         place = Place(run=RUN, task_hash=HASH, round=self.state.round, attempt=self.state.attempt)
         for name in names:
-            self.sessions[name] = masking.opened(name, 1, place, SECURE, lambda count: np.random.bytes(count))
+            self.sessions[name] = masking.opened(name, 1, place, SECURE, secrets.token_bytes)
             self.say(masking.offer(self.sessions[name]))
 
     def deals(self, names) -> None:
@@ -194,7 +196,7 @@ def test_an_update_of_an_earlier_opening_is_refused_and_one_after_the_survivors_
     w.play(plain, {}, 4)
     (old,) = w.updates(["n0"], plain, masks=7)
     assert w.wire.verdicts(old) == [("refused", "masks")]
-    w.updates([name for name in NAMES[1:6]], plain)
+    w.updates(NAMES[1:6], plain)
     w.wait(61.0)
     assert w.state.exchange.survivors == NAMES[1:6]
     (late,) = w.updates(["n6"], plain)
@@ -233,7 +235,7 @@ def test_a_device_that_heard_nothing_is_told_again(tmp_path):
 def test_nobody_speaks_for_another_and_no_former_life_is_heard(tmp_path):
     w = world(tmp_path)
     place = Place(run=RUN, task_hash=HASH, round=1, attempt=1)
-    offer = masking.offer(masking.opened("n0", 1, place, SECURE, np.random.bytes))
+    offer = masking.offer(masking.opened("n0", 1, place, SECURE, secrets.token_bytes))
     w.say(offer, node="n1")
     w.say(msgspec.structs.replace(offer, epoch=0))
     w.say(msgspec.structs.replace(offer, attempt=2))

@@ -222,7 +222,7 @@ class MaskingCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         bytes_up: Payload bytes of the messages that the device sent for it, repetitions included.
         bytes_down: Of those that it received.
-        computing: Readings of the work on keys, shares and masks; a part of phase `compress`.
+        computing: Readings of the work on keys, shares and masks; a part of phase `compress`, or all of it.
         sending: The radio's model for `bytes_up`.
     """
 

@@ -28,6 +28,7 @@ class Account:
         self._making: list[Window] = []
         self._ahead: list[Window] = []
         self._overheads: list[Window] = []
+        self._masking = False
         self._in_flight = ""
         self._bytes_sent: dict[str, int] = {}
 
@@ -38,10 +39,8 @@ class Account:
 
     def enter(self, phase: str) -> None:
         """Ends the phase under way and begins `phase`."""
-        if phase != self._phases.phase:
-            self._cut(phase)
-
-    def _cut(self, phase: str) -> None:
+        if phase == self._phases.phase:
+            return
         window = self._phases.enter(phase)
         if window.phase == "idle":
             self._idle.append(window)
@@ -52,13 +51,16 @@ class Account:
 
     def begin(self) -> None:
         """An update is about to be made: the time since the last one was idle."""
-        self._making = []
+        self._making, self._masking = [], False
         self.enter("load")
 
     def made(self, uid: str) -> tuple[Window, ...]:
         """The update is packed; gives its windows. Its transmission begins here."""
         self.enter("transmit")
         self._in_flight = uid
+        if self._masking:
+            self._overheads += [window for window in self._making if window.phase == "compress"]
+            self._masking = False
         windows, self._idle, self._making = (*self._idle, *self._ahead, *self._making), [], []
         self._ahead = []
         return windows
@@ -67,21 +69,26 @@ class Account:
     def overhead(self, *, booked: bool = True) -> Iterator[list[Window]]:
         """Work on masks, of phase `compress`; its window is in the list afterwards.
 
+        Within the phase `compress` of an update no window is cut, which a slow meter could not measure: all of the
+        phase counts as work on masks then, and the list stays empty.
+
         Args:
-            booked: Whether it is booked on the update under way, or to come: failed openings of a round are the cost of
-                the one that came about.
+            booked: Whether it is booked on the update to come: failed openings of a round are the cost of the one that
+                came about.
         """
         windows: list[Window] = []
-        making = self._phases.phase == "compress"
-        self._cut("compress")
+        if self._phases.phase == "compress":
+            self._masking = True
+            yield windows
+            return
+        self.enter("compress")
         try:
             yield windows
         finally:
-            window = self._phases.enter("compress" if making else "idle")
-            windows.append(window)
+            windows.append(self._phases.enter("idle"))
             if booked:
-                self._overheads.append(window)
-                (self._making if making else self._ahead).append(window)
+                self._overheads += windows
+                self._ahead += windows
 
     def overheads(self) -> tuple[Window, ...]:
         """The windows of work on masks since it was last asked."""

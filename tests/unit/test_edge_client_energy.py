@@ -234,23 +234,24 @@ def test_joules_of_masks_are_booked_on_the_update_and_kept_apart(tmp_path):
     clock = Clock()
     book = account(replayed(tmp_path, clock), clock)
     book.rest()
+    clock.pass_s(1.0)
     with book.overhead():  # keys, before the update
         clock.pass_s(1.0)
     clock.pass_s(2.0)
     book.begin()
     book.enter("compress")
     clock.pass_s(0.5)
-    with book.overhead():  # masks, within its phase
+    with book.overhead():  # masks, within its phase, which counts whole
         clock.pass_s(0.25)
     windows = book.made("u")
     apart = book.overheads()
-    assert [(w.phase, w.reading.energy_j) for w in apart] == [("compress", 2.0), ("compress", 0.5)]
+    assert [(w.phase, w.reading.energy_j) for w in apart] == [("compress", 2.0), ("compress", 1.5)]
     compress = merged([w for w in windows if w.phase == "compress"])
     assert compress is not None
     assert compress.energy_j == pytest.approx(2.0 * (1.0 + 0.5 + 0.25))
     idle = merged([w for w in windows if w.phase == "idle"])
     assert idle is not None
-    assert idle.energy_j == pytest.approx(4.0)
+    assert idle.energy_j == pytest.approx(6.0)
     assert book.overheads() == ()
     with book.overhead(booked=False) as told:  # shares, after it
         clock.pass_s(1.0)

@@ -126,7 +126,7 @@ class MaskExchange:
         if isinstance(said, Roster):
             self._roster(session, said)
         else:
-            self._survivors(session, cast("Survivors", said))
+            self._survivors(session, cast("Survivors", said), len(payload))
         return None
 
     def _roster(self, session: Session, said: Roster) -> None:
@@ -149,17 +149,20 @@ class MaskExchange:
         assert self._key is not None
         return MasksReady(key=self._key)
 
-    def _survivors(self, session: Session, said: Survivors) -> None:
+    def _survivors(self, session: Session, said: Survivors, heard: int) -> None:
         with self._account.overhead(booked=False) as windows:
             self._session, answer = masking.revealed(session, said)
-        length = len(messages.encode(self._with_cost(answer, windows, 0)))
-        self._say(messages.encode(self._with_cost(answer, windows, length)))
-        self._due_s = float("inf")
+        self._down = 0  # it is told here, and not with the next update
+        payload = b""
+        for _ in range(3):  # the length is in what it is the length of
+            payload = messages.encode(self._with_cost(answer, windows, len(payload), heard))
+        self._say(payload)
+        self._up = 0
 
-    def _with_cost(self, answer: Reveal, windows: list[Window], length: int) -> Reveal:
+    def _with_cost(self, answer: Reveal, windows: list[Window], length: int, heard: int) -> Reveal:
         cost = MaskingCost(
             bytes_up=length,
-            bytes_down=0,
+            bytes_down=heard,
             computing=self._computing(windows),
             sending=self._sending(length, None if self._s_per_byte is None else self._s_per_byte * length),
         )

@@ -35,7 +35,8 @@ class ThreatModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Where the attacker sits and what it knows. The defaults are an honest-but-curious server's.
 
     Attributes:
-        vantage: `server` and `broker` see each device's update; a fellow `client` sees successive models only.
+        vantage: `server` and `broker` see each device's update: TLS ends at the broker, so that only who taps the line
+            sees nothing; under secure aggregation both see it masked. A fellow `client` sees successive models only.
         architecture: Layers, activation, readout and weight quantisation.
         neuron: Decay, threshold, reset and surrogate.
         encoding: Kind, number of steps and gain.
@@ -135,6 +136,8 @@ class Observation:
         _rates: Factor on the local learning rate by parameter, where it is not 1.
         _network: Somebody's own network in place of the task's, of which only the encoding is read then. First layer
             and readout are the first and the last `.weight` of `update`.
+        masked: Whether the update wears the masks of secure aggregation: each value alone is uniformly random, read as
+            the nearest to 0 of the integers that it may stand for. Everybody can see that.
         _unknown: Why nobody told the attacker the architecture; empty where the threat model alone decides.
     """
 
@@ -152,6 +155,7 @@ class Observation:
     _candidates: Array32 | None = None
     _rates: Mapping[str, float] = field(default_factory=dict)
     _network: OwnNetwork | None = None
+    masked: bool = False
     _unknown: str = ""
 
     def _require(self, *knowledge: Knowledge) -> None:
@@ -299,6 +303,8 @@ class Observation:
     @cached_property
     def distortion(self) -> str:
         """Why the update is no gradient of this batch even up to small errors, as far as is known; empty when it is."""
+        if self.masked:
+            return "it wears the masks of secure aggregation"
         plan = self._plan if "plan" in self.known else None
         if plan is not None and plan.noise_multiplier:
             return f"it carries noise of {plan.noise_multiplier:g} × clip_norm on every element"
@@ -317,6 +323,8 @@ class Observation:
         """
         record, update = self.records.get(name), self.update[name]
         plan = self._plan if "plan" in self.known else None
+        if self.masked:
+            return np.inf
         if plan is not None and (plan.noise_multiplier or plan.feeds_back):
             return np.inf
         if record is None:

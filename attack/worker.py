@@ -20,6 +20,7 @@ from contract.codecs.bits import encode_frames
 from contract.datasets import task_info
 from contract.encodings import image_shape, input_shape
 from contract.errors import SpikeleakError
+from contract.masking import read_masked, signed
 from contract.messages import AttackResult, MembershipTest, Reconstruction, TensorRecord, Update, pack
 from contract.metrics import sample_digest
 from contract.models.layout import parameter_shapes
@@ -164,7 +165,7 @@ class Worker:
         shapes = parameter_shapes(task, shape, info.classes)
         if self._candidates is not None and self._candidates.shape[1:] != images:
             raise SpikeleakError(f"candidates of shape {self._candidates.shape[1:]}: samples have {images}")
-        tensors = decode_tensors(update.tensors, job.views)
+        tensors, records = _read(update, job.views)
         _require_shapes(shapes, tensors, "update")
         if parameters:
             _require_shapes(shapes, parameters, f"model version {update.model_version}")
@@ -173,7 +174,6 @@ class Worker:
         held = {alias: parameters[name] for alias, name in names.items()} if parameters else {}
         if held and view is not None and view.first_bias is not None:
             held[view.first_bias] = np.zeros(len(next(iter(held.values()))), dtype=np.float32)
-        records = {record.name: record for record in update.tensors}
         knows = self.threat.knowledge
         return Observation(
             threat=self.threat,
@@ -188,6 +188,7 @@ class Worker:
             _records={alias: records[name] for alias, name in names.items()} if "codec" in knows else {},
             _candidates=self._candidates if "candidates" in knows else None,
             _network=None if view is None else view.network,
+            masked=bool(update.masks),
             _unknown="" if view is None else view.unknown,
         )
 
@@ -199,6 +200,19 @@ class Worker:
 
     def _uid(self, update: Update) -> str:
         return hashlib.sha256(f"reconstruction/{self.seed}/{update.uid}".encode()).hexdigest()[:32]
+
+
+def _read(update: Update, views: Sequence[memoryview]) -> tuple[dict[str, Array32], dict[str, TensorRecord]]:
+    """Tensors and their records; masked ones are read as if they wore no masks: alone, nobody can do better."""
+    records = {record.name: record for record in update.tensors}
+    if not update.masks:
+        return decode_tensors(update.tensors, views), records
+    tensors = {
+        name: (signed(tensor).astype(np.float64) * records[name].scale).astype(np.float32)
+        for name, tensor in read_masked(update.tensors, views).items()
+    }
+    plain = {name: msgspec.structs.replace(record, codec="fp32", scale=1.0) for name, record in records.items()}
+    return tensors, plain
 
 
 def _require_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Array32], what: str) -> None:

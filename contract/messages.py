@@ -9,6 +9,7 @@ Records are tagged with their name, so that a reader always knows what it holds.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
@@ -157,6 +158,7 @@ class Update(Message, frozen=True, kw_only=True):
         epoch: The device's life in which it was made.
         samples: Number of samples drawn (with repetition) for it: the aggregation weight.
         loss: Mean training loss over the local steps; `None` under a plan with noise, which does not cover it.
+        masks: Opening of its round whose masks it wears (`contract.masking`); 0 without masks.
     """
 
     uid: Uid
@@ -169,6 +171,7 @@ class Update(Message, frozen=True, kw_only=True):
     samples: Annotated[int, Meta(ge=1)]
     loss: float | None
     tensors: tuple[TensorRecord, ...]
+    masks: Count = 0
 
 
 class Ack(Message, frozen=True, kw_only=True):
@@ -224,11 +227,28 @@ class PhaseEnergy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     readings: tuple[EnergyReading, ...]
 
 
+class MaskingCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What secure aggregation added to one update.
+
+    Attributes:
+        bytes_up: Payload bytes of the messages that the device sent for it, repetitions included.
+        bytes_down: Of those that it received.
+        computing: Readings of the work on keys, shares and masks; a part of phase `compress`, or all of it.
+        sending: The radio's model for `bytes_up`.
+    """
+
+    bytes_up: Count
+    bytes_down: Count
+    computing: EnergyReading
+    sending: EnergyReading
+
+
 class EnergyReport(Message, frozen=True, kw_only=True):
     """What one update cost. Sent after its acknowledgement; the attacker may not read it.
 
     `operations` is `None` where they could not be counted: the layers of a network of the user's own are not known.
     `baselines` are the device's idle powers, one for each meter, as measured before the work that is reported here.
+    `masking` is what secure aggregation cost up to the update; what came after it says `Reveal`.
     """
 
     uid: Uid
@@ -239,6 +259,7 @@ class EnergyReport(Message, frozen=True, kw_only=True):
     payload_bytes: Count
     phases: tuple[PhaseEnergy, ...]
     baselines: tuple[Baseline, ...] = ()
+    masking: MaskingCost | None = None
 
 
 class MembershipTest(msgspec.Struct, frozen=True, array_like=True):
@@ -377,8 +398,115 @@ class Truth(Message, frozen=True, kw_only=True):
     tensors: tuple[TensorRecord, ...]
 
 
+# --- secure aggregation: bare records on `secure/` (devices) and `relay/` (the server) ------------------------------
+
+PublicKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Members = Annotated[tuple[Name, ...], Meta(max_length=4096)]
+
+
+class KeyPair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The public keys of one device in one opening of a round: one for what peers send it, one for its masks."""
+
+    node: Name
+    cipher_key: PublicKey
+    mask_key: PublicKey
+
+
+class NodeBytes(msgspec.Struct, frozen=True, array_like=True):
+    """Bytes that belong to a device: a sealed pair of shares, or one opened share."""
+
+    node: Name
+    data: Annotated[bytes, Meta(max_length=64)]
+
+
+Shares = Annotated[tuple[NodeBytes, ...], Meta(max_length=4096)]
+
+
+class KeyOffer(Message, frozen=True, kw_only=True):
+    """A device takes part in the secure aggregation of an opened round."""
+
+    node: Name
+    epoch: Count
+    round: Count
+    attempt: Count
+    keys: KeyPair
+
+
+class Roster(Message, frozen=True, kw_only=True):
+    """All who take part, and how many shares give a secret back. Answered by a `ShareOffer`."""
+
+    round: Count
+    attempt: Count
+    threshold: Annotated[int, Meta(ge=2)]
+    keys: Annotated[tuple[KeyPair, ...], Meta(max_length=4096)]
+
+
+class ShareOffer(Message, frozen=True, kw_only=True):
+    """Shares of a device's two secrets, sealed for each other device of the roster.
+
+    Attributes:
+        commitment: SHA-256 of the seed of its own mask, so that a damaged share is noticed.
+    """
+
+    node: Name
+    epoch: Count
+    round: Count
+    attempt: Count
+    commitment: PublicKey
+    shares: Shares
+
+
+class ShareBundle(Message, frozen=True, kw_only=True):
+    """The shares that other devices sealed for one device; their devices, and it, are those whose masks cancel."""
+
+    round: Count
+    attempt: Count
+    shares: Shares
+
+
+class Survivors(Message, frozen=True, kw_only=True):
+    """The devices whose updates are in the ledger. Answered by a `Reveal`."""
+
+    round: Count
+    attempt: Count
+    nodes: Members
+
+
+class Reveal(Message, frozen=True, kw_only=True):
+    """What unmasks the sum: one share of a secret of each device, never of both secrets of one.
+
+    Attributes:
+        seeds: Shares of the survivors' own seeds.
+        keys: Shares of the mask keys of those that are lost.
+        cost: What it cost to make this.
+    """
+
+    node: Name
+    epoch: Count
+    round: Count
+    attempt: Count
+    seeds: Shares
+    keys: Shares
+    cost: MaskingCost | None = None
+
+
 AnyMessage = (
-    NodeState | TaskManifest | ServerState | Model | Update | Ack | EnergyReport | Reconstruction | Score | Truth
+    NodeState
+    | TaskManifest
+    | ServerState
+    | Model
+    | Update
+    | Ack
+    | EnergyReport
+    | Reconstruction
+    | Score
+    | Truth
+    | KeyOffer
+    | Roster
+    | ShareOffer
+    | ShareBundle
+    | Survivors
+    | Reveal
 )
 MESSAGES: tuple[type[Message], ...] = (
     NodeState,
@@ -391,6 +519,12 @@ MESSAGES: tuple[type[Message], ...] = (
     Reconstruction,
     Score,
     Truth,
+    KeyOffer,
+    Roster,
+    ShareOffer,
+    ShareBundle,
+    Survivors,
+    Reveal,
 )
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -420,6 +554,18 @@ def decode(payload: bytes | memoryview, expected: type[M]) -> M:
     if type(message) is not expected:
         raise WireError(f"expected a {expected.__name__}, found a {type(message).__name__}")
     return message
+
+
+def decode_one_of(payload: bytes | memoryview, *expected: type[M]) -> M:
+    """As `decode`, of one of several messages.
+
+    Raises:
+        WireError: As `decode`; it is none of these.
+    """
+    for kind in expected[:-1]:
+        with contextlib.suppress(WireError):
+            return decode(payload, kind)
+    return decode(payload, expected[-1])
 
 
 def pack(message: Message, tensors: Sequence[npt.NDArray[Any] | bytes | memoryview] = ()) -> bytes:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from contract.secure import SecureAggregation
+
 Surrogate = Literal["atan", "fast_sigmoid", "ste", "triangular", "sigmoid", "spike_rate_escape"]
 CodecName = Literal["fp32", "fp16", "int8", "int4", "ternary", "sign", "topk"]
 FED_BACK = frozenset({"sign", "topk"})
@@ -242,6 +244,8 @@ class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         compression: `zlib` deflates what the codec packed, wherever that makes it smaller.
         mode: `synchronous`: a device makes one update. `asynchronous`: while it is selected it makes one after the
             other, each from the newest model.
+        secure: Secure aggregation: updates are masked, and only their sum can be read (`contract.secure` has its keys).
+            The values are quantised by it, in the codec's place.
     """
 
     kind: Literal["train", "audit"] = "train"
@@ -261,6 +265,7 @@ class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     error_feedback: bool | None = None
     compression: Literal["none", "zlib"] = "none"
     mode: Literal["synchronous", "asynchronous"] = "synchronous"
+    secure: SecureAggregation | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm == "fedsgd" and self.local_steps != 1:
@@ -283,6 +288,19 @@ class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ValueError(
                 "error_feedback = true with kind 'audit': an audit changes no model; leave error_feedback out"
             )
+        if self.secure is not None:
+            self._check_secure()
+
+    def _check_secure(self) -> None:
+        required = {"codec": "fp32", "compression": "none", "mode": "synchronous"}
+        for name, value in required.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r} with secure: masked updates are quantised by secure.bits and "
+                    f"need {name} = {value!r}; leave {name} out"
+                )
+        if self.error_feedback:
+            raise ValueError("error_feedback = true with secure: nothing is carried over; leave error_feedback out")
 
     @property
     def applied(self) -> bool:

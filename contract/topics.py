@@ -12,7 +12,9 @@ from contract.errors import WireError
 ROOT = "spikeleak/v1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
-Kind = Literal["node", "server", "task", "model", "up", "ack", "mirror", "claim", "recon", "score", "truth"]
+Kind = Literal[
+    "node", "server", "task", "model", "up", "ack", "mirror", "claim", "recon", "score", "truth", "secure", "relay"
+]
 
 
 def valid_name(text: str) -> bool:
@@ -106,6 +108,16 @@ def truth(run: str, node: str, round_: int) -> str:
     return f"{_run(run)}/truth/{node}/{round_}"
 
 
+def secure(run: str, node: str, round_: int) -> str:
+    """A device's part in the secure aggregation of a round."""
+    return f"{_run(run)}/secure/{node}/{round_}"
+
+
+def relay(run: str, node: str) -> str:
+    """What the server tells one device for secure aggregation."""
+    return f"{_run(run)}/relay/{node}"
+
+
 class Topic(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed topic. Fields that a kind does not have are empty (`""`, -1)."""
 
@@ -131,6 +143,8 @@ _FORMS: dict[str, tuple[tuple[str, ...], ...]] = {
     "recon": (("node", "round", "index"),),
     "score": (("node", "round"),),
     "truth": (("node", "round"),),
+    "secure": (("node", "round"),),
+    "relay": (("node",),),
 }
 
 
@@ -165,8 +179,8 @@ def parse(topic: str) -> Topic:
 
 
 SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
-    "client": ("server/state", "task/manifest", "ack/{node}", "recon/{node}/+/+"),
-    "server": ("node/+/state", "up/+/+/+/+", "claim/+/+/+", "recon/+/+/+", "score/+/+", "truth/+/+"),
+    "client": ("server/state", "task/manifest", "ack/{node}", "recon/{node}/+/+", "relay/{node}"),
+    "server": ("node/+/state", "up/+/+/+/+", "claim/+/+/+", "recon/+/+/+", "score/+/+", "truth/+/+", "secure/+/+"),
     "attack": ("server/state", "task/manifest", "model/+/+", "mirror/+/+/+/+"),
     "worker": ("server/state", "task/manifest", "model/+/+"),
 }

@@ -28,6 +28,8 @@ RIGHTS: dict[str, tuple[Party, tuple[Party, ...]]] = {
     "recon/{id}/#": ("attacker", ("device", "server")),
     "score/{id}/#": ("device", ("server",)),
     "truth/{id}/#": ("device", ("server",)),
+    "secure/{id}/#": ("device", ("server",)),
+    "relay/{id}": ("server", ("device",)),
 }
 """Below `spikeleak/v1/{run}/`: a topic, its only writer, its readers. A device's `{id}` is its own; the others' any."""
 

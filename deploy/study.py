@@ -293,6 +293,8 @@ def check_study(study: Study, *, origin: str) -> Study:
                     f"{origin}: schedule[{number}].{key} = {value}: the run has clients = {study.clients}"
                 )
         _check(origin, f"schedule[{number}]", lambda entry=entry: entry.require_updates(study.clients))  # type: ignore[misc]
+        for count in (study.clients, entry.clients):
+            _check(origin, f"schedule[{number}]", lambda e=entry, n=count: e.require_devices("clients", n))  # type: ignore[misc]
     return study
 
 

@@ -27,6 +27,9 @@ class Account:
         self._phases, self._clock = phases, clock
         self._waited: list[Window] = []
         self._making: list[Window] = []
+        self._ahead: list[Window] = []
+        self._overheads: list[Window] = []
+        self._masking = False
         self._in_flight = ""
         self._bytes_sent: dict[str, int] = {}
         self.baselines: tuple[Baseline, ...] | None = None
@@ -55,14 +58,48 @@ class Account:
 
     def begin(self) -> None:
         """An update is about to be made: the time since the last one was idle or asleep."""
-        self._making = []
+        self._making, self._masking = [], False
         self.enter("load")
 
     def made(self, uid: str) -> tuple[Window, ...]:
         """The update is packed; gives its windows. Its transmission begins here."""
         self.enter("transmit")
         self._in_flight = uid
-        windows, self._waited, self._making = (*self._waited, *self._making), [], []
+        if self._masking:
+            self._overheads += [window for window in self._making if window.phase == "compress"]
+            self._masking = False
+        windows, self._waited, self._making = (*self._waited, *self._ahead, *self._making), [], []
+        self._ahead = []
+        return windows
+
+    @contextmanager
+    def overhead(self, *, booked: bool = True) -> Iterator[list[Window]]:
+        """Work on masks, of phase `compress`; its window is in the list afterwards.
+
+        Within the phase `compress` of an update no window is cut, which a slow meter could not measure: all of the
+        phase counts as work on masks then, and the list stays empty.
+
+        Args:
+            booked: Whether it is booked on the update to come: failed openings of a round are the cost of the one that
+                came about.
+        """
+        windows: list[Window] = []
+        if self._phases.phase == "compress":
+            self._masking = True
+            yield windows
+            return
+        self.enter("compress")
+        try:
+            yield windows
+        finally:
+            windows.append(self._phases.enter("idle"))
+            if booked:
+                self._overheads += windows
+                self._ahead += windows
+
+    def overheads(self) -> tuple[Window, ...]:
+        """The windows of work on masks since it was last asked."""
+        windows, self._overheads = tuple(self._overheads), []
         return windows
 
     def gave_up(self) -> None:

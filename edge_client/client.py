@@ -33,6 +33,7 @@ from edge_client.events import (
     LeaveModel,
     Lost,
     Made,
+    MasksReady,
     ModelArrived,
     Prepared,
     ReconstructionArrived,
@@ -85,6 +86,7 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
             other, and it says nothing.
         begun: Task hash, round, attempt and model version of an update of an asynchronous round that is being made. It
             stays when training failed or the update was refused, so that no other is made before there is a new model.
+        masks: Task hash, round and attempt for which masks are agreed upon.
         model: Version and SHA-256 of the model that is held.
         goal: Version and SHA-256 of the model that the next update starts from.
         goal_s: When that was decided.
@@ -104,6 +106,7 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
     goal_s: float = 0.0
     fetching: int | None = None
     made: tuple[str, int, int] | None = None
+    masks: tuple[str, int, int] | None = None
     begun: tuple[str, int, int, int] | None = None
     pending: tuple[Pending, ...] = ()
     sending: bool = False
@@ -163,6 +166,8 @@ def wanted(state: ClientState) -> ServerState | None:
         return None
     if server.task_hash != state.task_hash:
         return None
+    if server.plan.secure is not None:  # what waits wears the masks of another opening
+        return server if state.masks == _key(server) != state.made else None
     waiting = [p for p in state.pending if p.kind == "update" and p.round == server.round]
     if server.plan.mode == "asynchronous":
         return None if waiting or state.begun == (*_key(server), server.model_version) else server
@@ -293,7 +298,14 @@ def _ack_arrived(state: ClientState, event: AckArrived, now_s: float) -> Step:
     if item.kind == "update":
         actions.append(Announce())
     server = state.server
-    settled = item.kind == "update" and ack.status == "admitted" and server is not None and server.round == item.round
+    of_opening = server is not None and server.plan.secure is not None  # it may be that of an earlier one
+    settled = (
+        not of_opening
+        and item.kind == "update"
+        and ack.status == "admitted"
+        and server is not None
+        and server.round == item.round
+    )
     return _replace(
         state,
         pending=tuple(p for p in state.pending if p is not item),
@@ -317,6 +329,10 @@ def _of_former_life(state: ClientState, item: Pending, ack: Ack) -> bool:
     """
     code, round_ = ack.reason.partition(":")[0], None if state.made is None else state.made[1]
     return item.inherited and item.kind == "update" and code == FORMER_LIFE and item.round == round_
+
+
+def _masks_ready(state: ClientState, event: MasksReady, _now_s: float) -> Step:
+    return _replace(state, masks=event.key), []
 
 
 def _reconstruction_arrived(state: ClientState, event: ReconstructionArrived, _now_s: float) -> Step:
@@ -384,6 +400,7 @@ _HANDLERS: dict[type, Callable[[ClientState, Any, float], Step]] = {
     StateArrived: _state_arrived,
     ModelArrived: _model_arrived,
     AckArrived: _ack_arrived,
+    MasksReady: _masks_ready,
     ReconstructionArrived: _reconstruction_arrived,
     Made: _made,
     Lost: _lost,

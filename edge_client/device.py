@@ -28,6 +28,7 @@ from contract.perceptual import Perceptual
 from contract.task import task_hash
 from edge_client import client, energy, events, inference, objects, training
 from edge_client.account import Account
+from edge_client.exchange import MaskExchange
 from edge_client.models import Models
 from edge_client.preparation import Network, Preparation, Prepare
 from edge_client.residual import Residuals
@@ -80,6 +81,7 @@ class Device:
         self._preparation = Preparation(settings, network, prepare, needs)
         self._clock, self._new_uid, self._secret, self._wait = clock, new_uid, secret, wait
         self._perceptual = perceptual
+        self._exchange = MaskExchange(settings, network, account, model=model, clock=clock)
         self._recon_inbox = Assembler(max_object_bytes=MAX_IMAGES_BYTES)
         self._models = models or Models(settings.run, network)
         self._workshop: objects.Workshop | None = None
@@ -91,6 +93,7 @@ class Device:
             "task": self._receive_task,
             "model": self._receive_model,
             "recon": self._receive_recon,
+            "relay": self._receive_relay,
         }
         self._carriers: dict[type, Callable[[Any], None]] = {
             events.Announce: self._announce,
@@ -153,6 +156,9 @@ class Device:
 
     def handle(self, event: events.Event) -> bool:
         """Gives an event to the state machine and carries out its actions; whether there were any."""
+        if isinstance(event, events.Idle):
+            journal, state = self.spool.journal, self.state
+            self._exchange.tend(state.server, state.task_hash, journal.made, journal.epoch)
         self.state, actions = client.step(self.state, event, self._clock())
         for action in actions:
             self._carriers[type(action)](action)
@@ -195,6 +201,11 @@ class Device:
         self.handle(arrived)
         if self.state.model == (arrived.version, arrived.sha256):
             self._models.keep(arrived, blob)
+
+    def _receive_relay(self, _topic: topics.Topic, payload: bytes) -> None:
+        ready = self._exchange.receive(payload)
+        if ready is not None:
+            self.handle(ready)
 
     def _receive_recon(self, _topic: topics.Topic, payload: bytes) -> None:
         whole = self._recon_inbox.add(payload)
@@ -354,8 +365,16 @@ class Device:
         self._account.enter("compress")
         before = self._residuals.load(workshop.task_hash, action.plan) if action.plan.feeds_back else None
         blob, residual = objects.update_blob(
-            workshop, made, action.plan, epoch=journal.epoch, model_version=action.model_version, residual=before
+            workshop,
+            made,
+            action.plan,
+            epoch=journal.epoch,
+            model_version=action.model_version,
+            residual=before,
+            attempt=action.attempt,
+            masked=lambda update, draws: self._exchange.press(action.plan, action.attempt, update, draws),
         )
+        up, down = self._exchange.traffic()
         note = objects.UpdateNote(
             model_version=action.model_version,
             published=journal.published + 1,
@@ -366,6 +385,9 @@ class Device:
                 encoded_ahead=made.encoded_ahead,
                 baselines=self._account.baselines or (),
                 sleeps=self.settings.sleep is not None,
+                masking=self._account.overheads(),
+                masking_up=up,
+                masking_down=down,
             ),
             residual=uid if residual is not None else "",
         )
@@ -388,6 +410,7 @@ class Device:
         if update is None:
             return
         note = _note(update)
+        masking = self._exchange.cost(note.windows, sent_bytes, transmit_s)
         phases = energy.phase_energies(
             note.windows,
             transmit,
@@ -396,7 +419,7 @@ class Device:
             sent_bytes=sent_bytes,
             transmit_s=transmit_s,
         )
-        self.handle(events.Made(items=(objects.energy_item(update, note, self.settings.node, phases),)))
+        self.handle(events.Made(items=(objects.energy_item(update, note, self.settings.node, phases, masking),)))
 
     def _score(self, action: events.ScoreReconstruction) -> None:
         with self._account.aside():

@@ -147,6 +147,8 @@ class UpdateWindows(msgspec.Struct, frozen=True, kw_only=True):
         encoded_ahead: Whether the encoding had a window of its own.
         baselines: Idle power of the device, as it was measured in the life that made the update.
         sleeps: Whether the device sleeps between rounds.
+        masking: Those among the windows in which keys, shares and masks were made.
+        masking_up, masking_down: Payload bytes of the messages about them, sent and received.
     """
 
     windows: tuple[Window, ...]
@@ -154,6 +156,9 @@ class UpdateWindows(msgspec.Struct, frozen=True, kw_only=True):
     encoded_ahead: bool = True
     baselines: tuple[Baseline, ...] = ()
     sleeps: bool = False
+    masking: tuple[Window, ...] = ()
+    masking_up: int = 0
+    masking_down: int = 0
 
 
 def phase_energies(
@@ -180,7 +185,7 @@ def phase_energies(
         windows = [w for w in made.windows if w.phase == phase]
         measured = transmit if phase == "transmit" else _measured(phase, windows, made, meters)
         duration_s = transmit_s if phase == "transmit" else sum(w.duration_s for w in windows)
-        modelled = _modelled(phase, made.operations, model, sent_bytes, duration_s)
+        modelled = _modelled(phase, made, model, sent_bytes, duration_s)
         phases.append(PhaseEnergy(phase=phase, readings=(*measured, modelled)))
     return tuple(phases)
 
@@ -201,8 +206,13 @@ def _measured(
 
 
 def _modelled(
-    phase: str, operations: Operations | None, model: EnergyModel, sent_bytes: int, duration_s: float | None
+    phase: str,
+    made: UpdateWindows,
+    model: EnergyModel,
+    sent_bytes: int,
+    duration_s: float | None,
 ) -> EnergyReading:
+    operations = made.operations
     if phase == "train":
         if operations is None:
             return unavailable("model", "operations", _UNCOUNTED, duration_s=duration_s or 0.0)
@@ -217,6 +227,8 @@ def _modelled(
     if phase == "transmit":
         if duration_s is None:
             return unavailable("model", "radio", "the device was restarted between publication and acknowledgement")
-        return model.radio(sent_bytes, duration_s)
+        # Messages about masks are charged at the rate of the update: their own time is not known.
+        share = made.masking_up / sent_bytes if sent_bytes else 0.0
+        return model.radio(sent_bytes + made.masking_up, duration_s * (1 + share))
     reason = f"no trustworthy constant was found for {_WORK.get(phase, 'it')}, the work of phase {phase!r}"
     return unavailable("model", "operations", reason, duration_s=duration_s or 0.0)

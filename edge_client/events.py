@@ -69,6 +69,16 @@ class AckArrived(_Record, frozen=True, kw_only=True):
     ack: Ack
 
 
+class MasksReady(_Record, frozen=True, kw_only=True):
+    """The secure aggregation of a round is agreed upon: an update for it can be masked.
+
+    Attributes:
+        key: Task hash, round and attempt.
+    """
+
+    key: tuple[str, int, int]
+
+
 class ReconstructionArrived(_Record, frozen=True, kw_only=True):
     """The attacker's answer to one of our updates is complete."""
 
@@ -107,6 +117,7 @@ Event = (
     | StateArrived
     | ModelArrived
     | AckArrived
+    | MasksReady
     | ReconstructionArrived
     | Made
     | Lost

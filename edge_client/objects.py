@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 
 from contract.codecs import encode_tensors
 from contract.encodings import intensities
-from contract.messages import AttackScore, EnergyReport, PhaseEnergy, Reconstruction, Score, Truth, Update, pack
+from contract.messages import (
+    AttackScore,
+    EnergyReport,
+    MaskingCost,
+    PhaseEnergy,
+    Reconstruction,
+    Score,
+    Truth,
+    Update,
+    pack,
+)
 from contract.perceptual import Perceptual
-from contract.pipeline import pipeline
+from contract.pipeline import Tensors, pipeline
 from contract.task import EncodingSpec, RoundPlan, TaskSpec
 from edge_client import scoring
 from edge_client.energy import UpdateWindows
 from edge_client.engine import Engine
-from edge_client.pipeline import Parameters, press
+from edge_client.pipeline import Draws, Parameters, Pressed, press, transformed
 from edge_client.spool import SpoolItem
 from edge_client.training import LocalUpdate, Receipt, Shard, true_frames, update_stream
 
@@ -62,6 +72,10 @@ def derived_uid(update_uid: str, purpose: str) -> str:
     return hashlib.sha256(f"{update_uid} {purpose}".encode()).hexdigest()[:32]
 
 
+Masked = Callable[[Tensors, Draws], Pressed]
+"""Quantises and masks an update that is clipped and noised."""
+
+
 def update_blob(
     workshop: Workshop,
     made: LocalUpdate,
@@ -70,18 +84,35 @@ def update_blob(
     epoch: int,
     model_version: int,
     residual: Parameters | None = None,
+    attempt: int = 0,
+    masked: Masked | None = None,
 ) -> tuple[bytes, Parameters | None]:
     """The update as published, and the residual that it leaves under error feedback.
 
     Noise and stochastic rounding draw from secret streams of this update alone. Under a plan with noise the loss, which
-    no noise covers, stays at home.
+    no noise covers, stays at home. Under secure aggregation, which covers it no more, it does as well.
+
+    Args:
+        workshop: The device's.
+        made: What training brought forth.
+        plan: Of the round.
+        epoch: This life of the device.
+        model_version: What it was trained from.
+        residual: See `edge_client.pipeline.press`.
+        attempt: Opening of the round.
+        masked: Masks the update, in a round with secure aggregation.
     """
     uid, round_ = made.receipt.uid, made.receipt.round
 
     def draws(purpose: str) -> np.random.Generator:
         return update_stream(workshop.secret, purpose, workshop.node, round_, uid)
 
-    pressed = press(pipeline(plan), made.tensors, residual, draws)
+    stages = pipeline(plan)
+    if plan.secure is None:
+        pressed = press(stages, made.tensors, residual, draws)
+    else:
+        assert masked is not None, "a round with secure aggregation hands in what masks"
+        pressed = masked(transformed(stages, made.tensors, draws), draws)
     update = Update(
         uid=uid,
         node=workshop.node,
@@ -91,8 +122,9 @@ def update_blob(
         task_hash=workshop.task_hash,
         plan=plan,
         samples=made.samples,
-        loss=None if plan.noise_multiplier else made.loss,
+        loss=None if plan.noise_multiplier or plan.secure else made.loss,
         tensors=pressed.records,
+        masks=attempt if plan.secure else 0,
     )
     return pack(update, pressed.buffers), pressed.residual
 
@@ -102,7 +134,13 @@ def receipt_item(receipt: Receipt) -> SpoolItem:
     return SpoolItem(uid=receipt.uid, kind="receipt", round=receipt.round, note=msgspec.msgpack.encode(receipt))
 
 
-def energy_item(update: SpoolItem, note: UpdateNote, node: str, phases: tuple[PhaseEnergy, ...]) -> SpoolItem:
+def energy_item(
+    update: SpoolItem,
+    note: UpdateNote,
+    node: str,
+    phases: tuple[PhaseEnergy, ...],
+    masking: MaskingCost | None = None,
+) -> SpoolItem:
     """What an update cost."""
     report = EnergyReport(
         uid=derived_uid(update.uid, "energy"),
@@ -113,6 +151,7 @@ def energy_item(update: SpoolItem, note: UpdateNote, node: str, phases: tuple[Ph
         payload_bytes=len(update.blob),
         phases=phases,
         baselines=note.windows.baselines,
+        masking=masking,
     )
     return SpoolItem(uid=report.uid, kind="energy", round=update.round, blob=pack(report))
 

@@ -13,6 +13,8 @@ from contract.messages import TensorRecord
 from contract.pipeline import Pipeline, Tensors
 
 Parameters = dict[str, NDArray[np.float32]]
+Draws = Callable[[str], np.random.Generator]
+"""Gives the generator of a purpose: `clip`, `noise`, `codec`."""
 
 
 class Pressed(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -29,9 +31,14 @@ class Pressed(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     residual: Parameters | None
 
 
-def press(
-    stages: Pipeline, update: Tensors, residual: Tensors | None, draws: Callable[[str], np.random.Generator]
-) -> Pressed:
+def transformed(stages: Pipeline, update: Tensors, draws: Draws) -> Tensors:
+    """The update clipped and noised."""
+    for stage in stages.transforms:
+        update = stage.apply(update, draws(stage.name))
+    return update
+
+
+def press(stages: Pipeline, update: Tensors, residual: Tensors | None, draws: Draws) -> Pressed:
     """Clips, adds noise, adds the residual, and packs.
 
     Error feedback (Seide et al. 2014; Karimireddy et al. 2019, arXiv 1901.09847): ``p = u + e``, send ``C(p)``, keep
@@ -48,8 +55,7 @@ def press(
     Raises:
         WireError: Values that the codec cannot represent.
     """
-    for stage in stages.transforms:
-        update = stage.apply(update, draws(stage.name))
+    update = transformed(stages, update, draws)
     if stages.feedback and residual is not None:
         update = {name: tensor + residual[name] for name, tensor in update.items()}
     records, buffers = encode_tensors(stages.codec, update, draws("codec"), compression=stages.compression)

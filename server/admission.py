@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from contract.codecs import decode_tensors
 from contract.errors import WireError
+from contract.masking import CODEC as MASKED
+from contract.masking import read_masked
 from contract.messages import Update, unpack
 from contract.pipeline import euclidean_norm
 from contract.task import RoundPlan
@@ -30,6 +32,7 @@ CODES: dict[str, str] = {
     "plan": "made by another plan than the round's",
     "model": "made from another version of the model",
     "stale": "made from a model that is too many versions old, in an asynchronous round",
+    "masks": "its masks are not those of the present opening of its round",
     "epoch": "made in a life of the device before its last birth",
     "second": "the device has an admitted update in this round already",
     "tensors": "names, shapes or codec of the tensors are not the model's",
@@ -53,6 +56,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         births: Last known epoch of each device.
         delivered: Devices with an admitted update in the open round; none in an asynchronous one, which takes more.
         max_staleness: Versions that an update's model may be behind.
+        attempt: Opening of a round with secure aggregation; 0 in others.
+        members: Devices whose masks cancel in it.
     """
 
     task_hash: str
@@ -66,6 +71,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     births: Mapping[str, int] = {}
     delivered: frozenset[str] = frozenset()
     max_staleness: int = 0
+    attempt: int = 0
+    members: frozenset[str] = frozenset()
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -82,10 +89,10 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """An update that may enter; `norm` is its Euclidean norm."""
+    """An update that may enter; `norm` is its Euclidean norm, `None` of a masked one: nobody can tell."""
 
     update: Update
-    norm: float
+    norm: float | None
 
 
 def examine(topic: Topic, blob: bytes | bytearray | memoryview, expected: Expected) -> Admission | Refusal:
@@ -109,8 +116,11 @@ def examine(topic: Topic, blob: bytes | bytearray | memoryview, expected: Expect
 
 
 def _weigh(update: Update, views: Sequence[memoryview], expected: Expected) -> Admission | Refusal:
-    """The checks that need the tensors' values."""
+    """The checks that need the tensors' values; of masked ones only their lengths can be checked."""
     try:
+        if expected.plan.secure is not None:
+            read_masked(update.tensors, views)
+            return Admission(update, None)
         tensors = decode_tensors(update.tensors, views)
     except WireError as error:
         return Refusal("tensors", str(error), update)
@@ -133,6 +143,8 @@ def _head_faults(topic: Topic, update: Update, expected: Expected) -> Iterator[t
     if update.plan != expected.plan:
         yield "plan", f"plan {update.plan}, round {expected.round} asks for {expected.plan}"
     yield from _model_faults(update, expected)
+    if update.masks != expected.attempt or (expected.attempt and update.node not in expected.members):
+        yield "masks", f"masks of opening {update.masks}, the round wears those of {expected.attempt or 'none'}"
     born = expected.births.get(update.node, 0)
     if update.epoch < born:
         yield "epoch", f"epoch {update.epoch}, the device was born again with {born}"
@@ -169,9 +181,10 @@ def _record_faults(update: Update, expected: Expected) -> Iterator[tuple[str, st
     found = {record.name: record.shape for record in update.tensors}
     if len(found) != len(update.tensors) or found != dict(expected.shapes):
         yield "tensors", f"tensors {_brief(found)}, the model's are {_brief(expected.shapes)}"
-    strange = sorted({record.codec for record in update.tensors} - {expected.plan.codec})
+    codec = expected.plan.codec if expected.plan.secure is None else MASKED
+    strange = sorted({record.codec for record in update.tensors} - {codec})
     if strange:
-        yield "tensors", f"codec {', '.join(strange)}, the plan says {expected.plan.codec}"
+        yield "tensors", f"codec {', '.join(strange)}, the plan says {codec}"
     if expected.plan.compression == "none" and any(record.inflated for record in update.tensors):
         yield "tensors", "tensors are deflated, the plan says compression none"
 

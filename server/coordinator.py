@@ -20,6 +20,7 @@ from server import journal
 from server.admission import Expected
 from server.buffered_rounds import overdue
 from server.drain import Drain
+from server.exchange_desk import ExchangeDesk
 from server.herald import Herald
 from server.intake import Intake
 from server.ledger import Ledger
@@ -39,7 +40,11 @@ from server.rounds import (
     Offline,
     Online,
     OpenRound,
+    Relay,
+    Spoke,
     Tick,
+    Unmask,
+    Unmasked,
     advance,
 )
 from server.settings import ScheduleEntry, ServerSettings
@@ -79,6 +84,8 @@ class Coordinator:
         self.intake = Intake(
             settings, ledger, wire, expected=self._expected, admitted=self._on_admitted, max_update_bytes=largest
         )
+        secure = any(entry.secure is not None for entry in settings.schedule)
+        self._exchange = ExchangeDesk(ledger, wire, settings.run, self._hash, needed=secure)
         self.drain: Drain | None = None
         self.failure = ""
         self._opened_s = at_s
@@ -97,6 +104,8 @@ class Coordinator:
             topic = topics.parse(topic_text)
             if topic.kind == "node":
                 self._node_state(topic, payload, at_s)
+            elif topic.kind == "secure":
+                self._secure(topic, payload, at_s)
             elif topic.node in self._births:
                 self.intake.frame(topic, payload, at_s)
             else:  # its sender keeps the object and sends it again
@@ -127,9 +136,15 @@ class Coordinator:
             log.warning("%s is offline", state.node)
             self._step(Offline(at_s, state.node))
 
+    def _secure(self, topic: topics.Topic, payload: bytes, at_s: float) -> None:
+        said = self._exchange.hear(topic, payload, self.state, self._births)
+        if said is not None:
+            self._step(Spoke(at_s, said))
+
     def tick(self, at_s: float) -> None:
         """Time has passed."""
         self._now_s = at_s
+        self._exchange.tick(self.state, at_s)
         self.intake.ask_missing(at_s)
         self._step(Tick(at_s))
         if self.drain is not None and self.drain.tick(at_s, self.intake.news):
@@ -171,13 +186,13 @@ class Coordinator:
 
     def _expected(self) -> Expected:
         state = self.state
-        takes = state.takes_updates
+        takes, exchange = state.takes_updates, state.exchange
         fedbuff = self._course.fedbuff(state.round)
         return Expected(
             task_hash=self._hash,
             shapes=self.model.shapes,
             settings=self.settings.admission,
-            round=state.round if takes else state.round - 1,
+            round=state.round if takes or exchange is not None else state.round - 1,
             open=takes,
             plan=self._plan,
             model_version=self.model.version,
@@ -185,6 +200,8 @@ class Coordinator:
             births=self._births,
             delivered=frozenset() if fedbuff else frozenset(node for node, _ in state.delivered),
             max_staleness=0 if fedbuff is None else fedbuff.max_staleness,
+            attempt=0 if exchange is None else state.attempt,
+            members=frozenset() if exchange is None else exchange.members,
         )
 
     @property
@@ -247,6 +264,16 @@ class Coordinator:
                 action.attempt,
             )
 
+    def _relay(self, action: Relay) -> None:
+        self._exchange.relay(action, self.state, self._now_s)
+
+    def _unmask(self, action: Unmask) -> None:
+        secure, exchange = self._course.secure(action.round), self.state.exchange
+        assert secure is not None
+        assert exchange is not None
+        fault = self._exchange.unmask(action, secure, exchange.threshold)
+        self._step(Unmasked(self._now_s, fault))
+
     def _make_version(self, action: MakeVersion) -> None:
         entry = self._course.entry(action.round)
         version = self.model.advance(action.round, entry.plan, action.uids, entry.recipe)
@@ -283,7 +310,7 @@ class Coordinator:
         return self.model.advance(action.round, entry.plan, action.uids, entry.recipe)
 
     def _empty(self, action: EmptyRound) -> None:
-        text = f"round {action.round}, opening {action.attempt}: no update by the deadline; it is opened again"
+        text = f"round {action.round}, opening {action.attempt}: {action.reason}"
         log.warning("%s", text)
         with self.ledger.transaction():
             self.ledger.execute(
@@ -311,6 +338,8 @@ _HANDLERS: dict[type[Action], Callable[[Coordinator, Any], None]] = {
     OpenRound: Coordinator._open,  # noqa: SLF001 - the class's own table
     Invite: Coordinator._invite,  # noqa: SLF001
     MakeVersion: Coordinator._make_version,  # noqa: SLF001
+    Relay: Coordinator._relay,  # noqa: SLF001
+    Unmask: Coordinator._unmask,  # noqa: SLF001
     CloseRound: Coordinator._close,  # noqa: SLF001
     EmptyRound: Coordinator._empty,  # noqa: SLF001
     Finish: Coordinator._finish,  # noqa: SLF001

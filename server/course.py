@@ -6,7 +6,9 @@ from typing import Literal
 
 import msgspec
 
+from contract.secure import SecureAggregation
 from server.aggregation import FedBuff
+from server.exchange import Exchange, Spoken
 from server.settings import ScheduleEntry
 
 Phase = Literal["waiting", "open", "finished", "failed"]
@@ -36,6 +38,10 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
         """The settings of a round that is asynchronous; `None` of one that is not, or that is not there."""
         return self.entry(round_).fedbuff if round_ <= len(self.schedule) else None
 
+    def secure(self, round_: int) -> SecureAggregation | None:
+        """The settings of a round with secure aggregation; `None` of one without, or that is not there."""
+        return self.entry(round_).secure if round_ <= len(self.schedule) else None
+
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run stands.
@@ -54,6 +60,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             buffer for the next version, in the order of their admission.
         versions: Versions that an asynchronous round has made.
         since_s: When the present phase began, or the last version was made.
+        exchange: Of an open round with secure aggregation: where that stands.
     """
 
     phase: Phase = "waiting"
@@ -68,10 +75,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     delivered: tuple[tuple[str, str], ...] = ()
     versions: int = 0
     since_s: float = 0.0
+    exchange: Exchange | None = None
 
     @property
     def takes_updates(self) -> bool:
         """Whether the round takes updates: it is open, or was open and is about to be opened again."""
+        if self.exchange is not None:
+            return self.exchange.stage == "updates"
         return self.phase == "open" or (self.phase == "waiting" and bool(self.invited))
 
 
@@ -104,7 +114,21 @@ class Tick(msgspec.Struct, frozen=True):
     at_s: float
 
 
-Event = Online | Offline | Admitted | Tick
+class Spoke(msgspec.Struct, frozen=True):
+    """A device's message of secure aggregation is in the ledger."""
+
+    at_s: float
+    message: Spoken
+
+
+class Unmasked(msgspec.Struct, frozen=True):
+    """The sum of a round is in the ledger; or it could not be unmasked, and `fault` says why."""
+
+    at_s: float
+    fault: str = ""
+
+
+Event = Online | Offline | Admitted | Tick | Spoke | Unmasked
 
 
 class OpenRound(msgspec.Struct, frozen=True):
@@ -147,11 +171,28 @@ class CloseRound(msgspec.Struct, frozen=True):
 
 
 class EmptyRound(msgspec.Struct, frozen=True):
-    """The deadline passed without any update; the round will be opened again."""
+    """The deadline passed without any update, or for another `reason`; the round will be opened again."""
 
     round: int
     attempt: int
     selected: tuple[str, ...]
+    reason: str = "no update by the deadline; it is opened again"
+
+
+class Relay(msgspec.Struct, frozen=True):
+    """Tell devices what they are to hear in this stage of secure aggregation."""
+
+    round: int
+    attempt: int
+    nodes: tuple[str, ...]
+
+
+class Unmask(msgspec.Struct, frozen=True):
+    """Enough shares are there: unmask the sum of these updates."""
+
+    round: int
+    attempt: int
+    uids: tuple[str, ...]
 
 
 class Finish(msgspec.Struct, frozen=True):
@@ -164,4 +205,4 @@ class Fail(msgspec.Struct, frozen=True):
     reason: str
 
 
-Action = OpenRound | Invite | MakeVersion | CloseRound | EmptyRound | Finish | Fail
+Action = OpenRound | Invite | MakeVersion | CloseRound | EmptyRound | Relay | Unmask | Finish | Fail

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from contract.codecs import decode_plain
 from contract.errors import WireError
 from contract.messages import EnergyReport, Message, NodeState, Reconstruction, Score, TensorRecord, Truth
+from server.exchange_desk import write_cost
 from server.ledger import Ledger
 
 Images = npt.NDArray[np.float32]
@@ -83,6 +84,8 @@ def _write_energy(ledger: Ledger, report: EnergyReport, _views: Views, place: di
         counts = msgspec.structs.asdict(report.operations)
         counts |= {name: json.dumps(counts[name]) for name in ("active", "sites")}
         ledger.insert("operations", {**place, "payload_bytes": report.payload_bytes, **counts})
+    if report.masking is not None:
+        write_cost(ledger, place, "setup", report.masking)
 
 
 def _write_score(ledger: Ledger, score: Score, _views: Views, place: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from contract import frames, topics
 from contract.codecs import decode_plain, decode_tensors, encode_tensors
 from contract.messages import Model, Update, pack, unpack
 from contract.task import RoundPlan
+from server import unmasking
 from server.aggregation import (
     ALGORITHMS,
     Aggregate,
@@ -117,7 +118,10 @@ class GlobalModel:
             The new version.
         """
         recipe = recipe or Recipe()
-        aggregate = recipe.aggregator.aggregate(contributions(self._ledger, uids, self.version, recipe))
+        if plan.secure is not None:
+            aggregate = unmasking.aggregate(self._ledger, round_, uids)
+        else:
+            aggregate = recipe.aggregator.aggregate(contributions(self._ledger, uids, self.version, recipe))
         parameters, velocity = self._moved(ALGORITHMS[plan.algorithm].step(aggregate.value, plan), plan, recipe)
         before = self.parameters, self.velocity, self.version, self.sha256
         self.parameters, self.velocity, self.version = parameters, velocity, self.version + 1

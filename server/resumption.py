@@ -39,13 +39,16 @@ def resume(ledger: Ledger, course: Course, *, epoch: int, model_version: int, at
         return state
     plan = msgspec.json.encode(course.entry(state.round).plan).decode()
     openings = ledger.rows("SELECT * FROM rounds WHERE round = ? ORDER BY attempt", state.round)
+    attempt = max((row["attempt"] for row in openings), default=0)
+    if course.secure(state.round) is not None:  # masks of another opening never fit: all begin anew
+        return msgspec.structs.replace(state, attempt=attempt)
     buffered = course.fedbuff(state.round) is not None
     same = [row for row in openings if row["plan"] == plan and (buffered or row["model_version"] == model_version)]
     invited = frozenset(node for row in same for node in msgspec.json.decode(row["invited"]))
     delivered = ledger.rows(_BUFFERED, state.round) if buffered else ledger.rows(_DELIVERED, state.round, model_version)
     return msgspec.structs.replace(
         state,
-        attempt=max((row["attempt"] for row in openings), default=0),
+        attempt=attempt,
         invited=invited,
         delivered=tuple((row["node"], row["uid"]) for row in delivered if row["node"] in invited),
         versions=ledger.value("SELECT COUNT(*) FROM models WHERE round = ?", state.round) if buffered else 0,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from server import buffered_rounds
+from server import buffered_rounds, secure_rounds
 from server.course import (
     Action,
     Admitted,
@@ -27,10 +27,15 @@ from server.course import (
     Online,
     OpenRound,
     Phase,
+    Relay,
+    Spoke,
     State,
     Tick,
+    Unmask,
+    Unmasked,
 )
 from server.drawing import draw
+from server.secure_rounds import LEAST_DEVICES
 from server.settings import ScheduleEntry
 
 __all__ = [
@@ -48,8 +53,12 @@ __all__ = [
     "Online",
     "OpenRound",
     "Phase",
+    "Relay",
+    "Spoke",
     "State",
     "Tick",
+    "Unmask",
+    "Unmasked",
     "advance",
     "draw",
 ]
@@ -79,6 +88,12 @@ def advance(course: Course, state: State, event: Event) -> tuple[State, tuple[Ac
 def _absorb(course: Course, state: State, event: Event) -> State:
     if course.fedbuff(state.round) is not None:
         return buffered_rounds.absorb(state, event)
+    if course.secure(state.round) is not None:
+        return secure_rounds.absorb(state, event)
+    return _absorb_plain(state, event)
+
+
+def _absorb_plain(state: State, event: Event) -> State:
     if isinstance(event, Online):
         return msgspec.structs.replace(state, online=state.online | {event.node})
     if isinstance(event, Offline):
@@ -96,6 +111,10 @@ def _transition(course: Course, state: State, at_s: float) -> tuple[State, Actio
         state, action = buffered_rounds.transition(course, fedbuff, state, at_s)
         if action is not None:
             return state, action
+    secure = course.secure(state.round)
+    if state.phase == "open" and secure is not None:
+        reason = secure_rounds.settled(state)
+        return secure_rounds.transition(course, secure, state, at_s) if reason is None else _close(state, at_s, reason)
     if state.phase == "waiting":
         return _leave_waiting(course, state, at_s)
     if state.phase == "open":
@@ -124,6 +143,8 @@ def _enough(course: Course, state: State, at_s: float) -> bool:
 
 def _gathered(course: Course, state: State, at_s: float) -> bool:
     """Whether the devices are there: in a life's beginning all of them, or enough for long enough; later any."""
+    if course.secure(state.round) is not None and len(state.online) < LEAST_DEVICES:
+        return False
     if state.started:
         return bool(state.online)
     if len(state.online) >= course.clients:
@@ -144,6 +165,7 @@ def _open(course: Course, state: State, at_s: float) -> tuple[State, OpenRound]:
     selected = draw(
         state.online - done, max(0, wanted - len(done)), seed=course.seed, round_=state.round, attempt=attempt
     )
+    exchange = None if entry.secure is None else secure_rounds.begun(entry.secure, len(selected), at_s)
     needed = entry.fedbuff.buffer if entry.fedbuff else max(1, _needed(entry, len(selected) + len(done)))
     state = msgspec.structs.replace(
         state,
@@ -154,6 +176,7 @@ def _open(course: Course, state: State, at_s: float) -> tuple[State, OpenRound]:
         invited=state.invited | set(selected),
         needed=needed,
         since_s=at_s,
+        exchange=exchange,
     )
     return state, OpenRound(state.round, attempt, selected, tuple(sorted(state.invited)), needed)
 
@@ -177,7 +200,7 @@ def _leave_open(course: Course, state: State, at_s: float) -> tuple[State, Actio
     return after, EmptyRound(state.round, state.attempt, state.selected)
 
 
-def _close(state: State, at_s: float, reason: str, *, waited: bool) -> tuple[State, CloseRound]:
+def _close(state: State, at_s: float, reason: str, *, waited: bool = True) -> tuple[State, CloseRound]:
     done = {node for node, _ in state.delivered}
     action = CloseRound(
         state.round,

@@ -5,7 +5,7 @@ A column that may be NULL is NULL when the value is not known: never 0.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (            -- schema, run, settings (JSON), task_hash, rounds, outcome
@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS updates (
     uid TEXT PRIMARY KEY, node TEXT NOT NULL, epoch INTEGER, round INTEGER NOT NULL, model_version INTEGER,
     status TEXT NOT NULL CHECK (status IN ('admitted', 'refused')),
     code TEXT NOT NULL, reason TEXT NOT NULL,             -- '' when admitted
-    samples INTEGER, loss REAL, norm REAL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    samples INTEGER, loss REAL, norm REAL,                -- norm: NULL of a masked one
+    bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
     object BLOB,                             -- the object as it came; NULL when refused
     sequence INTEGER,                        -- counts admissions, from 1, as they came; NULL when refused
     received_wall REAL NOT NULL, redelivered INTEGER NOT NULL DEFAULT 0,
@@ -108,6 +109,36 @@ CREATE TABLE IF NOT EXISTS operations (      -- operations counted on the device
     memory_bytes INTEGER NOT NULL, backward_bytes INTEGER NOT NULL,
     spikes INTEGER NOT NULL, spike_sites INTEGER NOT NULL,
     active TEXT NOT NULL, sites TEXT NOT NULL -- JSON lists, one entry a layer: inputs not 0, and inputs
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS masking_messages ( -- of secure aggregation: of devices with their bytes, to devices counted
+    round INTEGER NOT NULL, attempt INTEGER NOT NULL, node TEXT NOT NULL,
+    message TEXT NOT NULL,                   -- KeyOffer, ShareOffer, Reveal; Roster, ShareBundle, Survivors
+    bytes INTEGER NOT NULL, times INTEGER NOT NULL,                    -- payloads, repetitions included
+    object BLOB,                             -- NULL of what was told to a device, or only came too late
+    wall REAL NOT NULL,
+    PRIMARY KEY (round, attempt, node, message)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS masked_sums (     -- what the masked updates of a round sum up to
+    round INTEGER NOT NULL, attempt INTEGER NOT NULL, threshold INTEGER NOT NULL, asked INTEGER NOT NULL,
+    members TEXT NOT NULL, survivors TEXT NOT NULL, uids TEXT NOT NULL,   -- JSON lists
+    step REAL NOT NULL,                      -- what one unit is worth
+    shapes TEXT NOT NULL,                    -- JSON map of tensors; they lie in `total` in the order of their names
+    total BLOB NOT NULL,                     -- int32, little-endian
+    unmask_s REAL NOT NULL,
+    PRIMARY KEY (round, attempt)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS masking_costs (   -- what secure aggregation added to one update, by its device's account
+    update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
+    part TEXT NOT NULL,                      -- setup: keys, shares and masks, in `energy` too; reveal: after the update
+    work TEXT NOT NULL,                      -- computing, sending
+    bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL,            -- of the part, in both of its rows
+    energy_j REAL, duration_s REAL NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL, provenance TEXT NOT NULL,
+    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL,
+    PRIMARY KEY (update_uid, part, work),
+    CHECK ((energy_j IS NULL) = (provenance = 'unavailable'))
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS reconstructions ( -- what the attacker said of one update, per attack

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from contract.link import LinkSettings
+from contract.secure import LEAST_DEVICES
 from contract.task import RoundPlan, TaskSpec
 from server.aggregation import AGGREGATORS, OPTIMISERS, Aggregation, FedBuff, Optimisation, Recipe
 from server.aggregation.mean import Mean
@@ -55,6 +56,7 @@ class ScheduleEntry(RoundPlan, frozen=True, kw_only=True, forbid_unknown_fields=
         self._check_optimiser()
         if fedbuff is not None:
             self._check_asynchronous(fedbuff)
+        self._check_aggregator()
         self.require_updates(fedbuff.buffer if fedbuff else self.min_updates or self.clients)
 
     def _check_optimiser(self) -> None:
@@ -79,6 +81,31 @@ class ScheduleEntry(RoundPlan, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(
                 f"min_updates = {self.min_updates} with fedbuff: its buffer = {fedbuff.buffer} says when there is a "
                 "version; leave min_updates out"
+            )
+
+    def _check_aggregator(self) -> None:
+        if self.secure is not None and not isinstance(self.aggregator, Mean):
+            raise ValueError(
+                f"aggregator = {type(self.aggregator).__name__} with secure: it needs single updates, and only their "
+                "sum can be read; leave aggregator out"
+            )
+
+    def require_devices(self, key: str, count: int | None) -> None:
+        """Checks that secure aggregation can do with so many devices; `None` is not known.
+
+        Raises:
+            ValueError: Too few, or so many that a sum may not fit into 32 bits.
+        """
+        if self.secure is None or count is None:
+            return
+        if count < LEAST_DEVICES:
+            raise ValueError(
+                f"{key} = {count} with secure: in a sum of two each knows the other's update; ask for {LEAST_DEVICES}"
+            )
+        if count > self.secure.most_devices:
+            raise ValueError(
+                f"{key} = {count} with secure.bits = {self.secure.bits}: sums of {self.secure.most_devices} at most "
+                "fit into 32 bits; lower bits"
             )
 
     def require_updates(self, count: int | None) -> None:
@@ -197,6 +224,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def __post_init__(self) -> None:
         for entry in self.schedule:
             entry.require_updates(self.clients if entry.fedbuff is None else None)
+            for key, count in (("clients", self.clients), ("start_with", self.start_with), ("clients", entry.clients)):
+                entry.require_devices(key, count)
 
     @property
     def unevaluated(self) -> str:

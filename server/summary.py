@@ -27,6 +27,7 @@ from server.report.data import KINDS, RoundKind, ScoreRow
 from server.report.ledger_rows import read_noise
 from server.report.trials import spread, worst_case
 from server.report.waiting import read_waiting, summarised
+from server.secure_summary import secure
 
 _SCORE = AttackScore.__struct_fields__
 
@@ -71,6 +72,7 @@ def summarise_ledger(ledger: Ledger) -> dict[str, Any]:
         "bytes_received": ledger.value("SELECT COALESCE(SUM(bytes_in), 0) FROM sessions"),
         "energy_j": energy(ledger),
         "waiting": summarised(read_waiting(ledger)),
+        "secure": secure(ledger),
         "leakage": leakage(ledger),
         "privacy": privacy(ledger, counted["published"]),
         "wall_s": ledger.value("SELECT SUM(duration_s) FROM sessions"),

@@ -11,14 +11,23 @@ from contract.messages import (
     AttackScore,
     EnergyReport,
     GraphRecord,
+    KeyOffer,
+    KeyPair,
+    MaskingCost,
     Message,
     Model,
+    NodeBytes,
     NodeState,
     Operations,
     PhaseEnergy,
     Reconstruction,
+    Reveal,
+    Roster,
     Score,
     ServerState,
+    ShareBundle,
+    ShareOffer,
+    Survivors,
     TaskManifest,
     Truth,
     Update,
@@ -44,6 +53,10 @@ def _packed(codec: str):
 FP32, FP16, INT8 = (_packed(codec) for codec in ("fp32", "fp16", "int8"))
 GRAPH = GraphRecord(name="training", sha256="a1" * 32, nbytes=65_000)
 _PLACE = {"uid": UID, "update_uid": OTHER_UID, "node": "pi-1", "round": 3}
+
+_OPENING = {"node": "pi-1", "epoch": 2, "round": 3, "attempt": 1}
+KEYS = KeyPair(node="pi-1", cipher_key=b"k" * 32, mask_key=b"m" * 32)
+COST = MaskingCost(bytes_up=9, bytes_down=8, computing=READING, sending=READING)
 
 EXAMPLES: tuple[tuple[Message, list], ...] = (
     (NodeState(node="pi-1", epoch=2, status="online", board="pi5", engine="onnx", meter="ina219", samples=60), []),
@@ -98,4 +111,10 @@ EXAMPLES: tuple[tuple[Message, list], ...] = (
     (Score(**_PLACE, samples=1, attacks=(AttackScore(attack="ratio", verdict="exact", psnr_db=144.0, sample=0),)), []),
     (Truth(**_PLACE, indices=(0,), labels=(3,), tensors=FP32[0]), FP32[1]),
     (TaskManifest(run="lab", task=TASK, task_hash=HASH, graphs=(GRAPH,)), []),
+    (KeyOffer(**_OPENING, keys=KEYS), []),
+    (Roster(round=3, attempt=1, threshold=2, keys=(KEYS,)), []),
+    (ShareOffer(**_OPENING, commitment=b"c" * 32, shares=(NodeBytes("pi-2", b"s" * 48),)), []),
+    (ShareBundle(round=3, attempt=1, shares=(NodeBytes("pi-2", b"s" * 48),)), []),
+    (Survivors(round=3, attempt=1, nodes=("pi-1", "pi-2")), []),
+    (Reveal(**_OPENING, seeds=(NodeBytes("pi-1", b"o" * 16),), keys=(NodeBytes("pi-3", b"o" * 16),), cost=COST), []),
 )

@@ -14,6 +14,7 @@ import contract
 from contract import frames, messages, topics
 from contract.codecs import CODECS
 from contract.codecs.layout import LARGEST_COUNT
+from contract.secure import SecureAggregation
 from contract.task import (
     EncodingSpec,
     ModelSpec,
@@ -34,6 +35,9 @@ PARTS = {
     "Tensor": messages.TensorRecord,
     "Graph": messages.GraphRecord,
     "Plan": RoundPlan,
+    "Secure": SecureAggregation,
+    "Keys": messages.KeyPair,
+    "MaskingCost": messages.MaskingCost,
     "Operations": messages.Operations,
     "Phase": messages.PhaseEnergy,
     "Reading": EnergyReading,

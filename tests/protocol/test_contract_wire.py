@@ -23,7 +23,7 @@ NAMES = [f"{type(m).__name__}-{i}" for i, (m, _) in enumerate(EXAMPLES)]
 
 def test_every_record_has_an_example():
     assert {type(m) for m, _ in EXAMPLES} == set(messages.MESSAGES)
-    assert len(messages.MESSAGES) == 10
+    assert len(messages.MESSAGES) == 16
 
 
 @pytest.mark.parametrize(("message", "tensors"), EXAMPLES, ids=NAMES)
@@ -250,6 +250,8 @@ BUILT = {
     topics.claim("r", 3, "n", UID): {"kind": "claim", "node": "n", "round": 3, "uid": UID},
     topics.recon_chunk("r", "n", 3, 5): {"kind": "recon", "node": "n", "round": 3, "index": 5},
     topics.score("r", "n", 3): {"kind": "score", "node": "n", "round": 3},
+    topics.secure("r", "n", 3): {"kind": "secure", "node": "n", "round": 3},
+    topics.relay("r", "n"): {"kind": "relay", "node": "n"},
     topics.truth("r", "n", 3): {"kind": "truth", "node": "n", "round": 3},
 }
 

@@ -16,11 +16,21 @@ from contract.configuration import decode_tables
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.link import LinkSettings
 from contract.messages import EnergyReport, NodeState, Score, Truth, Update, decode
+from contract.secure import SecureAggregation
+from contract.task import RoundPlan
 from edge_client.app import INTERRUPTED, main, run_client
 from edge_client.settings import ClientSettings
 from hardware.energy import PHASES
 from tests.conftest import ROOT
 from tests.unit.edge_client_world import HASH, INFO, NODE, RUN, TASK, MemoryLink, MemoryServer, settings
+
+
+def test_a_device_without_the_packages_for_masks_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.unit.edge_client_world.PLAN", RoundPlan(algorithm="fedsgd", secure=SecureAggregation()))
+    monkeypatch.setattr("contract.masking.importlib.util.find_spec", lambda _name: None)
+    server = MemoryServer(rounds=1)
+    with pytest.raises(EnvironmentFaultError, match=r"cryptography.*pip install 'spikeleak\[secagg\]'"):
+        run_client(settings(tmp_path), link_type=lambda *a, **k: MemoryLink(server, *a, **k))
 
 
 def test_a_device_lives_through_a_run(tmp_path):

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.codecs import encode_tensors
-from contract.messages import Update, pack
+from contract.masking import records_of
+from contract.messages import Update, pack, unpack
 from contract.pipeline import euclidean_norm
+from contract.secure import SecureAggregation
 from contract.task import RoundPlan
 from contract.topics import Topic
 from server.admission import CODES, LARGEST_COUNT, Admission, Expected, Refusal, examine
@@ -52,6 +54,38 @@ def test_an_asynchronous_round_takes_what_is_not_too_old():
         assert isinstance(judge(BUFFERED, plan=BUFFERED.plan, model_version=version), Admission)
 
 
+SECURE = SecureAggregation()
+MASKED = msgspec.structs.replace(
+    EXPECTED, plan=RoundPlan(batch_size=16, secure=SECURE), attempt=2, members=frozenset({"a", "c"})
+)
+
+
+def judge_masked(expected: Expected = MASKED, codec: str = "", **changes):
+    ring = {name: np.arange(value.size, dtype=np.uint32).reshape(value.shape) for name, value in INITIAL.items()}
+    records, buffers = records_of(ring, SECURE)
+    if codec:
+        records = tuple(msgspec.structs.replace(record, codec=codec) for record in records)
+    blob, uid = make_update("a", 3, plan=MASKED.plan, model_version=2)
+    update = msgspec.structs.replace(unpack(blob, Update)[0], tensors=records, loss=None, **{"masks": 2, **changes})
+    return examine(Topic(run="run", kind="up", node="a", round=3, uid=uid, index=0), pack(update, buffers), expected)
+
+
+def test_a_masked_update_is_admitted_by_shape_and_opening_and_has_no_norm():
+    verdict = judge_masked()
+    assert isinstance(verdict, Admission)
+    assert verdict.norm is None
+    stranger = msgspec.structs.replace(MASKED, members=frozenset({"b", "c"}))
+    for refused, code in [
+        (judge_masked(masks=1), "masks"),
+        (judge_masked(masks=0), "masks"),
+        (judge_masked(stranger), "masks"),
+        (judge_masked(codec="fp32"), "tensors"),
+        (judge_masked(msgspec.structs.replace(MASKED, open=False)), "closed"),
+    ]:
+        assert isinstance(refused, Refusal)
+        assert refused.code == code
+
+
 def tensors(**changes):
     found = difference("x")
     return {**found, **{name.replace("_", ".", 2): value for name, value in changes.items()}}
@@ -88,6 +122,7 @@ BAD = {
     "nan": ("finite", {"tensors": poisoned(np.nan)}),
     "inf": ("finite", {"tensors": poisoned(np.inf)}),
     "norm": ("norm", {"tensors": poisoned(100.5)}),
+    "masks": ("masks", {"masks": 1}),
     "count": ("schema", {"epoch": LARGEST_COUNT + 1}),
 }
 

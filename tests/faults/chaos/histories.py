@@ -37,7 +37,7 @@ SCHEDULES: tuple[tuple[ScheduleEntry, ...], ...] = (
         ScheduleEntry(rounds=3, batch_size=16, min_updates=1, deadline_s=10.0, compression="zlib"),
     ),
 )
-NEVER_HERE = {"size", "schema", "stale"}
+NEVER_HERE = {"size", "schema", "stale", "masks"}
 """Codes that no sound object of a synchronous round meets: the payloads' row and the asynchronous tests have them."""
 
 

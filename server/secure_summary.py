@@ -13,7 +13,7 @@ def secure(ledger: Ledger) -> dict[str, Any] | None:
     """Bytes and joules that masks added; `None` of a run without.
 
     Returns:
-        `rounds`: whose sum was unmasked. `openings_failed`: that came to nothing, or were cut off by a restart.
+        `rounds`: that were closed with their sum. `openings_failed`: came to nothing, or were cut off by a restart.
         `survivors` and `lost`: devices in these sums, and those whose masks were taken out. `bytes_messages`: payloads
         about keys, shares and survivors, up and down, failed openings and repetitions included; the updates themselves
         are in `bytes_up` of the run. `energy_j`: by work (computing, sending) and provenance, with the number of
@@ -24,7 +24,8 @@ def secure(ledger: Ledger) -> dict[str, Any] | None:
     sums = ledger.row(
         "SELECT COUNT(*) AS rounds, COALESCE(SUM(json_array_length(survivors)), 0) AS survivors, "
         "COALESCE(SUM(json_array_length(members) - json_array_length(survivors)), 0) AS lost, "
-        "SUM(unmask_s) AS unmask_s FROM masked_sums"
+        "SUM(unmask_s) AS unmask_s FROM masked_sums WHERE (round, attempt) IN "
+        "(SELECT round, attempt FROM rounds WHERE closed IN ('complete', 'deadline'))"
     )
     sent = ledger.row(
         f"SELECT COALESCE(SUM(bytes), 0) AS total, COALESCE(SUM(bytes * (message IN {_UP})), 0) AS up "  # noqa: S608

@@ -243,29 +243,29 @@ def test_joules_of_masks_are_booked_on_the_update_and_kept_apart(tmp_path):
         clock.pass_s(0.25)
     windows = book.made("u")
     apart = book.overheads()
-    assert [(w.phase, w.reading.energy_j) for w in apart] == [("compress", 2.0), ("compress", 1.5)]
-    compress = merged([w for w in windows if w.phase == "compress"])
+    assert [(w.phase, w.readings[0].energy_j) for w in apart] == [("compress", 2.0), ("compress", 1.5)]
+    compress = merged([w.readings[0] for w in windows if w.phase == "compress"])
     assert compress is not None
     assert compress.energy_j == pytest.approx(2.0 * (1.0 + 0.5 + 0.25))
-    idle = merged([w for w in windows if w.phase == "idle"])
+    idle = merged([w.readings[0] for w in windows if w.phase == "idle"])
     assert idle is not None
     assert idle.energy_j == pytest.approx(6.0)
     assert book.overheads() == ()
     with book.overhead(booked=False) as told:  # shares, after it
         clock.pass_s(1.0)
-    assert [w.reading.energy_j for w in told] == [2.0]
+    assert [w.readings[0].energy_j for w in told] == [2.0]
     assert (book.made("v")[-1].phase, book.overheads()) == ("idle", ())
 
 
 def test_messages_about_masks_are_charged_at_the_rate_of_the_update():
     windows = UpdateWindows(windows=(), operations=None, masking_up=500)
     model = MODEL
-    none = unavailable("none", "none", "no meter")
+    none = (unavailable("none", "none", "no meter"),)
     plain = UpdateWindows(windows=(), operations=None)
     found = [
         next(
             p
-            for p in phase_energies(made, none, model=model, meter="none", sent_bytes=1000, transmit_s=0.2)
+            for p in phase_energies(made, none, model=model, meters=("none",), sent_bytes=1000, transmit_s=0.2)
             if p.phase == "transmit"
         )
         .readings[1]

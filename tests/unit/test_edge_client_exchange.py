@@ -56,7 +56,7 @@ class World:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.network = Network()
-        self.account = Account(PhaseMeter(open_meter("none"), lambda: self.now_s), lambda: self.now_s)
+        self.account = Account(PhaseMeter((open_meter("none"),), lambda: self.now_s), lambda: self.now_s)
         settings = ClientSettings(run="run", node=NAMES[0], directory=Path("unused"), shard=0, shards=3)
         self.exchange = MaskExchange(
             settings,

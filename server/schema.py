@@ -136,7 +136,7 @@ CREATE TABLE IF NOT EXISTS masking_costs (   -- what secure aggregation added to
     work TEXT NOT NULL,                      -- computing, sending
     bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL,            -- of the part, in both of its rows
     energy_j REAL, duration_s REAL NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL, provenance TEXT NOT NULL,
-    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL,
+    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL, overhead_s REAL,
     PRIMARY KEY (update_uid, part, work),
     CHECK ((energy_j IS NULL) = (provenance = 'unavailable'))
 ) WITHOUT ROWID;

@@ -59,7 +59,10 @@ def test_groups_are_dealt_in_order_and_change_their_profile() -> None:
         (DeviceGroup(count=1, latency_ms=5.0), True),
     ],
 )
-def test_whoever_is_limited_stands_in_for_a_board_and_measures_nothing(group: DeviceGroup, emulated: bool) -> None:
+def test_whoever_is_limited_stands_in_for_a_board_and_measures_nothing(
+    group: DeviceGroup,
+    emulated: bool,  # noqa: FBT001 - pytest hands it over by name
+) -> None:
     assert fleet._stands_in(group.profile("horowitz-45nm")) is emulated
 
 

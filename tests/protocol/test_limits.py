@@ -15,7 +15,7 @@ from deploy.limits import Limits, Used, cpu_seconds
 
 BUSY = "while True: pass"
 SHARE = 0.3
-LASTS_S = 2.5
+LASTS_S = 1.5
 
 
 def held_down(place: cgroups.Place | None) -> tuple[Used, float]:

@@ -17,7 +17,7 @@ from attack.labels import recover_labels
 from attack.method import MAX_IMAGES
 from attack.simulation import Simulator
 from attack.threat import Array32, Knowledge, Observation
-from contract.encodings import decode
+from contract.encodings import SERIES, decode
 
 AGREES = 1e-3
 """Relative difference of the derivatives below which an arrangement is taken to be right."""
@@ -76,10 +76,13 @@ def _guessed(found: Binary, guess: list[Order], observation: Observation) -> Arr
     ordered = [found[one].astype(np.float32) for one in guess]
     # A frame that is missing was empty or a repetition: it counts as empty, at the end.
     filled = [np.concatenate([one, np.zeros((max(steps - len(one), 0), one.shape[1]), one.dtype)]) for one in ordered]
-    images = np.array([decode(observation.encoding, one) for one in filled])
+    # Only a series cannot be longer than T: elsewhere what too many frames have in common is the picture all the same.
+    most = steps if observation.encoding.kind in SERIES else len(found)
+    shown = [one[:most].reshape(-1, 1, *observation.shape) for one in filled]
+    images = np.concatenate([decode(observation.encoding, one) for one in shown])
     whole = all(len(one) == steps for one in ordered)
     frames = np.array(ordered).reshape(len(ordered), steps, *observation.shape) if whole else None
-    return Arranged(images=images.reshape(-1, *observation.shape), frames=frames)
+    return Arranged(images=images, frames=frames)
 
 
 def _simulable(observation: Observation) -> bool:

@@ -37,16 +37,23 @@ def refusal(method: Method, observation: Observation) -> str | None:
     return method.applies(observation)
 
 
-def checked(finding: Finding, shape: tuple[int, ...]) -> Finding:
-    """The finding, images clipped to [0, 1] and cut to `MAX_IMAGES`; `failed` when images or objective are unusable."""
+def checked(finding: Finding, shape: tuple[int, ...], image_shape: tuple[int, ...] | None = None) -> Finding:
+    """The finding, images clipped to [0, 1] and cut to `MAX_IMAGES`; `failed` when images or objective are unusable.
+
+    Args:
+        finding: What a method handed back.
+        shape: Of a frame.
+        image_shape: Of an image; `None`: the same.
+    """
+    image_shape = image_shape or shape
     if finding.objective is not None and not np.isfinite(finding.objective):
         return Finding(verdict="failed", reason=f"the objective is {finding.objective}: {finding.reason}")
     if finding.images is None:
         return finding
     images = np.asarray(finding.images, dtype=np.float32)
-    if images.shape[1:] != shape or len(images) == 0:
+    if images.shape[1:] != image_shape or len(images) == 0:
         return Finding(
-            verdict="failed", reason=f"images of shape {images.shape}, expected [N, {shape}], N of at least 1"
+            verdict="failed", reason=f"images of shape {images.shape}, expected [N, {image_shape}], N of at least 1"
         )
     broken = int((~np.isfinite(images)).sum())
     if broken:
@@ -78,7 +85,7 @@ def attempt(method: Method, observation: Observation, budget_s: float) -> Findin
         reason = refusal(method, observation)
         if reason is not None:
             return Finding(verdict="refused", reason=reason)
-        finding = checked(method.run(observation, budget_s, rng), observation.shape)
+        finding = checked(method.run(observation, budget_s, rng), observation.shape, observation.image_shape)
         return sober(observation, certified(observation, finding))
     except NotKnownError as error:
         return Finding(verdict="refused", reason=str(error))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from attack.threat import Array32, NotKnownError, Observation
-from contract.encodings import frame_weights
+from contract.encodings import decode
 from contract.models.network import Network
 from contract.models.quantization import fake_quantize
 from contract.task import TaskSpec
@@ -80,10 +80,8 @@ class Simulator:
         return torch.autograd.grad(loss, wanted, create_graph=create_graph, allow_unused=True, materialize_grads=True)
 
     def images(self, frames: Tensor) -> Tensor:
-        """The image `[B, *shape]` in [0, 1] that frames stand for (`contract.encodings.decode`), also relaxed ones."""
-        weights = torch.as_tensor(frame_weights(self.encoding, len(frames)), dtype=frames.dtype)
-        image: Tensor = torch.tensordot(weights, frames, dims=1) / self.encoding.gain
-        return image.clamp(0.0, 1.0)
+        """The image `[B, *image_shape]` in [0, 1] that frames stand for, also relaxed ones; not differentiable."""
+        return torch.as_tensor(decode(self.encoding, frames.detach().numpy())).to(frames.dtype)
 
     def frames(self, images: Tensor) -> Tensor:
         """Direct coding's frames `[1, B, *shape]` of images."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.codecs import CODECS
+from contract.encodings import SERIES
 from contract.errors import SpikeleakError
 from contract.messages import TensorRecord
 from contract.task import EncodingSpec, ModelSpec, NeuronSpec, RoundPlan, TaskSpec
@@ -120,7 +121,7 @@ class Observation:
 
     Attributes:
         threat: What may be known; reading more raises `NotKnownError`.
-        shape: Shape of one sample, for instance `(1, 28, 28)`. Inputs lie in [0, 1].
+        shape: Shape of what the network sees of a sample at a step, for instance `(1, 28, 28)`. Inputs lie in [0, 1].
         classes: Number of classes.
         samples: Samples drawn for the update (batch size × local steps), as the update's head announces.
         update: Decoded tensors by parameter name, in the network's order: a mean gradient (`fedsgd`) or the weights
@@ -218,6 +219,14 @@ class Observation:
         """How samples become input over time."""
         self._require("encoding")
         return self._task.encoding
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of a sample as an image: of a series under its own time the channels over T steps, else `shape`."""
+        spec = self._task.encoding
+        if spec.kind not in SERIES:
+            return self.shape
+        return (self.shape[-1], spec.steps)
 
     @property
     def plan(self) -> RoundPlan:

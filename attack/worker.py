@@ -17,7 +17,8 @@ from attack.own.view import OwnViews
 from attack.threat import Array32, Observation, ThreatModel
 from contract.codecs import decode_tensors
 from contract.codecs.bits import encode_frames
-from contract.datasets import dataset_info
+from contract.datasets import task_info
+from contract.encodings import image_shape, input_shape
 from contract.errors import SpikeleakError
 from contract.masking import read_masked, signed
 from contract.messages import AttackResult, MembershipTest, Reconstruction, TensorRecord, Update, pack
@@ -159,15 +160,16 @@ class Worker:
             ConfigurationError: Tensors or parameters that do not fit the task's network.
         """
         update = job.update
-        info = dataset_info(task.dataset)
-        shapes = parameter_shapes(task, info.shape, info.classes)
-        if self._candidates is not None and self._candidates.shape[1:] != info.shape:
-            raise SpikeleakError(f"candidates of shape {self._candidates.shape[1:]}: samples have {info.shape}")
+        info = task_info(task)
+        shape, images = (of(task.encoding, info.shape) for of in (input_shape, image_shape))
+        shapes = parameter_shapes(task, shape, info.classes)
+        if self._candidates is not None and self._candidates.shape[1:] != images:
+            raise SpikeleakError(f"candidates of shape {self._candidates.shape[1:]}: samples have {images}")
         tensors, records = _read(update, job.views)
         _require_shapes(shapes, tensors, "update")
         if parameters:
             _require_shapes(shapes, parameters, f"model version {update.model_version}")
-        view = self._own.of(task, info.shape, info.classes)
+        view = self._own.of(task, shape, info.classes)
         names = {name: name for name in shapes} if view is None else view.names
         held = {alias: parameters[name] for alias, name in names.items()} if parameters else {}
         if held and view is not None and view.first_bias is not None:
@@ -175,7 +177,7 @@ class Worker:
         knows = self.threat.knowledge
         return Observation(
             threat=self.threat,
-            shape=info.shape,
+            shape=shape,
             classes=info.classes,
             samples=update.samples,
             update={alias: tensors[name] for alias, name in names.items()},

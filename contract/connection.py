@@ -15,6 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from contract.errors import EnvironmentFaultError
 from contract.link_limits import PATIENCE_S, SOON_S, Ending
+from contract.switchboard import OwnThreads, Switchboard
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Connection(mqtt.Client):
         self.reason: int | None = None
         self.unusable: EnvironmentFaultError | None = None
         self._started, self._left = False, threading.Event()
+        self._switchboard: Switchboard | None = None
         self._heard_s = self._moved_s = time.monotonic()
         self._flight: deque[_Message] = deque()
         self._answered: deque[_Message] = deque()
@@ -79,10 +81,21 @@ class Connection(mqtt.Client):
 
     # --- the network thread -------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Starts the network thread."""
+    def begin(self, threads: Switchboard | OwnThreads) -> None:
+        """Starts a network thread of its own, or goes onto a switchboard: then on the thread of that."""
         self._started, self._heard_s = True, time.monotonic()
-        self.loop_start()
+        if isinstance(threads, Switchboard):
+            self._switchboard = threads
+            self.on_socket_register_write = lambda *_: threads.flush(self)
+            self.on_socket_close = lambda *_: threads.unplug(self)
+            threads.plug(self)
+        else:
+            self.loop_start()
+
+    def lost(self, why: str) -> None:
+        """Called by a switchboard: nothing more can be done for this connection."""
+        self.fault = self.fault or why
+        self.gone.set()
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:  # noqa: FBT001, FBT002 - paho's
         """What the network thread runs: its end, for whatever reason, is the connection's."""
@@ -112,20 +125,36 @@ class Connection(mqtt.Client):
         """
         self._max_inflight_messages = window
 
+    def cut(self) -> None:
+        """Shuts the socket without saying so to the broker."""
+        sock = self.socket()
+        if isinstance(sock, socket.socket):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
     def end(self) -> None:
         """Ends the connection and the network thread; one that hangs is left behind, with its socket shut."""
         self.disconnect()
         if not self._started:
             return
+        if self._switchboard is not None:
+            self._leave(self._switchboard)
+            return
         if not self._left.wait(_END_TIMEOUT_S if not self.silent() else 0.0):
-            sock = self.socket()
-            if isinstance(sock, socket.socket):
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+            self.cut()
         if self._left.wait(_END_TIMEOUT_S):
             self.loop_stop()
         else:
             log.error("the network thread hangs: it is left behind")
+
+    def _leave(self, switchboard: Switchboard) -> None:
+        """Says what can be said at once, and closes."""
+        sock = self.socket()
+        if sock is not None:
+            self.loop_write()
+            switchboard.unplug(self)
+            sock.close()
+        self._left.set()
 
     # --- messages in flight -------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 One function a kind, one literal dict. Samples are intensities in [0, 1] (float32), *levels* (uint8: k stands for the
 intensity k / 255, in a quarter of the memory), or *event masks* (uint64): bit k of a mask says that this input had an
-event in the k-th of `EVENT_BINS` equal spans of the recording.
+event in the k-th of `EVENT_BINS` equal spans of the recording. A *series* is a sample `[channels, readings]` whose last
+axis is time; under `SERIES` kinds that is the network's time, and a frame is one moment of all channels.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from contract import series
 from contract.errors import ConfigurationError
 from contract.task import EVENT_BINS, EncodingSpec
 
@@ -56,10 +58,49 @@ def _events(spec: EncodingSpec, x: npt.NDArray[Any], _rng: np.random.Generator) 
     return np.stack([(x & window) != 0 for window in _windows(spec.steps)]).astype(np.float32)
 
 
+def _delta(spec: EncodingSpec, x: npt.NDArray[Any], _rng: np.random.Generator) -> Samples:
+    """Falls and rises by 1/gain, `[T, B, 2, C]` (`contract.series.delta_frames`)."""
+    return series.delta_frames(_series(spec, x), spec.gain)
+
+
+def _integrate(spec: EncodingSpec, x: npt.NDArray[Any], _rng: np.random.Generator) -> Samples:
+    """Integrate-and-fire spikes, `[T, B, C]` (`contract.series.integrate_frames`)."""
+    return series.integrate_frames(_series(spec, x), spec.gain)
+
+
 LEVELS: Samples = (np.arange(256) / 255).astype(np.float32)
 """Intensity of each level."""
 
-ENCODINGS: dict[str, Encoder] = {"direct": _direct, "rate": _rate, "latency": _latency, "events": _events}
+ENCODINGS: dict[str, Encoder] = {
+    "direct": _direct,
+    "rate": _rate,
+    "latency": _latency,
+    "events": _events,
+    "delta": _delta,
+    "integrate": _integrate,
+}
+SERIES: dict[str, Callable[[Samples, float], Samples]] = {
+    "delta": series.delta_series,
+    "integrate": series.integrate_series,
+}
+"""Kinds under which the last axis of a sample is the network's time, and what their frames say of the series."""
+
+
+def input_shape(spec: EncodingSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of what the network sees of a sample at one step.
+
+    Args:
+        spec: The encoding.
+        shape: Of one sample.
+    """
+    if spec.kind not in SERIES:
+        return tuple(shape)
+    return (2, *shape[:-1]) if spec.kind == "delta" else tuple(shape[:-1])
+
+
+def image_shape(spec: EncodingSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of `intensities` of a sample: its own, or of a series under its own time the channels over T steps."""
+    return (*shape[:-1], spec.steps) if spec.kind in SERIES else tuple(shape)
 
 
 def encode(spec: EncodingSpec, x: npt.NDArray[Any], rng: np.random.Generator) -> Samples:
@@ -71,10 +112,11 @@ def encode(spec: EncodingSpec, x: npt.NDArray[Any], rng: np.random.Generator) ->
         rng: Draws the spikes of `rate`; the other kinds are deterministic.
 
     Returns:
-        `[T, B, *shape]`; for `direct` `[1, B, *shape]`, a single frame that stands for all steps.
+        `[T, B, *shape]`, of a series under a `SERIES` kind `[T, B, *input_shape]`; for `direct` `[1, B, *shape]`, a
+        single frame that stands for all steps.
 
     Raises:
-        ConfigurationError: `events` of samples that are images.
+        ConfigurationError: `events` of samples that are images, or a kind of `SERIES` of what is no series.
     """
     return ENCODINGS[spec.kind](spec, _samples(x), rng)
 
@@ -87,9 +129,12 @@ def intensities(spec: EncodingSpec, x: npt.NDArray[Any]) -> Samples:
         x: `[B, *shape]`: intensities, which pass as they are, levels, or event masks.
 
     Returns:
-        `[B, *shape]`; of event masks the share of the T steps with an event.
+        `[B, *image_shape]`; of event masks the share of the T steps with an event, of a series under a `SERIES` kind
+        what each step sees.
     """
     x = _samples(x)
+    if spec.kind in SERIES:
+        return _series(spec, x)
     if x.dtype != np.uint64:
         return x
     counts = np.zeros(x.shape, dtype=np.float32)
@@ -105,7 +150,7 @@ def frame_weights(spec: EncodingSpec, frames: int) -> Samples:
     ``1 - (t + 1/2) / T``.
 
     Args:
-        spec: The encoding.
+        spec: The encoding, none of `SERIES`.
         frames: Number of frames T; 1 for `direct`.
     """
     if spec.kind == "latency":
@@ -119,11 +164,14 @@ def decode(spec: EncodingSpec, frames: npt.NDArray[Any]) -> Samples:
 
     Args:
         spec: The encoding.
-        frames: `[T, B, *shape]` (`direct`: `[1, B, *shape]`).
+        frames: As `encode` makes them.
 
     Returns:
-        `[B, *shape]` in [0, 1].
+        `[B, *image_shape]` in [0, 1].
     """
+    if spec.kind in SERIES:
+        found = SERIES[spec.kind](np.asarray(frames, dtype=np.float32), spec.gain)
+        return np.asarray(np.clip(found, 0, 1), dtype=np.float32)
     weighed = np.tensordot(frame_weights(spec, len(frames)), np.asarray(frames, dtype=np.float32), axes=1)
     return np.asarray(np.clip(weighed / np.float32(spec.gain), 0, 1), dtype=np.float32)
 
@@ -133,6 +181,16 @@ def _samples(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if x.dtype == np.uint8:
         return np.take(LEVELS, x)
     return x if x.dtype == np.uint64 else np.asarray(x, dtype=np.float32)
+
+
+def _series(spec: EncodingSpec, x: npt.NDArray[Any]) -> Samples:
+    if x.dtype == np.uint64 or x.ndim != 3 or x.shape[-1] < spec.steps:
+        what = "event masks" if x.dtype == np.uint64 else f"samples of shape {list(x.shape[1:])}"
+        raise ConfigurationError(
+            f"encoding.kind = {spec.kind!r} with steps = {spec.steps}: {what}; it takes series [channels, readings] of "
+            "at least so many readings: lower steps, or take another kind"
+        )
+    return series.readings(x, spec.steps)
 
 
 def _windows(steps: int) -> Iterator[np.uint64]:

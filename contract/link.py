@@ -17,7 +17,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from contract.connection import Connection
 from contract.errors import EnvironmentFaultError
 from contract.link_limits import FrameLimit, window
 from contract.link_settings import LinkSettings, TlsSettings
+from contract.switchboard import OwnThreads, Pauses, Switchboard
 
 __all__ = ["Link", "LinkSettings", "TlsSettings"]
 
@@ -52,6 +53,7 @@ class Link:
         on_down: Called with a reason when a connection is lost.
         on_fault: Called when the link gives up: the broker takes not even the smallest frames. It does not come back.
         seed: Seed of the back-off's jitter; `None` takes one from the system.
+        switchboard: Turns many links on one thread; `None`: this one has threads of its own.
 
     Raises:
         ConfigurationError: A certificate cannot be used.
@@ -68,6 +70,7 @@ class Link:
         on_down: Callable[[str], None] = lambda _reason: None,
         on_fault: Callable[[EnvironmentFaultError], None] = lambda _fault: None,
         seed: int | None = None,
+        switchboard: Switchboard | None = None,
     ) -> None:
         self.settings = settings
         self._where = f"{settings.host}:{settings.port}"
@@ -88,7 +91,8 @@ class Link:
         self._stopping = threading.Event()
         self._last_fault = "no attempt yet"
         self._given_up: EnvironmentFaultError | None = None
-        self._thread = threading.Thread(target=self._run, name=f"link-{client_id}", daemon=True)
+        self._threads = switchboard or OwnThreads(f"link-{client_id}")
+        self._life: Pauses | None = None
 
     @property
     def connected(self) -> bool:
@@ -129,9 +133,17 @@ class Link:
         Raises:
             EnvironmentFaultError: The broker was not reached in time, or takes no useful packets; the link is stopped.
         """
-        self._thread.start()
-        if timeout_s is None:
-            return
+        self._life = self._lives()
+        self._threads.live(self._life)
+        if timeout_s is not None:
+            self.wait_until_up(timeout_s=timeout_s)
+
+    def wait_until_up(self, *, timeout_s: float = 10.0) -> None:
+        """Waits for the first connection of a link that was started without.
+
+        Raises:
+            EnvironmentFaultError: As `start`.
+        """
         deadline_s = time.monotonic() + timeout_s
         while not self._ready.wait(0.05):
             if self._given_up is not None:
@@ -184,16 +196,24 @@ class Link:
                 with contextlib.suppress(ValueError, RuntimeError):
                     client.send(*farewell, retain=True).wait_for_publish(timeout_s)
             client.disconnect()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(timeout_s)
+        self._threads.await_end(self._life, timeout_s)
 
-    # --- the link's own thread ----------------------------------------------------------------------------------
+    def sever(self, timeout_s: float = 3.0) -> None:
+        """Ends the link without a word, as if its process had been killed: the broker publishes the will."""
+        self._stopping.set()
+        with self._lock:
+            client = self._client
+        if client is not None:
+            client.cut()
+        self._threads.await_end(self._life, timeout_s)
 
-    def _run(self) -> None:
+    # --- the link's life, on a thread that is not the caller's: each `yield` is a wait ---------------------------
+
+    def _lives(self) -> Pauses:
         delay_s = _FIRST_DELAY_S
         while not self._stopping.is_set():
             try:
-                accepted = self._live_once()
+                accepted = yield from self._live_once()
             except EnvironmentFaultError as error:
                 self._given_up = error
                 self._guarded(partial(self._on_fault, error))
@@ -202,10 +222,10 @@ class Link:
                 delay_s = _FIRST_DELAY_S
             elif self.settings.protocol == "auto":
                 self._protocol = "3.1.1" if self._protocol == "5" else "5"
-            if not self._stopping.wait(self._jitter.uniform(0.05, delay_s)):
-                delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
+            yield self._stopping, self._jitter.uniform(0.05, delay_s)
+            delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
 
-    def _live_once(self) -> bool:
+    def _live_once(self) -> Generator[tuple[threading.Event, float], None, bool]:
         """One connection, from connect to loss; whether it was ever accepted.
 
         Raises:
@@ -216,8 +236,8 @@ class Link:
             self._client, self._asked, self._awaited = client, False, set()
         try:
             client.connect(self.settings.host, self.settings.port, keepalive=self.settings.keepalive_s)
-            client.begin()
-            self._watch(client)
+            client.begin(self._threads)
+            yield from self._watch(client)
             if client.fault:
                 self._lost(client.fault)
         except (OSError, ValueError) as error:
@@ -232,10 +252,13 @@ class Link:
         self._judge(client)
         return client.accepted
 
-    def _watch(self, client: Connection) -> None:
-        """Returns when the connection is lost, or is to be given up."""
+    def _watch(self, client: Connection) -> Pauses:
+        """Ends when the connection is lost, or is to be given up."""
         deadline_s = time.monotonic() + _CONNACK_TIMEOUT_S
-        while not client.gone.wait(_LOOK_S if client.answered.is_set() else 0.05):
+        while True:
+            yield client.gone, _LOOK_S if client.answered.is_set() else 0.05
+            if client.gone.is_set():
+                break
             if client.answered.is_set():
                 if client.silent():
                     client.fault = f"nothing heard for more than {2 * client.keepalive} s"

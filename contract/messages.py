@@ -21,6 +21,7 @@ from msgspec import Meta
 
 from contract.errors import WireError
 from contract.task import RoundPlan, TaskSpec
+from hardware.baseline import Baseline
 from hardware.energy import EnergyReading
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")]
@@ -191,22 +192,32 @@ class Operations(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Operations counted for one update, forward and backward, over all local steps.
 
     Attributes:
-        macs: Multiply-accumulates (dense, or with a non-binary input).
+        macs: Multiply-accumulates of the forward pass (those with an input that is no spike).
+        effective_macs: Of these, those whose input was not 0.
         acs: Accumulates caused by spikes: counted from the spikes that really occurred.
+        dense_macs: Products of the forward pass at every step, whatever the input.
         membrane_updates: Neuron state updates.
         backward_macs: Multiply-accumulates of the backward pass.
         memory_bytes: Bytes of weights and state moved.
+        backward_bytes: Of these, those of the backward pass.
         spikes: Spikes emitted by hidden neurons.
         spike_sites: Places where a spike could have occurred (neurons × steps × samples).
+        active: Per layer, entries of its input that were not 0, over all steps and samples: the frames first.
+        sites: Per layer, entries of its input.
     """
 
     macs: Count = 0
+    effective_macs: Count = 0
     acs: Count = 0
+    dense_macs: Count = 0
     membrane_updates: Count = 0
     backward_macs: Count = 0
     memory_bytes: Count = 0
+    backward_bytes: Count = 0
     spikes: Count = 0
     spike_sites: Count = 0
+    active: tuple[Count, ...] = ()
+    sites: tuple[Count, ...] = ()
 
 
 class PhaseEnergy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -222,13 +233,13 @@ class MaskingCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         bytes_up: Payload bytes of the messages that the device sent for it, repetitions included.
         bytes_down: Of those that it received.
-        computing: Readings of the work on keys, shares and masks; a part of phase `compress`, or all of it.
+        computing: Each meter's reading of the work on keys, shares and masks; a part of phase `compress`, or all of it.
         sending: The radio's model for `bytes_up`.
     """
 
     bytes_up: Count
     bytes_down: Count
-    computing: EnergyReading
+    computing: tuple[EnergyReading, ...]
     sending: EnergyReading
 
 
@@ -237,6 +248,7 @@ class EnergyReport(Message, frozen=True, kw_only=True):
 
     `operations` is `None` where they could not be counted: the layers of a network of the user's own are not known.
     `masking` is what secure aggregation cost up to the update; what came after it says `Reveal`.
+    `baselines` are the device's idle powers, one for each meter, as measured before the work that is reported here.
     """
 
     uid: Uid
@@ -247,6 +259,7 @@ class EnergyReport(Message, frozen=True, kw_only=True):
     payload_bytes: Count
     phases: tuple[PhaseEnergy, ...]
     masking: MaskingCost | None = None
+    baselines: tuple[Baseline, ...] = ()
 
 
 class MembershipTest(msgspec.Struct, frozen=True, array_like=True):

@@ -19,6 +19,7 @@ FED_BACK = frozenset({"sign", "topk"})
 Positive = Annotated[int, Meta(ge=1)]
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
 
+LEAST_DELTA_GAIN = 2.0
 EVENT_BINS = 64
 """Equal spans of time that an event recording is kept in."""
 
@@ -27,14 +28,18 @@ class PartitionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How the training samples are dealt to the devices.
 
     Attributes:
-        kind: `iid` (shuffled, equal parts) or `dirichlet` (label-skewed, Hsu et al. 2019, arXiv 1909.06335).
+        kind: `iid` (shuffled, equal parts), `dirichlet` (label-skewed, Hsu et al. 2019, arXiv 1909.06335) or `user`
+            (whole people: a device holds all that one or several of them recorded; data sets with users only).
         alpha: Concentration of the Dirichlet draw; smaller is more skewed. Read for `dirichlet` only.
         held_out: Fraction of the data set kept for the server's evaluation.
+        held_out_by: `sample` (of each class the same fraction) or `user` (whole people, so that the model is evaluated
+            on some whom no device knows; data sets with users only).
     """
 
-    kind: Literal["iid", "dirichlet"] = "iid"
+    kind: Literal["iid", "dirichlet", "user"] = "iid"
     alpha: Annotated[float, Meta(gt=0)] = 0.5
     held_out: Fraction = 0.2
+    held_out_by: Literal["sample", "user"] = "sample"
 
 
 class EncodingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,12 +47,14 @@ class EncodingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     Attributes:
         kind: `direct` (the same current at each step), `rate` (Bernoulli spikes, p = gain·x clipped to 1), `latency`
-            (one spike, the earlier the brighter) or `events` (frames of a recording; event data sets only).
-        steps: Number of time steps T; at most 64 for `events`.
-        gain: Factor on the intensity before it is encoded; 1 for `events`.
+            (one spike, the earlier the brighter), `events` (frames of a recording; event data sets only), `delta` (a
+            spike where a reading has risen or fallen by 1/gain; series only) or `integrate` (a spike whenever gain
+            times the readings have added up to 1; series only). Of the last three the data's time is the network's.
+        steps: Number of time steps T; at most 64 for `events`, at most the readings of a series.
+        gain: Factor on the intensity before it is encoded; 1 for `events`, at least 2 for `delta`.
     """
 
-    kind: Literal["direct", "rate", "latency", "events"] = "direct"
+    kind: Literal["direct", "rate", "latency", "events", "delta", "integrate"] = "direct"
     steps: Annotated[int, Meta(ge=1, le=1000)] = 10
     gain: Annotated[float, Meta(gt=0)] = 1.0
 
@@ -57,6 +64,11 @@ class EncodingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if self.kind == "events" and self.steps > EVENT_BINS:
             raise ValueError(
                 f"steps = {self.steps} with kind 'events': recordings have {EVENT_BINS} time bins; lower it"
+            )
+        if self.kind == "delta" and self.gain < LEAST_DELTA_GAIN:
+            raise ValueError(
+                f"gain = {self.gain} with kind 'delta': a spike stands for a change of 1/gain, readings lie in [0, 1]; "
+                f"set at least {LEAST_DELTA_GAIN:g}, for instance 20"
             )
 
 
@@ -153,11 +165,34 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             )
 
 
+class OwnData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all parties must agree on of data that exists on devices alone, read by each device's `[sensor]`.
+
+    Attributes:
+        shape: Of one sample; a series is `[channels, readings]`.
+        classes: Number of classes; labels are 0 to `classes` - 1.
+        series: Whether the last axis is time, so that encodings `delta` and `integrate` apply.
+    """
+
+    shape: Annotated[tuple[Positive, ...], Meta(min_length=1, max_length=4)]
+    classes: Annotated[int, Meta(ge=2)]
+    series: bool = False
+
+    def __post_init__(self) -> None:
+        if self.series and len(self.shape) != 2:
+            raise ValueError(f"shape = {list(self.shape)} with series = true: a series is [channels, readings]")
+
+
+OWN = "own"
+"""Name, as a data set, of what exists on devices alone."""
+
+
 class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One learning task. Two parties that hold the same hash hold the same task.
 
     Attributes:
-        dataset: Name of a data set in `contract.datasets`.
+        dataset: Name of a data set in `contract.datasets`, or `own` for what each device's sensor reads.
+        own_data: Set for `own`, and only there.
         partition: How its samples are dealt.
         encoding: How a sample becomes input over time.
         model: The network.
@@ -167,12 +202,20 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     dataset: str = "mnist5k"
+    own_data: OwnData | None = None
     partition: PartitionSpec = PartitionSpec()
     encoding: EncodingSpec = EncodingSpec()
     model: ModelSpec = ModelSpec()
     neuron: NeuronSpec = NeuronSpec()
     loss: Literal["cross_entropy"] = "cross_entropy"
     seed: Annotated[int, Meta(ge=0)] = 1
+
+    def __post_init__(self) -> None:
+        if (self.dataset == OWN) != (self.own_data is not None):
+            raise ValueError(
+                f"dataset = {self.dataset!r} {'with' if self.own_data else 'without'} own_data: data of the devices' "
+                "own is declared by dataset = 'own' and a table own_data with shape and classes"
+            )
 
 
 class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

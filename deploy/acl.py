@@ -33,6 +33,11 @@ RIGHTS: dict[str, tuple[Party, tuple[Party, ...]]] = {
 }
 """Below `spikeleak/v1/{run}/`: a topic, its only writer, its readers. A device's `{id}` is its own; the others' any."""
 
+PLUG_SUFFIX = ".plug"
+PLUG_TOPICS = ("tele/{id}/SENSOR", "tele/{id}/LWT", "{id}/events/rpc", "{id}/online")
+"""Of the smart plug that a device hangs on, Tasmota's and Shelly's: the plug is called like the device, which reads
+them, and the user NODE.plug writes them. Nobody else may do either."""
+
 
 def grants(party: Party, node: str = "+") -> tuple[tuple[str, str], ...]:
     """What one party may do in any run.
@@ -48,6 +53,8 @@ def grants(party: Party, node: str = "+") -> tuple[tuple[str, str], ...]:
     for topic, (writer, readers) in RIGHTS.items():
         place = f"{ROOT}/+/{topic.format(id=node if party == 'device' else '+')}"
         found += [("write", place)] * (party == writer) + [("read", place)] * (party in readers)
+    if party == "device" and node != "+":
+        found += [("read", topic.format(id=node)) for topic in PLUG_TOPICS]
     return tuple(found)
 
 
@@ -66,4 +73,6 @@ def render(parties: Iterable[str]) -> str:
     for name in sorted(parties):
         party: Party = SERVER if name == SERVER else ATTACKER if name == ATTACKER else "device"
         blocks.append(_block(name, grants(party, name)))
+        if party == "device":
+            blocks.append(_block(name + PLUG_SUFFIX, [("write", topic.format(id=name)) for topic in PLUG_TOPICS]))
     return "\n".join(blocks)

@@ -1,8 +1,10 @@
-"""What one party is handed: its certificate and key, the authority's certificate, where the broker is, checksums."""
+"""What one party is handed: its certificate and key, the authority's certificate, where the broker is, checksums.
+
+A device's may hold all that a board installs as well (`deploy.boards.payload`).
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -13,6 +15,7 @@ from typing import Any
 import msgspec
 
 from deploy.authority import Identity
+from deploy.boards.payload import Content, Payload, checksums, place
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +30,8 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
         host: Where the broker is.
         port: Its port.
         place: Where the folder will lie on the party's machine: settings name their files by absolute paths.
+        payload: What a board installs; its settings stand in place of the others.
+        further: More files by name, which no checksum covers.
     """
 
     stem: str
@@ -37,21 +42,20 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     place: Path
+    payload: Payload | None = None
+    further: dict[str, bytes] = {}
 
-    def files(self) -> dict[str, bytes]:
-        """Content by file name, checksums last (`sha256sum --check SHA256SUMS`)."""
+    def files(self) -> dict[str, Content]:
+        """Content by file name, checksums after all that they cover (`sha256sum --check SHA256SUMS`)."""
         certificate, key = f"{self.stem}.pem", f"{self.stem}.key"
         tls = {"ca": "ca.pem", "certificate": certificate, "key": key}
         text = self.head + table("link", {"host": self.host, "port": self.port})
         text += table("link.tls", {name: str(self.place / file) for name, file in tls.items()})
-        files = {
-            "ca.pem": self.authority,
-            certificate: self.identity.certificate,
-            key: self.identity.key,
-            self.toml: text.encode(),
-        }
-        sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
-        return {**files, "SHA256SUMS": sums.encode()}
+        own = {"ca.pem": self.authority, certificate: self.identity.certificate, key: self.identity.key}
+        if self.payload is not None:
+            return {**self.payload.files(own), **self.further}
+        files: dict[str, Content] = {**own, self.toml: text.encode()}
+        return {**files, "SHA256SUMS": checksums(files).encode(), **self.further}
 
 
 def table(name: str, content: Mapping[str, Any]) -> str:
@@ -70,11 +74,24 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         made = Path(temporary) / "made"
         made.mkdir(mode=0o700)
-        for name, content in bundle.files().items():
-            write_file(made / name, content, private=name.endswith(".key"))
+        write_files(made, bundle.files())
         if folder.exists():
             folder.rename(Path(temporary) / "earlier")
         made.rename(folder)
+
+
+def write_files(folder: Path, files: Mapping[str, Content]) -> None:
+    """Writes bytes, and other names of files, below a folder.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        if isinstance(content, bytes):
+            write_file(folder / name, content, private=name.endswith(".key"))
+        else:
+            place(content, folder / name)
 
 
 def write_file(path: Path, content: bytes, *, private: bool = False) -> None:

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from contract.errors import SpikeleakError
+from contract.errors import ConfigurationError, SpikeleakError
 from deploy.audit.command import audit
+from deploy.deploy_command import deploy_app
 from deploy.enroll_command import enroll_app
 from deploy.sweep.command import sweep
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: list them, fetch them, verify what lies on disk.")
 app.add_typer(data_app, name="data")
 app.add_typer(enroll_app, name="enroll")
+app.add_typer(deploy_app, name="deploy")
 
 out_console = Console()
 _ROWS = ("accuracy", "energy", "worst PSNR, audit", "worst PSNR, training", "not scored", "lost", "duplicated")
@@ -214,37 +216,65 @@ app.command()(sweep)
 
 @app.command()
 def meter(
-    source: Annotated[str, typer.Option("--meter", help="Meter to read: auto, rapl, replay:FILE.csv …")] = "auto",
+    *,
+    source: Annotated[
+        str, typer.Option("--meter", help="Meters to read: auto, rapl, ppk2:5000, replay:FILE.csv, rapl+tasmota:PLUG …")
+    ] = "auto",
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="How long to read live; 0 only lists.")] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")] = False,
+    record: Annotated[Path | None, typer.Option("--record", help="Write a trace that replay:FILE.csv plays.")] = None,
+    link: Annotated[Path | None, typer.Option("--link", help="TOML whose [link] leads to the broker of plugs.")] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option("--calibrate", metavar="BOARD.toml", help="Fit this board's joules per operation and save them."),
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", metavar="DIR", help="With --calibrate: fit to a measured run instead.")
+    ] = None,
 ) -> None:
-    """List the energy meters of this machine, why others are not there, and read one live.
+    """List the energy meters of this machine, why others are not there, and read some live.
 
-    Example: spikeleak meter --seconds 10
+    Example: spikeleak meter --meter rapl+tasmota:plug-1 --seconds 60 --link device.toml
+
+    With --calibrate, work of several kinds is done in windows of --seconds each.
+    Example: spikeleak meter --meter rapl --seconds 2 --calibrate board.toml
     """
-    from deploy.meter_console import list_meters, read_live  # noqa: PLC0415
+    if ledger is not None and calibrate is None:
+        raise ConfigurationError(f"--ledger {ledger}: only with --calibrate BOARD.toml, which it is fitted for")
+    if calibrate is not None:
+        from deploy.calibration import calibrate as fitted  # noqa: PLC0415
 
-    found = list_meters(out_console)
-    if seconds > 0 and (found or source != "auto"):
-        read_live(out_console, source, seconds)
+        fitted(out_console, source=source, path=calibrate, window_s=seconds, ledger=ledger)
+        return
+    from deploy.meter_console import MeterRequest, run_meter  # noqa: PLC0415
+
+    request = MeterRequest(spec=source, seconds=seconds, as_json=as_json, record=record, link_file=link)
+    run_meter(out_console, request)
 
 
 @data_app.command("list")
 def data_list() -> None:
-    """Show the data sets, their licence, and whether a copy lies on disk."""
+    """Show the data sets: licence, size, where each comes from, and what of it lies on disk.
+
+    Example: spikeleak data list
+    """
     from deploy.data_console import list_datasets  # noqa: PLC0415
 
     list_datasets(out_console)
 
 
 @data_app.command("fetch")
-def data_fetch(name: Annotated[str, typer.Argument(help="A name of `spikeleak data list`, or 'all'.")]) -> None:
-    """Bring a data set to this machine from its source and verify it.
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A name of `spikeleak data list`, or 'all'.")],
+    source: Annotated[str | None, typer.Option("--source", help="Folder or address of a copy of its files.")] = None,
+) -> None:
+    """Bring a data set here from its official source and verify it; run again, it goes on where it broke off.
 
-    Example: spikeleak data fetch mnist5k
+    Example: spikeleak data fetch cifar10
     """
     from deploy.data_console import fetch_dataset  # noqa: PLC0415
 
-    fetch_dataset(out_console, name)
+    fetch_dataset(out_console, name, source)
 
 
 @data_app.command("verify")

@@ -23,10 +23,12 @@ import msgspec
 
 from attack.settings import AttackSettings
 from contract.configuration import decode_toml
-from contract.datasets import held_out_split, load, partition
+from contract.datasets import load, share
 from contract.errors import ConfigurationError, EnvironmentFaultError
-from deploy import broker, environment
+from deploy import broker, environment, fleet
 from deploy.interrupts import Interrupts
+from deploy.kept_profile import with_kept_profile
+from deploy.limits import Limits
 from deploy.study import Arm, Study, arms, to_toml
 from deploy.supervisor import Party, end
 from deploy.suspects import write_candidates
@@ -38,7 +40,6 @@ from server.settings import ServerSettings
 TICK_S = 0.1
 _PROGRESS_EVERY_S = 0.5
 _FAREWELL_S = 15.0
-_DEVICE_RESTARTS = 1000
 _PARTY_RESTARTS = 3
 
 Show = Callable[[str, Progress], None]
@@ -66,12 +67,60 @@ def run_study(study: Study, out: Path, *, show: Show, interrupts: Interrupts | N
     _check_data(study)
     with _faults_of(out), _folder(study, out) as token:
         (out / "logs").mkdir(exist_ok=True)
+        study = with_kept_profile(study, out)
         with broker.serve(study.broker, out / "logs") as running:
-            environment.record(running, out / "settings")
             waiting = [arm for arm in arms(study, out) if not _finished(arm)]
-            runs = [_ArmRun(study, arm, running, f"{study.name}-{arm.label}-{token}") for arm in waiting]
-            _run_arms(runs, running, show, interrupts)
+            with fleet.limits() as limits:
+                ground = _Ground(study, running, limits, out)
+                runs = [_ArmRun(study, arm, ground, f"{study.name}-{arm.label}-{token}") for arm in waiting]
+                emulation = _emulation(study)
+                environment.record(running, out / "settings", emulation=emulation)
+                try:
+                    _run_arms(runs, ground, show, interrupts)
+                finally:
+                    emulation["limits"] = msgspec.to_builtins(limits.used())
+                    environment.record(running, out / "settings", emulation=emulation)
         return write_results(out)
+
+
+def _emulation(study: Study) -> dict[str, Any]:
+    """What the devices of a run stand in for, for its summary: parameters, no measurements."""
+    devices = study.devices
+    boards = fleet.boards_of(devices.group, study.clients, devices.energy_profile)
+    kinds = dict.fromkeys(boards)
+    return {
+        "per_process": devices.per_process,
+        "sync": _synced(study),
+        "boards": [{**msgspec.to_builtins(kind), "devices": boards.count(kind)} for kind in kinds],
+        "churn": msgspec.to_builtins(devices.churn),
+        "limits": {},
+    }
+
+
+def _synced(study: Study) -> bool:
+    return study.devices.per_process == 1 if study.devices.sync is None else study.devices.sync
+
+
+class _Ground:
+    """What all arms of a run stand on: the broker, the shaped links before it, the limits of the devices."""
+
+    def __init__(self, study: Study, running: broker.Broker, limits: Limits, out: Path) -> None:
+        self.broker, self.limits = running, limits
+        boards = fleet.boards_of(study.devices.group, study.clients, study.devices.energy_profile)
+        found = fleet.shaped_links(boards, running.link)
+        self.ports = {} if found is None else {shaped.link: shaped.port for shaped in found.links}
+        self.links: list[Party] = []
+        if found is not None:
+            path, log = out / "settings" / "links.toml", out / "logs" / "links.log"
+            write_atomically(path, to_toml(found))
+            arguments = ["deploy.shaped_links", str(path)]
+            self.links = [Party("shaped links", arguments, log, max_restarts=_PARTY_RESTARTS)]
+
+    def tend(self) -> None:
+        """Looks after broker and links once."""
+        self.broker.tend()
+        for link in self.links:
+            link.watch()
 
 
 def _check_data(study: Study) -> None:
@@ -80,8 +129,10 @@ def _check_data(study: Study) -> None:
     Raises:
         ConfigurationError: It is not to be had here, or is too small for so many devices.
     """
-    train, _ = held_out_split(study.task, y := load(study.task.dataset).y)
-    partition(study.task, y[train], study.clients)
+    if study.task.own_data is not None:
+        return  # each device reads its own, and says what is wrong with it
+    data = load(study.task.dataset)
+    share(study.task, data.y, data.users, part=0, parts=study.clients)
 
 
 @contextlib.contextmanager
@@ -187,7 +238,7 @@ def _finished(arm: Arm) -> bool:
     return progress is not None and progress.status == "finished"
 
 
-def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[Party, list[Party], list[Party]]:
+def _parties(study: Study, arm: Arm, ground: _Ground, run: str) -> tuple[Party, fleet.Fleet, list[Party]]:
     """Server, devices and attackers of one arm, with their settings written."""
     base = arm.directory.resolve()
     settings = base / "settings"
@@ -195,24 +246,27 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
     nodes = [f"device-{index:03d}" for index in range(study.clients)]
     server = ServerSettings(
         run=run,
-        link=running.link,
+        link=ground.broker.link,
         directory=base,
         task=arm.task,
         model=study.model,
         schedule=arm.schedule,
         clients=study.clients,
         drain_s=study.server.drain_s,
+        held_out=study.server.held_out and study.server.held_out.resolve(),
         export=study.server.export and bool(ENGINES[study.devices.engine].needs),
         admission=study.server.admission,
         privacy=study.server.privacy,
         mirror="whole" if study.attack.workers == 1 else "first",
+        evaluate=study.server.evaluate,
+        attacked=study.attack.attacks != (),
     )
     suspects = None
     if study.attack.candidates:
         suspects = write_candidates(base / "attack" / "candidates.npz", arm.task, study.attack.candidates)
     attack = AttackSettings(
         run=run,
-        link=running.link,
+        link=ground.broker.link,
         directory=base / "attack",
         attacks=study.attack.attacks,
         budget_s=study.attack.budget_s,
@@ -226,43 +280,50 @@ def _parties(study: Study, arm: Arm, running: broker.Broker, run: str) -> tuple[
         workers=study.attack.workers,
     )
 
-    def party(name: str, module: list[str], content: msgspec.Struct, restarts: int) -> Party:
+    def write(name: str, content: msgspec.Struct) -> Path:
         path = settings / f"{name}.toml"
         write_atomically(path, to_toml(content))
-        return Party(name, [*module, str(path)], base / "logs" / f"{name}.log", max_restarts=restarts)
+        return path
+
+    def party(name: str, content: msgspec.Struct, kind: str = "") -> Party:
+        arguments = ["deploy.cli", kind or name, str(write(name, content))]
+        return Party(name, arguments, base / "logs" / f"{name}.log", max_restarts=_PARTY_RESTARTS)
 
     devices = [
-        party(
-            node,
-            ["edge_client"],
-            ClientSettings(
-                run=run,
-                node=node,
-                link=running.link,
-                directory=base / "devices" / node,
-                shard=index,
-                shards=study.clients,
-                engine=study.devices.engine,
-                meter=study.devices.meter,
-                energy_profile=study.devices.energy_profile,
-                threads=study.devices.threads,
-                seed=study.devices.seed,
-                lpips=study.devices.lpips,
-                board="emulated",
-                publish_truth=study.truth.publish,
-            ),
-            _DEVICE_RESTARTS,
+        ClientSettings(
+            run=run,
+            node=node,
+            link=ground.broker.link,
+            directory=base / "devices" / node,
+            shard=0 if study.devices.sensor else index,
+            shards=1 if study.devices.sensor else study.clients,
+            sensor=study.devices.sensor_of(index),
+            engine=study.devices.engine,
+            meter=study.devices.meter,
+            baseline_s=study.devices.baseline_s if study.devices.per_process == 1 else 0.0,
+            energy_profile=study.devices.energy_profile,
+            threads=study.devices.threads,
+            seed=study.devices.seed,
+            lpips=study.devices.lpips,
+            publish_truth=study.truth.publish,
+            sync=_synced(study),
+            graphs=base / "devices" / "graphs" if study.devices.per_process > 1 else None,
         )
         for index, node in enumerate(nodes)
     ]
-    return (
-        party("server", ["deploy.cli", "server"], server, _PARTY_RESTARTS),
+    boards = fleet.boards_of(study.devices.group, study.clients, study.devices.energy_profile)
+    placed = fleet.Fleet(
         devices,
-        [
-            party(one.directory.name, ["deploy.cli", "attack"], one, _PARTY_RESTARTS)
-            for one in (_worker(attack, index) for index in range(study.attack.workers))
-        ],
+        boards,
+        study.devices,
+        ports=ground.ports,
+        limits=ground.limits,
+        label=arm.label,
+        write=write,
+        logs=base / "logs",
     )
+    workers = [_worker(attack, index) for index in range(study.attack.workers if server.attacked else 0)]
+    return party("server", server), placed, [party(one.directory.name, one, "attack") for one in workers]
 
 
 def _worker(attack: AttackSettings, index: int) -> AttackSettings:
@@ -275,20 +336,21 @@ def _worker(attack: AttackSettings, index: int) -> AttackSettings:
 class _ArmRun:
     """One arm while its parties live."""
 
-    def __init__(self, study: Study, arm: Arm, running: broker.Broker, run: str) -> None:
+    def __init__(self, study: Study, arm: Arm, ground: _Ground, run: str) -> None:
         self.arm = arm
-        self._server, self._devices, self._attackers = _parties(study, arm, running, run)
+        self._server, self._fleet, self._attackers = _parties(study, arm, ground, run)
         self._leave_until_s: float | None = None
 
     @property
     def parties(self) -> list[Party]:
-        return [self._server, *self._attackers, *self._devices]
+        return [self._server, *self._attackers, *self._fleet.parties]
 
     def tick(self) -> bool:
         """Looks after all parties once; whether they have all left.
 
         Devices and attacker leave by themselves when they hear that the run is finished; they get some time for it.
         """
+        self._fleet.attend(over=self._server.finished)
         for party in self.parties:
             party.watch()
         if not self._server.finished:
@@ -310,17 +372,19 @@ class _ArmRun:
             raise EnvironmentFaultError(f"the server left before the run was finished (log: {self._server.log_path})")
 
 
-def _run_arms(runs: list[_ArmRun], running: broker.Broker, show: Show, interrupts: Interrupts) -> None:
+def _run_arms(runs: list[_ArmRun], ground: _Ground, show: Show, interrupts: Interrupts) -> None:
     """Runs all arms side by side: training is short and attacks are long, so that they share the cores well."""
-    everyone = [party for run in runs for party in run.parties]
+    everyone = [*ground.links, *(party for run in runs for party in run.parties)]
     try:
         for party in everyone:
             interrupts.check()
-            party.start()
+            if not party.away:
+                party.start()
+        ground.limits.start()
         alive, next_look_s = list(runs), 0.0
         while alive:
             interrupts.check()
-            running.tend()
+            ground.tend()
             alive = [run for run in alive if not run.tick()]
             if time.monotonic() >= next_look_s or not alive:
                 next_look_s = time.monotonic() + _PROGRESS_EVERY_S
@@ -332,4 +396,5 @@ def _run_arms(runs: list[_ArmRun], running: broker.Broker, show: Show, interrupt
         for run in runs:
             run.require_finished()
     finally:
+        ground.limits.release()
         end(everyone, hurry=lambda: interrupts.hurry)

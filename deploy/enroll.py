@@ -18,6 +18,8 @@ from pathlib import Path
 from contract.configuration import decode_toml
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.topics import valid_name
+from deploy.acl import PLUG_SUFFIX
+from deploy.boards.installation import NOTHING, Installation
 from deploy.enrolment import BROKER, RESERVED, SETTINGS, Enrolment, Entry, Folder
 
 _PARTS = ("ca", "ca/issued", "broker", "broker/data", "devices")
@@ -70,7 +72,15 @@ def renew(out: Path, enrolment: Enrolment, *, days: int) -> None:
         folder.make_own(enrolment, days)
 
 
-def add_devices(out: Path, nodes: Sequence[str], *, days: int, renewed: bool, place: Path | None = None) -> list[Path]:
+def add_devices(
+    out: Path,
+    nodes: Sequence[str],
+    *,
+    days: int,
+    renewed: bool,
+    place: Path | None = None,
+    installation: Installation | None = None,
+) -> list[Path]:
     """Makes one certificate and one bundle a device, and gives it its rights.
 
     Args:
@@ -79,6 +89,7 @@ def add_devices(out: Path, nodes: Sequence[str], *, days: int, renewed: bool, pl
         days: Validity.
         renewed: Whether a device that has one gets another; the old one is revoked.
         place: Folder in which a bundle will lie on its device; `None` for where it is written.
+        installation: What the boards install; `None` leaves wheels, scripts and user data out.
 
     Returns:
         The folders of the bundles.
@@ -91,8 +102,11 @@ def add_devices(out: Path, nodes: Sequence[str], *, days: int, renewed: bool, pl
         enrolment = recorded(out)
         for node in nodes:
             _check_node(folder, node, renewed=renewed)
+        named = list(dict.fromkeys(nodes))
+        host, port = enrolment.host, enrolment.port
+        parts = dict.fromkeys(named, NOTHING) if installation is None else installation.parts(out, named, host, port)
         try:
-            return [folder.make_device(enrolment, node, days, place) for node in dict.fromkeys(nodes)]
+            return [folder.make_device(enrolment, node, days, place, **parts[node]) for node in named]
         finally:
             folder.write_rights()
 
@@ -176,9 +190,10 @@ def _check_node(folder: Folder, node: str, *, renewed: bool) -> None:
         raise ConfigurationError(
             f"device {node!r}: 1 to 63 letters, digits, '_', '.', '-', starting with a letter or digit"
         )
-    if node in RESERVED:
+    if node in RESERVED or node.endswith(PLUG_SUFFIX):
         raise ConfigurationError(
-            f"device {node!r}: kept for another party ({', '.join(RESERVED)}); choose another name"
+            f"device {node!r}: kept for another party ({', '.join(RESERVED)}, and NODE{PLUG_SUFFIX} for the plug of "
+            "NODE); choose another name"
         )
     if not renewed and folder.certificate_file(node).exists():
         raise ConfigurationError(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -117,7 +118,7 @@ def init(  # noqa: PLR0917 - typer takes options as parameters
 
 
 @enroll_app.command()
-def device(
+def device(  # noqa: PLR0917 - typer takes options as parameters
     nodes: Annotated[list[str], typer.Argument(metavar="NODE...", help="Names of devices in the run.")],
     out: Out,
     at: Annotated[Path | None, typer.Option("--at", help="Folder in which the bundle will lie on its device.")] = None,
@@ -125,14 +126,65 @@ def device(
     renew: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--renew", help="Another certificate for a device that has one, which is revoked.")
     ] = False,
+    machine: Annotated[
+        str | None,
+        typer.Option("--wheelhouse", metavar="MACHINE", help="Add all that a board installs: aarch64, x86_64."),
+    ] = None,
+    python: Annotated[str, typer.Option("--python", help="The boards' Python: 3.11 or 3.13.")] = "3.11",
+    run: Annotated[str | None, typer.Option("--run", help="With --wheelhouse: the run; one shard a device.")] = None,
+    data: Annotated[list[str] | None, typer.Option("--data", help="Data set to put in as files.")] = None,
+    wheel: Annotated[Path | None, typer.Option("--wheel", help="Wheel of spikeleak, in place of a build.")] = None,
+    cloud_init: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--cloud-init", help="With --wheelhouse: user data for a board's first boot.")
+    ] = False,
+    ssh_key: Annotated[list[Path] | None, typer.Option("--ssh-key", help="Public key file, for --cloud-init.")] = None,
+    ntp: Annotated[list[str] | None, typer.Option("--ntp", help="Time server, for --cloud-init.")] = None,
 ) -> None:
     """Make a certificate and a bundle for each device, and give it its rights.
 
-    Example: spikeleak enroll device pi-1 pi-2 --out lab --at /etc/spikeleak
+    With --wheelhouse a bundle installs itself on its board, without a network: `sh install.sh`. Wheels are taken as pip
+    is configured; PIP_ARGS holds more options for it.
+
+    Example: spikeleak enroll device pi-1 pi-2 --out lab --wheelhouse aarch64 --run trial
     """
-    for folder in _commands().add_devices(out, nodes, days=days, renewed=renew, place=at):
+    commands = _commands()
+    installation = None
+    if machine is None:
+        given = {"--run": run, "--data": data, "--wheel": wheel, "--cloud-init": cloud_init}
+        for option in (name for name, value in given.items() if value):
+            raise ConfigurationError(f"{option}: only with --wheelhouse MACHINE (aarch64 or x86_64)")
+    else:
+        chosen = {"machine": machine, "python": python, "run": run, "datasets": data or (), "cloud_init": cloud_init}
+        keys = tuple(_read(path, "--ssh-key") for path in ssh_key or ())
+        installation = _installation(chosen, wheel, ssh_keys=keys, ntp_servers=tuple(ntp or ()))
+    for folder in commands.add_devices(out, nodes, days=days, renewed=renew, place=at, installation=installation):
         _say(str(folder))
     _say("broker: reload for the new rights (kill -HUP, or systemctl reload mosquitto)")
+
+
+def _installation(chosen: dict[str, Any], wheel: Path | None, **further: tuple[str, ...]) -> Any:
+    """What the options say of a board's installation.
+
+    Raises:
+        ConfigurationError: Names the option.
+    """
+    from deploy.boards.installation import Installation  # noqa: PLC0415 - keeps `--help` fast
+    from deploy.boards.wheelhouse import MACHINES, PYTHONS  # noqa: PLC0415
+
+    for option, value, known in (("wheelhouse", chosen["machine"], MACHINES), ("python", chosen["python"], PYTHONS)):
+        if value not in known:
+            raise ConfigurationError(f"--{option} {value!r}: known are {', '.join(known)}")
+    if chosen["run"] is None:
+        raise ConfigurationError("--wheelhouse: name the run that the boards take part in, for example --run trial")
+    chosen = {**chosen, "datasets": tuple(chosen["datasets"]), **further}
+    return Installation(**chosen, own_wheel=wheel, pip_args=os.environ.get("PIP_ARGS", ""))
+
+
+def _read(path: Path, option: str) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{option} {path}: {error}") from error
 
 
 @enroll_app.command()

@@ -5,7 +5,8 @@ enrolment.toml     what `init` was told
 ca/                0700: ca.key, ca.pem, crl.pem, issued/<name>.pem: the newest certificate of each party
 broker/            all that mosquitto reads, its account's own: mosquitto.conf, acl, crl.pem, certificate and key, data/
 server/ attacker/  bundles, 0700: ca.pem, <party>.pem, <party>.key, its TOML, SHA256SUMS
-devices/<node>/    a bundle for each device
+devices/<node>/    a bundle for each device; with all that a board installs where one asked for it
+wheelhouse/        wheels for boards
 
 A file is replaced in one step. A party is enrolled from the moment that its certificate stands in issued/; whatever an
 interrupted command left undone, the same command (with --renew) does again.
@@ -13,7 +14,7 @@ interrupted command left undone, the same command (with --renew) does again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from string import Template
@@ -23,6 +24,7 @@ import msgspec
 from contract.frames import CHUNK_BYTES
 from deploy import acl, authority
 from deploy.authority import Identity
+from deploy.boards.payload import Payload
 from deploy.bundle import Bundle, table, write_bundle, write_file
 
 BROKER = "broker"
@@ -113,7 +115,16 @@ class Folder:
         write_file(self.path / SETTINGS, table("", msgspec.to_builtins(enrolment)).encode())
         self.write_rights()
 
-    def make_device(self, enrolment: Enrolment, node: str, days: int, place: Path | None) -> Path:
+    def make_device(
+        self,
+        enrolment: Enrolment,
+        node: str,
+        days: int,
+        place: Path | None,
+        *,
+        payload: Payload | None = None,
+        further: Mapping[str, bytes] | None = None,
+    ) -> Path:
         """Certificate and bundle of one device; its rights come with `write_rights`.
 
         Returns:
@@ -121,9 +132,8 @@ class Folder:
         """
         folder = self.final / "devices" / node
         identity, head = self._issue(node, days), _DEVICE_HEAD.format(node=node)
-        write_bundle(
-            folder, self._bundle(enrolment, identity, place or folder, stem="device", toml="device.toml", head=head)
-        )
+        bundle = self._bundle(enrolment, identity, place or folder, stem="device", toml="device.toml", head=head)
+        write_bundle(folder, msgspec.structs.replace(bundle, payload=payload, further=dict(further or {})))
         return folder
 
     def revoke(self, name: str) -> None:

@@ -50,9 +50,10 @@ def broker_name(running: broker.Broker) -> str:
     return running.name
 
 
-def record(running: broker.Broker, folder: Path) -> None:
-    """Writes the description into `folder`."""
-    (folder / FILE_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(describe(running))))
+def record(running: broker.Broker, folder: Path, *, emulation: dict[str, Any]) -> None:
+    """Writes the description into `folder`, with what the devices stand in for."""
+    described = {**describe(running), "emulation": emulation}
+    (folder / FILE_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(described)))
 
 
 def recorded(folder: Path) -> dict[str, Any]:

@@ -2,39 +2,96 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from contract.errors import ConfigurationError
-from hardware.errors import MeterError
-from hardware.meter import find_meters, open_meter
+from contract.errors import ConfigurationError, EnvironmentFaultError
+from deploy.meter_live import Recorder, Tally, opened, watch
+from hardware.finding import Finding
+from hardware.meter import find_meters, split_specs
 
 _BARS = "▁▂▃▄▅▆▇█"
-_WINDOW = 60
-_INTERVAL_S = 0.25
+NO_VALUE = "—"
 
 
-def list_meters(console: Console) -> int:
-    """Prints all meters, those that are not there with the reason.
+class MeterRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for on the command line.
 
-    Returns:
-        The number of meters found.
+    Attributes:
+        spec: Meters, as `hardware.meter.open_meters` takes them.
+        seconds: How long to read; 0 only lists.
+        as_json: Print one JSON object instead of tables.
+        record: File for a trace.
+        link_file: Settings with the `[link]` to the broker of plugs.
     """
-    table = Table(box=None, pad_edge=False)
-    for title in ("meter", "found", "what it covers, or why it is not there"):
-        table.add_column(title)
+
+    spec: str = "auto"
+    seconds: float = 5.0
+    as_json: bool = False
+    record: Path | None = None
+    link_file: Path | None = None
+
+
+def run_meter(console: Console, request: MeterRequest) -> None:
+    """Lists the meters, then reads those that are asked for.
+
+    Raises:
+        ConfigurationError: Unknown meter, or options that do not go together.
+        EnvironmentFaultError: Not one of the meters asked for by name gave a figure, or a recording came to its end.
+    """
+    if request.record is not None and (len(split_specs(request.spec)) > 1 or request.seconds <= 0):
+        raise ConfigurationError(
+            f"--record {request.record}: needs one meter (found {request.spec}) and --seconds above 0"
+        )
     found = find_meters()
+    if not request.as_json:
+        list_meters(console, found)
+    by_name = request.spec != "auto"
+    reads = request.seconds > 0 and (by_name or any(item.available for item in found))
+    tallies = _read(console, request) if reads else []
+    if request.as_json:
+        told = {"meters": [msgspec.to_builtins(item) for item in found], "live": [tally.record() for tally in tallies]}
+        console.out(json.dumps(told, indent=2, allow_nan=False), highlight=False)
+    if tallies and by_name and not any(tally.windows for tally in tallies):
+        raise EnvironmentFaultError(f"--meter {request.spec}: no figure in {request.seconds:g} s: {tallies[0].reason}")
+
+
+def _read(console: Console, request: MeterRequest) -> list[Tally]:
+    with contextlib.ExitStack() as held:
+        meters = held.enter_context(opened(request.spec, request.link_file))
+        recorder = None
+        if request.record is not None:
+            recorder = held.enter_context(contextlib.closing(Recorder(request.record)))
+        if request.as_json:
+            return watch(meters, request.seconds, show=lambda _tallies: None, recorder=recorder)
+        live = held.enter_context(Live(console=console, refresh_per_second=8))
+        tallies = watch(meters, request.seconds, show=lambda now: live.update(table(now)), recorder=recorder)
+        live.update(table(tallies))
+    if not console.is_terminal:
+        console.line()
+    console.print(*closing(tallies), sep="\n", highlight=False)
+    return tallies
+
+
+def list_meters(console: Console, found: Sequence[Finding]) -> None:
+    """Prints all meters, those that are not there with the reason."""
+    listed = Table(box=None, pad_edge=False)
+    for title in ("meter", "found", "what it covers, or why it is not there"):
+        listed.add_column(title)
     for item in found:
-        table.add_row(item.meter, "yes" if item.available else "no", item.detail)
-    console.print(table)
-    return sum(item.available for item in found)
+        listed.add_row(item.meter, "yes" if item.available else "no", item.detail)
+    console.print(listed)
 
 
-def sparkline(values: list[float]) -> str:
+def sparkline(values: Sequence[float]) -> str:
     """Values as one line of bars from 0 to the largest."""
     top = max(values, default=0.0)
     if top <= 0:
@@ -42,35 +99,46 @@ def sparkline(values: list[float]) -> str:
     return "".join(_BARS[min(len(_BARS) - 1, int(v / top * len(_BARS)))] for v in values)
 
 
-def read_live(console: Console, source: str, seconds: float) -> None:
-    """Shows live watts for some time, then the energy.
+def table(tallies: Sequence[Tally]) -> Table:
+    """Watts of each meter: now, lowest, mean, highest; the ± of the mean; its last minute, or why there is nothing."""
+    shown = Table(box=None, pad_edge=False)
+    for title in ("meter", "W now", "min", "mean", "max", "± W", "sampler"):
+        shown.add_column(
+            title, justify="left" if title == "meter" else "right", no_wrap=title != "meter", overflow="fold"
+        )
+    shown.add_column("", overflow="fold")
+    for tally in tallies:
+        known = bool(tally.watts)
+        figures = (tally.watts[-1], tally.lowest_w, tally.mean_w, tally.highest_w) if known else (None,) * 4
+        off_j = tally.uncertainty_j
+        off_w = off_j / tally.duration_s if off_j is not None and tally.duration_s > 0 else None
+        line = sparkline(tally.watts) if known else f"unavailable: {tally.reason}"
+        shown.add_row(tally.meter.source, *map(_watts, (*figures, off_w)), _sampler(tally), Text(line))
+    return shown
 
-    Raises:
-        ConfigurationError: Unknown meter.
-    """
-    try:
-        meter = open_meter(source)
-    except MeterError as error:
-        raise ConfigurationError(f"--meter {source}: {error}") from error
-    watts: list[float] = []
-    total_j = 0.0
-    faults: list[str] = []
-    meter.start()
-    began_s = time.monotonic()
-    try:
-        with Live(console=console, refresh_per_second=8, transient=False) as live:
-            while time.monotonic() - began_s < seconds:
-                time.sleep(_INTERVAL_S)
-                reading = meter.read()
-                if reading.energy_j is None or reading.duration_s <= 0:
-                    faults.append(reading.reason)
-                    live.update(Text(f"{meter.name}: unavailable: {reading.reason}"))
-                    continue
-                total_j += reading.energy_j
-                watts = [*watts, reading.energy_j / reading.duration_s][-_WINDOW:]
-                live.update(Text(f"{meter.name} ({reading.provenance}) {watts[-1]:8.3f} W {sparkline(watts)}"))
-    finally:
-        meter.close()
-    if watts:
-        gaps = f"; {len(faults)} readings unavailable" if faults else ""
-        console.print(f"{total_j:.3f} J in {time.monotonic() - began_s:.1f} s{gaps}", highlight=False)
+
+def _watts(value: float | None) -> str:
+    return NO_VALUE if value is None else f"{value:.3f}"
+
+
+def _sampler(tally: Tally) -> str:
+    """The sampler's part of one core."""
+    sampling = tally.record()["sampling"]
+    return NO_VALUE if sampling is None else f"{sampling['cpu_share']:.2%}"
+
+
+def closing(tallies: Sequence[Tally]) -> list[str]:
+    """One line for each meter, and how two of them compare."""
+    lines = []
+    for tally in tallies:
+        off_j = tally.uncertainty_j
+        gaps = f"; {tally.missing} windows without a figure, last: {tally.reason}" if tally.missing else ""
+        known = f"{tally.energy_j:.3f} J{'' if off_j is None else f' ± {off_j:.3f} J'} in {tally.duration_s:.1f} s"
+        lines.append(f"{tally.meter.source} ({tally.meter.scope}): {known if tally.windows else 'no figure'}{gaps}")
+    first, second = (tallies[0].mean_w, tallies[1].mean_w) if len(tallies) > 1 else (None, None)
+    if first is not None and second is not None:
+        lines.append(
+            f"{tallies[1].meter.source} − {tallies[0].meter.source}: {second - first:.3f} W, "
+            f"ratio {second / first:.3f}; side by side, never added up"
+        )
+    return lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,17 +17,21 @@ from msgspec import Meta
 
 from attack.threat import ThreatModel
 from contract.configuration import decode_tables, read_toml
-from contract.datasets import check_encoding, dataset_info
+from contract.datasets import check_encoding, check_partition, task_info
+from contract.encodings import SERIES, input_shape
 from contract.errors import ConfigurationError
 from contract.messages import MAX_CANDIDATES
 from contract.perceptual import Perceptual
 from contract.task import FLOAT_BITS, TaskSpec
 from contract.topics import valid_name
+from deploy.attendance import ChurnSection
 from deploy.broker import BrokerSection
+from deploy.fleet import DeviceGroup, boards_of
 from edge_client.engine import ENGINES, check_engine
+from edge_client.sensors.settings import SensorSettings
 from hardware.energy_model import EnergyModel
 from hardware.errors import MeterError
-from hardware.meter import open_meter
+from hardware.meter import open_meters
 from server.settings import AdmissionSettings, PrivacySettings, ScheduleEntry
 
 STUDIES = Path(__file__).parent / "studies"
@@ -50,22 +55,50 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`[devices]`: what every emulated device runs.
 
     Attributes:
-        engine: Training engine: `onnx`, what a board runs, or `torch`.
-        meter: Energy meter of each device: `none`, `auto`, `rapl`, `replay:FILE`. Emulated devices share one machine,
-            so that a meter of the machine does not tell them apart: the default is `none` (modelled energy only).
-        energy_profile: Board profile of the modelled energy.
+        engine: Training engine: `onnx`, what a board runs, `torch`, or `loihi`: `onnx`, with inference on a Loihi 2 or
+            its simulation beside (`make loihi`).
+        meter: Energy meters of each device: `none`, `auto`, `rapl`, `replay:FILE` …, several joined by ``+``. Emulated
+            devices share one machine, so that a meter of the machine does not tell them apart: the default is `none`
+            (modelled energy only). With boards in `group`, what one measures is labelled `emulated`.
+        baseline_s: Seconds of idle in which each device measures its idle power, where it has a meter; devices that
+            share a process leave it out.
+        energy_profile: Board profile of the modelled energy: a name, or the path of a file of your own that ends in
+            `.toml` (hardware/README.md says how; `spikeleak meter --calibrate` makes one).
         threads: Threads of each device's engine.
         lpips: ONNX file with LPIPS and its weights, see `contract.perceptual`; `None`: scores are without it.
         seed: Makes the devices' draws, and with them the run, repeatable; no other party is told. `None`: every run
             draws anew.
+        per_process: Devices in one process. 1: each has a process of its own, as close to a board as this machine
+            comes. More share a process, its engine, graphs and data, each with its own name, connection, will and
+            spool: hundreds fit a laptop (`meter` must then be `none` or `replay`, and `cpu_share` becomes a rest
+            before each training; memory is not limited).
+        sync: Whether a device's writes are on the disk before it goes on, as on a board. `None`: when each has a
+            process of its own. Without it what is stored survives a killed process, but not a power cut.
+        group: Devices that stand in for boards, in the order of their names; the others are this machine as it is.
+        churn: When devices come and go; `None`: they stay.
+        sensor: Where each device's own samples come from, for `task.dataset = "own"`, as a device's settings have it;
+            `{index}` in it stands for the device's number, from 0, so that each reads a file or folder of its own.
     """
 
     engine: str = "onnx"
     meter: str = "none"
+    baseline_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     energy_profile: str = "horowitz-45nm"
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     lpips: Path | None = None
     seed: Annotated[int, Meta(ge=0)] | None = None
+    per_process: Annotated[int, Meta(ge=1, le=2000)] = 1
+    sync: bool | None = None
+    group: tuple[DeviceGroup, ...] = ()
+    churn: ChurnSection | None = None
+    sensor: SensorSettings | str | None = None
+
+    def sensor_of(self, index: int) -> SensorSettings | str | None:
+        """The sensor of one device."""
+        if self.sensor is None or isinstance(self.sensor, str):
+            return self.sensor and self.sensor.replace("{index}", str(index))
+        path = Path(str(self.sensor.path).replace("{index}", str(index)))
+        return msgspec.structs.replace(self.sensor, path=path.resolve())
 
 
 class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,12 +107,17 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         drain_s: Seconds without progress that the server waits for scores after the last round.
         export: Whether the task's ONNX graphs are made and published; engine `onnx` needs them.
+        evaluate: Whether each version of the model is evaluated on the held-out samples. It takes the server's time
+            between rounds, which counts in runs of hundreds of short rounds.
+        held_out: For `task.dataset = "own"`: samples to evaluate on, as `server.settings.ServerSettings.held_out`.
         admission: Limits of the admission checks.
         privacy: How the privacy of rounds with noise is stated.
     """
 
     drain_s: Annotated[float, Meta(gt=0)] = 60.0
     export: bool = True
+    evaluate: bool = True
+    held_out: Path | None = None
     admission: AdmissionSettings = AdmissionSettings()
     privacy: PrivacySettings = PrivacySettings()
 
@@ -88,7 +126,8 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """`[attack]`.
 
     Attributes:
-        attacks: Names of the attacks to run; `None` runs the whole ladder.
+        attacks: Names of the attacks to run; `None` runs the whole ladder, `[]` runs no attacker at all: nothing is
+            mirrored, and the report says that nobody attacked.
         budget_s: Processor seconds per update, shared by the attacks of the ladder.
         noise_controls: The first audit updates, so many, are attacked a second time with noise in their place.
         candidates: Samples drawn from the data set, by chance in an update or not, about which the attacker asks
@@ -155,6 +194,8 @@ def _check(origin: str, key: str, test: Callable[[], object]) -> None:
 
 
 def _check_attacks(names: tuple[str, ...]) -> None:
+    if not names:
+        return
     from attack.methods import KNOWN  # noqa: PLC0415 - brings torch
 
     for name in names:
@@ -207,11 +248,12 @@ def _with_own_network(study: Study, path: Path) -> Study:
     from contract.models.own import user_network  # noqa: PLC0415 - brings torch
 
     named = f"{path}: model = {study.model!r}"
-    _check(str(path), "task.dataset", lambda: dataset_info(study.task.dataset))
-    info = dataset_info(study.task.dataset)
+    _check(str(path), "task.dataset", lambda: task_info(study.task))
+    info = task_info(study.task)
     file, colon, factory = study.model.rpartition(":")
     spec = f"{path.resolve().parent / file}:{factory}" if colon else study.model
-    _, task = user_network(spec, study.task, tuple(info.shape), info.classes, named=named)
+    shape = input_shape(study.task.encoding, info.shape)
+    _, task = user_network(spec, study.task, shape, info.classes, named=named)
     return msgspec.structs.replace(study, task=task, model=spec)
 
 
@@ -223,18 +265,22 @@ def check_study(study: Study, *, origin: str) -> Study:
     """
     if not valid_name(study.name) or len(study.name) > LONGEST_NAME:
         raise ConfigurationError(f"{origin}: name = {study.name!r}: 1 to {LONGEST_NAME} letters, digits, '_', '.', '-'")
-    _check(origin, "task.dataset", lambda: dataset_info(study.task.dataset))
-    _check(origin, "task.encoding", lambda: check_encoding(study.task.encoding, dataset_info(study.task.dataset)))
-    _check(origin, "devices.engine", lambda: check_engine(study.devices.engine))
+    _check(origin, "task.dataset", lambda: task_info(study.task))
+    _check(origin, "task.encoding", lambda: check_encoding(study.task.encoding, task_info(study.task)))
+    _check(origin, "task.partition", lambda: check_partition(study.task.partition, task_info(study.task)))
+    _check_own_data(study, origin)
+    for arm in arms(study, Path()):
+        _check(origin, "devices.engine", partial(check_engine, study.devices.engine, arm.task))
     if ENGINES[study.devices.engine].needs and not study.server.export:
         raise ConfigurationError(
             f"{origin}: server.export = false: devices.engine = {study.devices.engine!r} needs the graphs; "
             "leave it out, or set devices.engine = 'torch'"
         )
-    _check(origin, "devices.meter", lambda: open_meter(study.devices.meter).close())
+    _check(origin, "devices.meter", lambda: _open_and_close(study.devices.meter))
     _check(origin, "devices.energy_profile", lambda: EnergyModel.load(study.devices.energy_profile))
     _check(origin, "devices.lpips", lambda: study.devices.lpips and Perceptual(study.devices.lpips))
     _check(origin, "attack.attacks", lambda: _check_attacks(study.attack.attacks or ()))
+    _check_fleet(study, origin)
     if study.task.model.own is not None:
         _check_own_network(study, origin)
     if study.twin is not None and study.task.model.family != "snn":
@@ -250,6 +296,48 @@ def check_study(study: Study, *, origin: str) -> Study:
         for count in (study.clients, entry.clients):
             _check(origin, f"schedule[{number}]", lambda e=entry, n=count: e.require_devices("clients", n))  # type: ignore[misc]
     return study
+
+
+def _open_and_close(meters: str) -> None:
+    for meter in open_meters(meters):
+        meter.close()
+
+
+def _check_fleet(study: Study, origin: str) -> None:
+    """What does not go with emulated boards."""
+    devices = study.devices
+    _check(origin, "devices", lambda: boards_of(devices.group, study.clients, devices.energy_profile))
+    boards = boards_of(devices.group, study.clients, devices.energy_profile)
+    for board in dict.fromkeys(boards):
+        named = f"devices.group board {board.name!r}: energy_profile"
+        _check(origin, named, lambda board=board: EnergyModel.load(board.energy_profile))  # type: ignore[misc]
+    if devices.per_process > 1 and devices.meter.partition(":")[0] not in {"none", "replay"}:
+        raise ConfigurationError(
+            f"{origin}: devices.meter = {devices.meter!r} with per_process = {devices.per_process}: devices of one "
+            "process cannot be told apart by a meter; set meter = 'none', or per_process = 1"
+        )
+    if any(board.link is not None for board in boards) and study.broker.tls is not None:
+        raise ConfigurationError(
+            f"{origin}: devices.group with a link and [broker.tls]: a shaped link stands on loopback, "
+            "which the broker's certificate does not name; leave rate_kbit_s, latency_ms and boards with a link out"
+        )
+
+
+def _check_own_data(study: Study, origin: str) -> None:
+    """What goes with data of the devices' own, and only with it."""
+    own = study.task.own_data is not None
+    for key, value in (("devices.sensor", study.devices.sensor), ("server.held_out", study.server.held_out)):
+        if value is not None and not own:
+            raise ConfigurationError(
+                f"{origin}: {key} is set, but task.dataset = {study.task.dataset!r}: it goes with dataset = 'own' alone"
+            )
+    if own and study.devices.sensor is None:
+        raise ConfigurationError(f"{origin}: task.dataset = 'own' without [devices.sensor]: nobody would have a sample")
+    if own and study.attack.candidates:
+        raise ConfigurationError(
+            f"{origin}: attack.candidates = {study.attack.candidates}: they are drawn from a data set, and "
+            "task.dataset = 'own' has none; set 0"
+        )
 
 
 def _check_own_network(study: Study, origin: str) -> None:
@@ -271,7 +359,8 @@ def arms(study: Study, out: Path) -> list[Arm]:
         model = msgspec.structs.replace(study.task.model, family="ann", activation=study.twin.activation)
         schedule = tuple(_twin_entry(entry, study.twin) for entry in study.schedule)
         # A network without time sees whole intensities, not one step of their spikes.
-        encoding = msgspec.structs.replace(study.task.encoding, kind="direct")
+        gain = 1.0 if study.task.encoding.kind in SERIES else study.task.encoding.gain
+        encoding = msgspec.structs.replace(study.task.encoding, kind="direct", gain=gain)
         task = msgspec.structs.replace(study.task, model=model, encoding=encoding)
         found.append(Arm(label="twin", task=task, schedule=schedule, directory=out / "twin"))
     return found

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from contract.errors import ConfigurationError, EnvironmentFaultError
+from deploy.attendance import Change
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,12 @@ _STOP_TIMEOUT_S = 8.0
 _POLL_S = 0.05
 _LEAST_FREE_BYTES = 64 * 1024
 _PR_SET_PDEATHSIG = 1
+_SIGNALS: dict[Change, signal.Signals] = {
+    "leave": signal.SIGTERM,
+    "crash": signal.SIGKILL,
+    "sleep": signal.SIGSTOP,
+    "back": signal.SIGCONT,
+}
 
 
 def end_with_parent() -> None:
@@ -66,12 +73,24 @@ class Party:
         arguments: Arguments after `python -m`.
         log_path: File that collects its standard output and error.
         max_restarts: Crashes that are forgiven.
+        on_start: Called with the process number of each of its lives.
     """
 
-    def __init__(self, name: str, arguments: list[str], log_path: Path, *, max_restarts: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: list[str],
+        log_path: Path,
+        *,
+        max_restarts: int,
+        on_start: Callable[[int], None] = lambda _pid: None,
+    ) -> None:
         self.name, self.arguments, self.log_path, self.max_restarts = name, arguments, log_path, max_restarts
         self.restarts = 0
         self.finished = False
+        self.away = False
+        self._sent_away = False
+        self._on_start = on_start
         self._process: subprocess.Popen[bytes] | None = None
         self._start_at_s = 0.0
 
@@ -92,8 +111,10 @@ class Party:
                 stderr=log_file,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=end_with_parent,  # noqa: PLW1509 - no threads run yet where this is called
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - calls one function of libc
             )
+        self._sent_away = False
+        self._on_start(self._process.pid)
 
     def watch(self) -> None:
         """Looks after the process once.
@@ -102,7 +123,7 @@ class Party:
             ConfigurationError: It ended with status 2.
             EnvironmentFaultError: It crashed more often than is forgiven.
         """
-        if self.finished:
+        if self.finished or (self.away and self._process is None):
             return
         if self._process is None:
             if time.monotonic() >= self._start_at_s:
@@ -112,6 +133,8 @@ class Party:
         if status is None:
             return
         self._process = None
+        if self._sent_away:
+            return
         if status == 0:
             self.finished = True
         elif status == ConfigurationError.exit_status:
@@ -131,10 +154,19 @@ class Party:
         lines = self.log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else "no output"
 
+    def change(self, what: Change) -> None:
+        """Lets the process leave, crash, sleep or come back, as a schedule says (`deploy.attendance`)."""
+        log.info("%s: %s", self.name, what)
+        self.away = what != "back"
+        if self._process is not None and self._process.poll() is None:
+            self._sent_away = self._sent_away or what in {"leave", "crash"}
+            self._process.send_signal(_SIGNALS[what])
+
     def terminate(self) -> None:
         """Asks the process to end."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
+            self._process.send_signal(signal.SIGCONT)  # one that sleeps must wake to hear it
 
     def kill(self) -> None:
         """Ends the process by force if it still runs, and waits for it."""

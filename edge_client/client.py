@@ -50,7 +50,17 @@ from edge_client.events import (
 )
 from edge_client.spool import SpoolItem
 
-__all__ = ["ACK_TIMEOUT_S", "LONGEST_TIMEOUT_S", "WINDOW", "ClientState", "Pending", "resumed", "step", "wanted"]
+__all__ = [
+    "ACK_TIMEOUT_S",
+    "LONGEST_TIMEOUT_S",
+    "WINDOW",
+    "ClientState",
+    "Pending",
+    "ready",
+    "resumed",
+    "step",
+    "wanted",
+]
 
 LINGER_S = 30.0
 """After the end of the run, how long a device waits for an acknowledgement before it leaves its objects on disk."""
@@ -164,6 +174,12 @@ def wanted(state: ClientState) -> ServerState | None:
     if state.made == _key(server) or any(p.model_version == server.model_version for p in waiting):
         return None
     return server
+
+
+def ready(state: ClientState) -> ServerState | None:
+    """The open round for which the next `Idle` makes an update, if there is one."""
+    server = wanted(state)
+    return server if server is not None and state.goal is not None and state.model == state.goal else None
 
 
 def _key(server: ServerState) -> tuple[str, int, int]:
@@ -356,8 +372,8 @@ def _idle(state: ClientState, event: Idle, now_s: float) -> Step:
     state = _replace(state, pending=pending, sending=event.sending)
     state, more = _about_graphs(graphs.overdue, state, event, now_s)
     actions += more
-    server, goal = wanted(state), state.goal
-    if server is not None and goal is not None and state.model == goal:
+    server, goal = ready(state), state.goal
+    if server is not None and goal is not None:
         actions.append(Train(round=server.round, attempt=server.attempt, plan=server.plan, model_version=goal[0]))
         begun = (*_key(server), server.model_version)
         return _replace(state, made=_key(server), begun=begun, goal=None), actions

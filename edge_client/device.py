@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from contract import topics
-from contract.codecs import decode_plain
 from contract.errors import WireError
 from contract.frames import Assembler, split
 from contract.messages import (
     MAX_IMAGES_BYTES,
     Ack,
-    Model,
     NodeState,
     Reconstruction,
     ServerState,
@@ -27,9 +26,10 @@ from contract.messages import (
 )
 from contract.perceptual import Perceptual
 from contract.task import task_hash
-from edge_client import client, energy, events, objects, training
+from edge_client import client, energy, events, inference, objects, training
 from edge_client.account import Account
 from edge_client.exchange import MaskExchange
+from edge_client.models import Models
 from edge_client.preparation import Network, Preparation, Prepare
 from edge_client.residual import Residuals
 from edge_client.settings import ClientSettings
@@ -55,6 +55,8 @@ class Device:
         model: Energy model.
         clock: Monotonic seconds.
         new_uid: Names an update; given the text that sets it apart.
+        wait: Does nothing for some seconds, or until the device is told to stop.
+        models: The model's place; `None`: one of its own.
     """
 
     def __init__(
@@ -71,17 +73,19 @@ class Device:
         new_uid: Callable[[str], str],
         secret: int,
         perceptual: Perceptual | None = None,
+        wait: Callable[[float], object] = time.sleep,
+        models: Models | None = None,
     ) -> None:
         self.settings, self.spool, self.network = settings, spool, network
         self._account, self._energy_model = account, model
         self._preparation = Preparation(settings, network, prepare, needs)
-        self._clock, self._new_uid, self._secret = clock, new_uid, secret
+        self._clock, self._new_uid, self._secret, self._wait = clock, new_uid, secret, wait
         self._perceptual = perceptual
         self._exchange = MaskExchange(settings, network, account, model=model, clock=clock)
-        self._recon_inbox, self._model_inbox = Assembler(max_object_bytes=MAX_IMAGES_BYTES), Assembler()
+        self._recon_inbox = Assembler(max_object_bytes=MAX_IMAGES_BYTES)
+        self._models = models or Models(settings.run, network)
         self._workshop: objects.Workshop | None = None
-        self._model = ("", bytearray())
-        self._params: tuple[str, training.Parameters] = ("", {})
+        self._inferred: tuple[str, int] = ("", -1)
         self._recons: dict[str, bytearray] = {}
         self._receivers: dict[str, Callable[[topics.Topic, bytes], None]] = {
             "server": self._receive_state,
@@ -139,7 +143,7 @@ class Device:
                 epoch=journal.epoch,
                 status="online" if status == "online" else "offline",
                 board=self.settings.board,
-                engine=self.settings.engine,
+                engine=self.settings.engine if self._workshop is None else self._workshop.engine.name,
                 meter=self.settings.meter,
                 samples=0 if self._workshop is None else len(self._workshop.shard.x),
                 published=journal.published,
@@ -170,7 +174,7 @@ class Device:
             log.warning("message on %s dropped: %s", topic, error)
 
     def _receive_state(self, _topic: topics.Topic, payload: bytes) -> None:
-        self.handle(events.StateArrived(state=decode(payload, ServerState)))
+        self.handle(events.StateArrived(state=_server_state(payload)))
 
     def _receive_ack(self, _topic: topics.Topic, payload: bytes) -> None:
         self.handle(events.AckArrived(ack=decode(payload, Ack)))
@@ -190,12 +194,13 @@ class Device:
         self.handle(self._preparation.named(manifest))
 
     def _receive_model(self, topic: topics.Topic, payload: bytes) -> None:
-        whole = self._model_inbox.add(payload)
+        whole = self._models.chunk(topic, payload)
         if whole is None:
             return
-        self.handle(events.ModelArrived(version=topic.version, sha256=whole.sha256))
-        if self.state.model == (topic.version, whole.sha256):
-            self._model = (whole.sha256, whole.blob)
+        arrived, blob = whole
+        self.handle(arrived)
+        if self.state.model == (arrived.version, arrived.sha256):
+            self._models.keep(arrived, blob)
 
     def _receive_relay(self, _topic: topics.Topic, payload: bytes) -> None:
         ready = self._exchange.receive(payload)
@@ -221,11 +226,11 @@ class Device:
         self.network.publish(topic, self.node_state("online"), retain=True)
 
     def _fetch_model(self, action: events.FetchModel) -> None:
-        self.network.subscribe(topics.model_filter(self.settings.run, action.version))
+        goal = self.state.goal
+        self._models.fetch(action.version, goal[1] if goal is not None and goal[0] == action.version else "")
 
     def _leave_model(self, action: events.LeaveModel) -> None:
-        self.network.unsubscribe(topics.model_filter(self.settings.run, action.version))
-        self._model_inbox = Assembler()  # what came of it so far is of no more use
+        self._models.leave(action.version)
 
     def _put(self, action: events.SpoolPut) -> None:
         self.spool.outbox.put(action.item)
@@ -289,11 +294,15 @@ class Device:
             engine=engine,
             perceptual=self._perceptual,
         )
+        self._account.measure_baselines(self.settings.baseline_s, self._wait)
+        for idle in self._account.baselines or ():
+            log.info("idle power: %s", idle)
         self._account.rest()
         log.info("task %s: %d samples, engine %s", action.task_hash[:12], len(shard.x), engine.name)
         self.handle(events.Prepared(task_hash=action.task_hash))
 
     def _train(self, action: events.Train) -> None:
+        self._infer(action.model_version)
         self._account.begin()
         try:
             item = self._make_update(action)
@@ -303,6 +312,30 @@ class Device:
             return
         log.info("round %d: update %s made, %d bytes", action.round, item.uid, len(item.blob))
         self.handle(events.Made(items=(item,), model_version=action.model_version))
+
+    def _infer(self, version: int) -> None:
+        """Classifies samples of its own by a new model, where the engine does that on a chip."""
+        workshop = self._workshop
+        if workshop is None or not isinstance(workshop.engine, inference.Classifies):
+            return
+        if self._inferred == (workshop.task_hash, version):
+            return
+        try:
+            params = self._models.parameters(version)
+        except WireError:
+            return  # training by it says what is wrong
+        self._inferred = (workshop.task_hash, version)
+        with self._account.aside():
+            found = inference.infer(
+                workshop.engine,
+                params,
+                task=workshop.task,
+                shard=workshop.shard,
+                samples=self.settings.infer_samples,
+                secret=workshop.secret,
+                model_version=version,
+            )
+            inference.keep(self.settings.directory, found)
 
     def _make_update(self, action: events.Train) -> SpoolItem:
         workshop, journal = self._workshop, self.spool.journal
@@ -322,7 +355,7 @@ class Device:
         )
         made = training.local_update(
             workshop.engine,
-            self._parameters(action.model_version),
+            self._models.parameters(action.model_version),
             task=workshop.task,
             plan=action.plan,
             shard=workshop.shard,
@@ -353,6 +386,8 @@ class Device:
                 masking=self._account.overheads(),
                 masking_up=up,
                 masking_down=down,
+                baselines=self._account.baselines or (),
+                sleeps=self.settings.sleep is not None,
             ),
             residual=uid if residual is not None else "",
         )
@@ -360,18 +395,6 @@ class Device:
             self._residuals.prepare(uid, action.round, workshop.task_hash, action.plan, residual)
         self.spool.keep_receipt(objects.receipt_item(receipt))
         return SpoolItem(uid=uid, kind="update", round=action.round, note=msgspec.msgpack.encode(note), blob=blob)
-
-    def _parameters(self, version: int) -> training.Parameters:
-        """The model that the machine holds; decoded once."""
-        sha256, blob = self._model
-        if self._params[0] != sha256:
-            model, views = unpack(memoryview(blob), Model)
-            if model.version != version:
-                raise WireError(f"model object is of version {model.version}, expected {version}")
-            tensors = decode_plain(model.tensors, views)
-            self._params = (sha256, {name: np.array(value) for name, value in tensors.items()})
-            self._model = (sha256, bytearray())
-        return self._params[1]
 
     def _take_back(self, action: events.TakeBack) -> None:
         self._residuals.give_back(action.uid)
@@ -392,7 +415,7 @@ class Device:
             note.windows,
             transmit,
             model=self._energy_model,
-            meter=self._account.meter,
+            meters=self._account.meters,
             sent_bytes=sent_bytes,
             transmit_s=transmit_s,
         )
@@ -417,6 +440,12 @@ class Device:
         items = objects.scored_items(workshop, receipt, recon, views, publish_truth=self.settings.publish_truth)
         self.handle(events.Made(items=items))
         self.spool.receipts.delete(receipt.uid)
+
+
+@functools.lru_cache(maxsize=4)
+def _server_state(payload: bytes) -> ServerState:
+    """Decoded once for all devices of a process: it names all who were drawn."""
+    return decode(payload, ServerState)
 
 
 def _note(item: SpoolItem) -> objects.UpdateNote:

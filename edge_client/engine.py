@@ -21,18 +21,21 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         loss: Mean loss over the batch.
         gradients: Gradient of that mean, per parameter, in the parameter's shape.
-        input_nonzeros: Entries of the input frames that are not zero.
-        spikes: Spikes per hidden layer, summed over time and batch (`ann`: activations that are not zero).
+        emitted: What each hidden layer emitted, summed over the steps (`ann`: activations), `[1, B * neurons]`, behind
+            a convolution `[1, neurons * B]`. Empty for a network of the user's own.
     """
 
     loss: float
     gradients: dict[str, NDArray[np.float32]]
-    input_nonzeros: int
-    spikes: tuple[int, ...]
+    emitted: tuple[NDArray[np.float32], ...] = ()
 
 
 class Engine(Protocol):
-    """Computes gradients of one task's network."""
+    """Computes gradients of one task's network.
+
+    Attributes:
+        name: Its key in `ENGINES`; what says more of where it computes follows in brackets.
+    """
 
     name: str
 
@@ -60,10 +63,13 @@ class EngineKind(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         factory: Takes task, sample shape, number of classes, threads and graphs; imports the library.
         needs: Names of the graphs that it must be given.
+        check: Refuses a task that it can never run, or a machine that lacks what it needs; `None` where the factory
+            says all.
     """
 
     factory: EngineFactory
     needs: tuple[str, ...] = ()
+    check: Callable[[TaskSpec | None], None] | None = None
 
 
 def _onnx(task: TaskSpec, shape: tuple[int, ...], classes: int, threads: int, graphs: Graphs) -> Engine:
@@ -76,9 +82,22 @@ def _torch(task: TaskSpec, shape: tuple[int, ...], classes: int, threads: int, _
     return cast("Engine", module.TorchEngine(task, shape, classes, threads=threads))
 
 
+def _loihi(task: TaskSpec, shape: tuple[int, ...], classes: int, threads: int, graphs: Graphs) -> Engine:
+    module = importlib.import_module("edge_client.engines.loihi")
+    return cast("Engine", module.LoihiEngine(task, shape, classes, graphs, threads=threads))
+
+
+def _check_loihi(task: TaskSpec | None) -> None:
+    module = importlib.import_module("edge_client.engines.loihi")
+    if task is not None:
+        module.check_task(task)
+    module.found_lava()
+
+
 ENGINES: dict[str, EngineKind] = {
     "onnx": EngineKind(factory=_onnx, needs=("training",)),
     "torch": EngineKind(factory=_torch),
+    "loihi": EngineKind(factory=_loihi, needs=("training",), check=_check_loihi),
 }
 """Every engine by name."""
 
@@ -125,11 +144,18 @@ def lacking(name: str, absent: Iterable[str]) -> str:
     )
 
 
-def check_engine(name: str) -> None:
-    """Refuses a name that is not in `ENGINES`.
+def check_engine(name: str, task: TaskSpec | None = None) -> None:
+    """Refuses a name that is not in `ENGINES`, and what can be known not to work before anything is opened.
+
+    Args:
+        name: The engine.
+        task: What it shall run, where that is known already.
 
     Raises:
-        ConfigurationError: Lists the engines that there are.
+        ConfigurationError: Lists the engines that there are, or says what the engine lacks.
     """
     if name not in ENGINES:
         raise ConfigurationError(f"engine = {name!r}: there is no such engine; choose one of {', '.join(ENGINES)}")
+    check = ENGINES[name].check
+    if check is not None:
+        check(task)

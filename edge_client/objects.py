@@ -151,6 +151,7 @@ def energy_item(
         payload_bytes=len(update.blob),
         phases=phases,
         masking=masking,
+        baselines=note.windows.baselines,
     )
     return SpoolItem(uid=report.uid, kind="energy", round=update.round, blob=pack(report))
 

@@ -61,7 +61,7 @@ class Preparation:
         self, settings: ClientSettings, network: Network, prepare: Prepare, needs: tuple[str, ...] = ()
     ) -> None:
         self._settings, self._network, self._prepare, self._needs = settings, network, prepare, needs
-        self._cache = GraphCache(settings.directory / "graphs")
+        self._cache = GraphCache(settings.graphs or settings.directory / "graphs")
         self._inbox = Assembler()
         self._manifest: TaskManifest | None = None
         self._graphs: dict[str, bytes] = {}

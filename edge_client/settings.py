@@ -10,6 +10,8 @@ from msgspec import Meta
 
 from contract.link import LinkSettings
 from contract.messages import Name
+from edge_client.sensors.settings import SensorSettings
+from edge_client.sleep import SleepSettings
 
 
 class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,10 +24,16 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         directory: Folder of this device alone in this run: outbox, receipts, journal.
         shard: Which part of the training samples is this device's, from 0.
         shards: Into how many parts they are dealt.
+        sensor: Where the device's own samples come from, for a task whose data set is `own`: a table, see
+            `edge_client.sensors.settings`, or `FILE.py:FACTORY`. Such a device has all of them, and no shard.
         engine: What computes gradients, a key of `edge_client.engine.ENGINES`: `onnx` runs the graph that the server
-            exported, `torch` differentiates here.
-        meter: The energy meter, as `hardware.meter.open_meter` takes it.
-        energy_profile: Energy table of the modelled readings.
+            exported, `torch` differentiates here, `loihi` is `onnx` with inference on a Loihi 2 or its simulation.
+        infer_samples: Read by engine `loihi`: how many of its own samples the device classifies by each new model.
+        meter: The energy meter, as `hardware.meter.open_meters` takes it; several side by side are joined by ``+``.
+        baseline_s: Before it reports for work, the device does nothing for so many seconds and measures its idle power;
+            0 leaves that out. Without a meter it does not wait. A plug needs fifteen of its reports.
+        energy_profile: Energy table of the modelled readings: a profile's name, or the path of a file of your own that
+            ends in `.toml`.
         board: What this device is, shown in the report.
         lpips: ONNX file with LPIPS and its weights, made as `contract.perceptual` says: scores carry LPIPS then.
         publish_truth: Lab mode: also publish the true samples that a score names.
@@ -34,16 +42,24 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             Whoever knows it can repeat a rate encoding and read the input off the spikes, so a device in the field
             has none: `None` draws from the system.
         receipts_kept: Receipts that may wait for a score before the oldest is dropped.
+        sleep: Duty cycle between rounds; `None` stays awake.
+        sync: Whether what is stored is on the disk before the device goes on. Without it what is stored survives a
+            process that is killed, but not a power cut: for emulated devices, never for a board.
+        graphs: Folder of the task's graphs; devices of one machine may share it. `None`: in `directory`.
+        emulates: The board that this device stands in for. What a meter measures here is then of another machine than
+            that: its readings are labelled `emulated`. Empty: it is the board itself.
     """
 
     run: Name
     node: Name
     link: LinkSettings = LinkSettings()
     directory: Path
-    shard: Annotated[int, Meta(ge=0)]
-    shards: Annotated[int, Meta(ge=1)]
+    shard: Annotated[int, Meta(ge=0)] = 0
+    shards: Annotated[int, Meta(ge=1)] = 1
+    sensor: SensorSettings | str | None = None
     engine: str = "onnx"
     meter: str = "none"
+    baseline_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     energy_profile: str = "horowitz-45nm"
     board: str = ""
     lpips: Path | None = None
@@ -51,7 +67,16 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Annotated[int, Meta(ge=1)] = 1
     seed: Annotated[int, Meta(ge=0)] | None = None
     receipts_kept: Annotated[int, Meta(ge=1)] = 1024
+    infer_samples: Annotated[int, Meta(ge=1)] = 32
+    sleep: SleepSettings | None = None
+    sync: bool = True
+    graphs: Path | None = None
+    emulates: str = ""
 
     def __post_init__(self) -> None:
         if self.shard >= self.shards:
             raise ValueError(f"shard = {self.shard} of shards = {self.shards}: shards are counted from 0; set less")
+        if self.sensor is not None and self.shards > 1:
+            raise ValueError(
+                f"shards = {self.shards} with sensor: a device's own samples are not dealt; leave shards out"
+            )

@@ -28,6 +28,8 @@ Kind = Literal["update", "energy", "score", "truth", "receipt", "residual"]
 
 _PREFIX = struct.Struct("<4sII")
 _MAGIC = b"SPKO"
+_IN_PLACE_BYTES = 1024
+"""A journal in place is padded with blanks to this length, so that a shorter one leaves nothing of a longer."""
 
 
 class SpoolItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,26 +81,56 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     quarantined_updates: int = 0
 
 
-def write_durably(path: Path, *parts: bytes) -> None:
+def write_durably(path: Path, *parts: bytes, sync: bool = True) -> None:
     """Writes a file so that it is there wholly or not at all, whatever happens.
+
+    Args:
+        path: The file.
+        parts: Its content.
+        sync: `False` leaves it to the system when the bytes reach the disk: then that holds for a process that is
+            killed, not for a machine that loses power.
 
     Raises:
         EnvironmentFaultError: The disk is full, read-only or broken; no half file is left.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # processes may share a folder of graphs
     try:
         with temporary.open("wb") as file:
             for part in parts:
                 file.write(part)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise EnvironmentFaultError(
             f"{path}: {sum(map(len, parts))} bytes cannot be written ({error.strerror or error}): "
+            "make room or give a writable 'directory'"
+        ) from error
+
+
+def _write_in_place(path: Path, data: bytes) -> None:
+    """Writes a small file over its own content with a single call, which no kill cuts in two; a power cut may.
+
+    Renaming over an existing file makes file systems flush the new one (ext4's auto_da_alloc), which is what a spool
+    that is not synced must not wait for.
+
+    Raises:
+        EnvironmentFaultError: As `write_durably`.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.pwrite(descriptor, data.ljust(_IN_PLACE_BYTES), 0)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise EnvironmentFaultError(
+            f"{path}: {len(data)} bytes cannot be written ({error.strerror or error}): "
             "make room or give a writable 'directory'"
         ) from error
 
@@ -114,8 +146,8 @@ def _sync_folder(folder: Path) -> None:
 class _Box:
     """A folder of items in the order of their arrival."""
 
-    def __init__(self, folder: Path, quarantine: Path) -> None:
-        self._folder, self._quarantine = folder, quarantine
+    def __init__(self, folder: Path, quarantine: Path, *, sync: bool) -> None:
+        self._folder, self._quarantine, self._sync = folder, quarantine, sync
         self._files: dict[str, Path] = {}
         self._next = 0
         self.damaged: list[str] = []
@@ -169,7 +201,7 @@ class _Box:
         head = msgspec.msgpack.encode(_Head(uid=item.uid, kind=item.kind, round=item.round, note=item.note))
         length = struct.pack("<I", len(head))
         crc = zlib.crc32(item.blob, zlib.crc32(head, zlib.crc32(length)))
-        write_durably(path, _MAGIC, struct.pack("<I", crc), length, head, item.blob)
+        write_durably(path, _MAGIC, struct.pack("<I", crc), length, head, item.blob, sync=self._sync)
         self._files[item.uid] = path
         self._next += old is None
 
@@ -208,14 +240,15 @@ class Spool:
         run: Run name.
         node: Device name.
         receipts_kept: Receipts that may wait for a score; beyond it the oldest is dropped and counted.
+        sync: See `write_durably`.
 
     Raises:
         ConfigurationError: The folder belongs to another run or device.
         EnvironmentFaultError: The folder cannot be used, or another process uses it.
     """
 
-    def __init__(self, directory: Path, run: str, node: str, *, receipts_kept: int = 1024) -> None:
-        self._directory, self._receipts_kept = directory, receipts_kept
+    def __init__(self, directory: Path, run: str, node: str, *, receipts_kept: int = 1024, sync: bool = True) -> None:
+        self._directory, self._receipts_kept, self._sync = directory, receipts_kept, sync
         self._lock = _locked(directory)
         try:
             self._open(run, node)
@@ -226,9 +259,9 @@ class Spool:
     def _open(self, run: str, node: str) -> None:
         directory, quarantine = self._directory, self._directory / "quarantine"
         self.journal = self._read_journal(run, node)
-        self.outbox = _Box(directory / "outbox", quarantine)
-        self.receipts = _Box(directory / "receipts", quarantine)
-        self.residuals = _Box(directory / "residuals", quarantine)
+        self.outbox = _Box(directory / "outbox", quarantine, sync=self._sync)
+        self.receipts = _Box(directory / "receipts", quarantine, sync=self._sync)
+        self.residuals = _Box(directory / "residuals", quarantine, sync=self._sync)
         damaged = sum(".update." in name for name in self.outbox.damaged)
         self.record(
             epoch=self.journal.epoch + 1,
@@ -257,7 +290,11 @@ class Spool:
     def record(self, **changes: object) -> None:
         """Changes fields of the journal, durably."""
         self.journal = msgspec.structs.replace(self.journal, **changes)
-        write_durably(self._directory / "journal.json", msgspec.json.encode(self.journal))
+        path, data = self._directory / "journal.json", msgspec.json.encode(self.journal)
+        if self._sync or len(data) > _IN_PLACE_BYTES:
+            write_durably(path, data)
+        else:
+            _write_in_place(path, data)
 
     def keep_receipt(self, item: SpoolItem) -> None:
         """Keeps a receipt; drops and counts the oldest when too many wait."""

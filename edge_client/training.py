@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.datasets.cache import Samples
-from contract.encodings import encode
+from contract.encodings import encode, input_shape
 from contract.errors import ConfigurationError
 from contract.messages import Operations
-from contract.models.operations import count_step
+from contract.models.operations import OperationCounter
 from contract.streams import stream
 from contract.task import EncodingSpec, RoundPlan, TaskSpec, task_hash
 from edge_client.engine import Engine
@@ -191,9 +191,10 @@ def local_update(
     enter("encode")
     encoded = encoded_steps(receipt, shard, task.encoding)
     ahead = len(receipt.samples) * _sample_bytes(task.encoding, shard.shape) <= LARGEST_FRAMES_BYTES
-    frames: Iterable[Frames] = [_at_rest(task.encoding, step) for step in encoded] if ahead else encoded
-    enter("train")
     steps = _Counter(task, shard)
+    made = map(steps.given, (_at_rest(task.encoding, step) for step in encoded) if ahead else encoded)
+    frames: Iterable[Frames] = list(made) if ahead else made
+    enter("train")
     run = _fedsgd if plan.algorithm == "fedsgd" else _fedavg
     tensors = run(engine, params, plan, zip(frames, labels, strict=True), steps)
     return LocalUpdate(
@@ -207,7 +208,7 @@ def local_update(
 
 def _sample_bytes(spec: EncodingSpec, shape: tuple[int, ...]) -> int:
     """Bytes that one encoded sample takes while it waits."""
-    return (4 if spec.kind == "direct" else spec.steps) * math.prod(shape)
+    return (4 if spec.kind == "direct" else spec.steps) * math.prod(input_shape(spec, shape))
 
 
 def _at_rest(spec: EncodingSpec, frames: NDArray[np.float32]) -> Frames:
@@ -219,9 +220,22 @@ class _Counter:
     """Losses and operations of the local steps."""
 
     def __init__(self, task: TaskSpec, shard: Shard) -> None:
-        self._task, self._shard = task, shard
+        own = task.model.own is not None
+        self._operations = (
+            None if own else OperationCounter(task, input_shape(task.encoding, shard.shape), shard.classes)
+        )
         self.losses: list[float] = []
-        self.operations = None if task.model.own is not None else Operations()
+
+    @property
+    def operations(self) -> Operations | None:
+        """What was counted; `None` for a network of the user's own."""
+        return None if self._operations is None else self._operations.total()
+
+    def given(self, frames: Frames) -> Frames:
+        """Counts the frames of a step, in whichever phase they are made."""
+        if self._operations is not None:
+            self._operations.give(frames)
+        return frames
 
     def step(
         self,
@@ -232,23 +246,9 @@ class _Counter:
     ) -> Parameters:
         result = engine.gradients(params, frames.astype(np.float32, copy=False), labels)
         self.losses.append(result.loss)
-        if self.operations is None:
-            return result.gradients
-        counted = count_step(
-            self._task,
-            self._shard.shape,
-            self._shard.classes,
-            batch=len(labels),
-            input_nonzeros=result.input_nonzeros,
-            spikes=result.spikes,
-        )
-        self.operations = add_operations(self.operations, counted)
+        if self._operations is not None:
+            self._operations.add(len(labels), result.emitted)
         return result.gradients
-
-
-def add_operations(a: Operations, b: Operations) -> Operations:
-    """Field by field."""
-    return Operations(**{name: getattr(a, name) + getattr(b, name) for name in Operations.__struct_fields__})
 
 
 _Steps = Iterable[tuple[Frames, NDArray[np.int64]]]

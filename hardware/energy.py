@@ -16,6 +16,9 @@ Provenance = Literal["measured", "modelled", "emulated", "unavailable"]
 PHASES: tuple[str, ...] = ("idle", "load", "encode", "train", "compress", "transmit", "sleep")
 """Phases of one update, in the order in which a device passes through them."""
 
+WAITING: frozenset[str] = frozenset({"idle", "sleep"})
+"""Phases in which a device waits for its next round: no cost of making or sending an update."""
+
 
 class EnergyReading(msgspec.Struct, frozen=True, kw_only=True):
     """Energy spent in one window, with its origin.
@@ -31,6 +34,8 @@ class EnergyReading(msgspec.Struct, frozen=True, kw_only=True):
         samples: Number of readings behind the figure; 0 for a model.
         uncertainty_j: Half width of the interval that holds the true figure in 95 % of cases, from resolution, sampling
             interval and variance of the baseline; `None` where it is not known.
+        overhead_s: Processor seconds that measuring took in the window; `None` where it takes nothing but the readings
+            at its ends, or is not measured.
 
     Raises:
         ValueError: A figure without provenance, a missing figure without a reason, or a negative or
@@ -46,6 +51,7 @@ class EnergyReading(msgspec.Struct, frozen=True, kw_only=True):
     resolution_j: float | None = None
     samples: int = 0
     uncertainty_j: float | None = None
+    overhead_s: float | None = None
 
     def __post_init__(self) -> None:
         if (self.energy_j is None) != (self.provenance == "unavailable"):
@@ -59,8 +65,9 @@ class EnergyReading(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"energy_j={self.energy_j} of {self.source!r}: must be finite and not negative")
         if not (math.isfinite(self.duration_s) and self.duration_s >= 0):
             raise ValueError(f"duration_s={self.duration_s} of {self.source!r}: must be finite and not negative")
-        if self.uncertainty_j is not None and not (math.isfinite(self.uncertainty_j) and self.uncertainty_j >= 0):
-            raise ValueError(f"uncertainty_j={self.uncertainty_j} of {self.source!r}: must be finite and not negative")
+        for name, value in (("uncertainty_j", self.uncertainty_j), ("overhead_s", self.overhead_s)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name}={value} of {self.source!r}: must be finite and not negative")
 
 
 def unavailable(source: str, scope: str, reason: str, *, duration_s: float = 0.0) -> EnergyReading:

@@ -9,8 +9,8 @@ The backward pass is dense and has a price of its own.
 Radio: ``E = (offset + slope · r) · t`` with ``r = 8 · bytes / (10⁶ · t)`` in Mbit/s: the power that uploading adds
 to an idle interface, for as long as it lasts.
 
-Profiles are the files in ``boards/``. A profile that has no figure for an operation that was counted gives no
-energy: the sum would silently lack a part.
+Profiles are the files in ``boards/``, and files of the user's own. A profile that has no figure for an operation that
+was counted gives no energy: the sum would silently lack a part.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ from hardware.profile import (
     Constant,
     Profile,
     Radio,
-    load_profile,
     prices_j,
-    profiles,
     radio_value,
 )
+from hardware.profile_files import load_profile, profiles
 
 __all__ = ["DEFAULT_PROFILE", "Constant", "EnergyModel", "profiles"]
 
@@ -52,25 +51,34 @@ class EnergyModel:
         prices_j: Joules of one operation, for those of `OPERATIONS` that the profile covers.
         absent: Operations without a figure, and why.
         notes: What the profile assumes or leaves out.
+        fit: How its constants were fitted, where they were.
+        radio_name: The radio's; empty without one.
+        no_radio: Why there is none.
     """
 
-    def __init__(self, profile: Profile, radio: Radio) -> None:
+    def __init__(self, profile: Profile, radio: Radio | None) -> None:
         self.name = profile.name
         self.title = profile.title
-        self.constants: tuple[Constant, ...] = profile.constants + radio.constants
+        self.constants: tuple[Constant, ...] = profile.constants
         self.prices_j = prices_j(profile)
         self.absent = dict(profile.absent)
-        self.notes = profile.notes | {f"{radio.name}: {key}": note for key, note in radio.notes.items()}
-        self._radio_source = f"model:{radio.name}"
-        self._offset_w = radio_value(radio, radio.offset, POWER_UNIT)
-        self._slope_w_per_mbps = radio_value(radio, radio.slope, SLOPE_UNIT)
+        self.notes = dict(profile.notes)
+        self.fit = profile.fit
+        self.no_radio = profile.no_radio
+        self.radio_name = "" if radio is None else radio.name
+        self._radio: tuple[str, float, float] | None = None
+        if radio is not None:
+            self.constants += radio.constants
+            self.notes |= {f"{radio.name}: {key}": note for key, note in radio.notes.items()}
+            offset_w = radio_value(radio, radio.offset, POWER_UNIT)
+            self._radio = (f"model:{radio.name}", offset_w, radio_value(radio, radio.slope, SLOPE_UNIT))
 
     @classmethod
     def load(cls, profile: str = DEFAULT_PROFILE) -> EnergyModel:
-        """Read a profile from ``boards/``.
+        """Read a profile.
 
         Args:
-            profile: One of `profiles()`.
+            profile: One of `profiles()`, or the path of a file of the user's own that ends in ``.toml``.
 
         Raises:
             MeterError: No such profile, or its file does not follow the format.
@@ -130,7 +138,7 @@ class EnergyModel:
             duration_s: How long sending took, above 0: the rate follows from it.
 
         Returns:
-            A modelled reading; `unavailable` if nothing was sent or no duration is known.
+            A modelled reading; `unavailable` if nothing was sent, no duration is known or the profile has no radio.
 
         Raises:
             MeterError: `payload_bytes` is no count, or `duration_s` is negative or not finite.
@@ -138,13 +146,15 @@ class EnergyModel:
         payload_bytes = _count("payload_bytes", payload_bytes)
         if not (math.isfinite(duration_s) and duration_s >= 0):
             raise MeterError(f"duration_s={duration_s} of a transmission: must be finite and not negative")
-        source, scope = self._radio_source, "radio"
+        if self._radio is None:
+            return unavailable(f"model:{self.name}", "radio", f"no radio model: {self.no_radio}", duration_s=duration_s)
+        (source, offset_w, slope_w_per_mbps), scope = self._radio, "radio"
         if payload_bytes == 0:
             return unavailable(source, scope, "nothing was sent", duration_s=duration_s)
         if duration_s == 0.0:
             return unavailable(source, scope, "sending took no measurable time: its rate is unknown")
         rate_mbps = 8e-6 * payload_bytes / duration_s
-        energy_j = (self._offset_w + self._slope_w_per_mbps * rate_mbps) * duration_s
+        energy_j = (offset_w + slope_w_per_mbps * rate_mbps) * duration_s
         return EnergyReading(
             energy_j=energy_j, duration_s=duration_s, source=source, scope=scope, provenance="modelled"
         )

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from pathlib import Path
 
 import msgspec
 
 from hardware.errors import MeterError
 
 OPERATIONS: tuple[str, ...] = ("mac", "ac", "membrane_update", "backward_mac", "memory_byte")
-ROOM = Path(__file__).parent
-BOARDS = ROOM / "boards"
 
 JOULES_PER: dict[str, float] = {"pJ": 1e-12, "nJ": 1e-9, "uJ": 1e-6}
 POWER_UNIT = "W"
@@ -56,46 +52,74 @@ class Radio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     notes: dict[str, str] = {}
 
 
+class Interval(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Between what a fitted figure lies in 95 % of cases, in its constant's unit."""
+
+    low: float
+    high: float
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a calibrated profile came about; `hardware.calibration` makes it.
+
+    Attributes:
+        date: Day of the fit, ISO 8601.
+        meter: Source and scope of the measured power.
+        windows: Measured stretches of work behind it.
+        baseline_w: Fitted power without work, which no operation is charged with.
+        residual_w: Root mean square of what the fit leaves over of the mean power of a window.
+        r2: Share of the power's variance that it explains.
+        intervals: 95 % interval of each fitted constant.
+    """
+
+    date: str
+    meter: str
+    windows: int
+    baseline_w: float
+    residual_w: float
+    r2: float
+    intervals: dict[str, Interval]
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One board's or chip's file.
 
     Attributes:
         name: The file's name without its ending.
         title: The profile in words.
-        radio: Name of the radio's file.
+        radio: Name of the radio's file here, or a file beside the profile that ends in ``.toml``; empty without one.
+        no_radio: Why there is no radio model, where `radio` is empty.
+        inherits: Profile here whose constants and operations stand for this board too: figures of a class of
+            processors, not of the board. This file then has none of its own.
         constants: Figures, each with its source.
         operations: For each operation that the profile prices, the constants that one takes and how often.
         absent: The other operations, and why there is no figure.
         notes: Assumptions, things left out, and how the figures were checked.
+        fit: Where the constants were fitted on measurements of the board itself.
     """
 
     name: str
     title: str
-    radio: str
-    constants: tuple[Constant, ...]
-    operations: dict[str, dict[str, float]]
+    radio: str = ""
+    no_radio: str = ""
+    inherits: str = ""
+    constants: tuple[Constant, ...] = ()
+    operations: dict[str, dict[str, float]] = {}
     absent: dict[str, str] = {}
     notes: dict[str, str] = {}
+    fit: Fit | None = None
 
-
-def profiles() -> tuple[str, ...]:
-    """Names of the profiles there are."""
-    return tuple(sorted(path.stem for path in BOARDS.glob("*.toml")))
-
-
-def load_profile(name: str) -> tuple[Profile, Radio]:
-    """Read a profile from ``boards/`` together with its radio.
-
-    Raises:
-        MeterError: No such profile, or a file does not follow the format.
-    """
-    known = profiles()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise MeterError(f"no energy profile is called {name!r}: {hint}Known: {', '.join(known)}")
-    profile = decode_profile((BOARDS / f"{name}.toml").read_bytes(), name)
-    return profile, decode_radio((ROOM / f"{profile.radio}.toml").read_bytes(), profile.radio)
+    def __post_init__(self) -> None:
+        if bool(self.radio) == bool(self.no_radio):
+            raise ValueError(
+                f"radio = {self.radio!r}, no_radio = {self.no_radio!r}: set one, a radio or why there is none"
+            )
+        if self.inherits and (self.constants or self.operations or self.absent):
+            raise ValueError(
+                f"inherits = {self.inherits!r} with constants, operations or absent of its own: choose one"
+            )
+        if any(not reason.strip() for reason in self.absent.values()):
+            raise ValueError("absent: every operation without a figure needs a reason")
 
 
 def _price_j(terms: dict[str, float], constants: dict[str, Constant], operation: str) -> float:
@@ -145,30 +169,3 @@ def radio_value(radio: Radio, name: str, unit: str) -> float:
         if constant.name == name and constant.unit == unit:
             return constant.value
     raise MeterError(f"radio {radio.name!r} has no constant {name!r} in {unit}")
-
-
-def decode_profile(data: bytes, name: str) -> Profile:
-    """Decode one file of ``boards/``.
-
-    Raises:
-        MeterError: It is not TOML, has unknown or missing keys, or is called otherwise inside.
-    """
-    try:
-        profile = msgspec.toml.decode(data, type=Profile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MeterError(f"energy profile {name!r}: {error}") from error
-    if profile.name != name:
-        raise MeterError(f"energy profile {name!r} calls itself {profile.name!r}")
-    return profile
-
-
-def decode_radio(data: bytes, name: str) -> Radio:
-    """Decode a radio's file.
-
-    Raises:
-        MeterError: It is not TOML, or has unknown or missing keys.
-    """
-    try:
-        return msgspec.toml.decode(data, type=Radio)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MeterError(f"radio model {name!r}: {error}") from error

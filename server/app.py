@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from contract import datasets, messages, topics
+from contract.encodings import input_shape
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.link import Link
 from contract.messages import ServerState
@@ -29,6 +30,7 @@ from server.herald import Status
 from server.integer_inference import note_int8_inference
 from server.ledger import FILE_NAME, Ledger
 from server.model import GlobalModel
+from server.outgoing import Outgoing
 from server.publication import ensure_exported
 from server.settings import AdmissionSettings, ScheduleEntry, ServerSettings
 
@@ -67,8 +69,8 @@ def run_server(settings: ServerSettings, stop: threading.Event | None = None) ->
         raise ConfigurationError(f"run = {settings.run!r}: 1 to 63 letters, digits, '_', '.', '-'")
     if settings.link.tls is not None:
         settings.link.tls.context()  # a file that cannot be used is said now, not after the graphs are made
-    info = datasets.dataset_info(settings.task.dataset)
-    shape = tuple(info.shape)
+    info = datasets.task_info(settings.task)
+    shape = input_shape(settings.task.encoding, info.shape)
     network, settings = _own_network(settings, shape, info.classes)
     stop = stop or _stop_on_signals()
     with Ledger(settings.directory / FILE_NAME) as ledger, _faults_of(settings.directory):
@@ -153,6 +155,7 @@ def _note_run(ledger: Ledger, settings: ServerSettings) -> None:
         ledger.set_meta("run", settings.run)
         ledger.set_meta("task_hash", task_hash(settings.task))
         ledger.set_meta("rounds", str(settings.rounds))
+        ledger.set_meta("unevaluated", settings.unevaluated)
         ledger.execute("DELETE FROM meta WHERE key = 'outcome' AND value != 'finished'")
 
 
@@ -193,7 +196,8 @@ class _Process:
             on_down=self._lost,
             on_fault=self._faults.append,
         )
-        self._coordinator = Coordinator(settings, ledger, model, self._link, epoch=self._epoch, at_s=self._start_s)
+        self._wire = Outgoing(self._link, ledger)
+        self._coordinator = Coordinator(settings, ledger, model, self._wire, epoch=self._epoch, at_s=self._start_s)
         self._network, self._evaluator = network, cast("Evaluator | None", None)
 
     def run(self) -> int:
@@ -239,25 +243,39 @@ class _Process:
         return "stopped"
 
     def _empty_mailbox(self, wait_s: float) -> int:
-        """Handles what has come, at most a batch; waits for the first a little. Returns how many."""
-        for count in range(_BATCH):
-            try:
-                item = self._mailbox.get(timeout=wait_s) if count == 0 else self._mailbox.get_nowait()
-            except queue.Empty:
-                return count
-            if item is None:
-                self._coordinator.up(time.monotonic())
-            else:
-                self._bytes_in += len(item[1])
-                self._coordinator.message(*item, time.monotonic())
-        return _BATCH
+        """Handles what has come, at most a batch, with one commit; waits for the first a little. Returns how many."""
+        try:
+            item = self._mailbox.get(timeout=wait_s)
+        except queue.Empty:
+            return 0
+        with self._wire.together():
+            for count in range(1, _BATCH + 1):
+                self._handle(item)
+                try:
+                    item = self._mailbox.get_nowait()
+                except queue.Empty:
+                    return count
+            self._handle(item)
+        return _BATCH + 1
+
+    def _handle(self, item: tuple[str, bytes] | None) -> None:
+        if item is None:
+            self._coordinator.up(time.monotonic())
+        else:
+            self._bytes_in += len(item[1])
+            self._coordinator.message(*item, time.monotonic())
 
     def _evaluate(self) -> bool:
         """Evaluates one version that still lacks it; whether there was one."""
-        if not self._settings.evaluate:
+        if self._settings.unevaluated:
             return False
-        self._evaluator = self._evaluator or Evaluator(self._settings.task, network=self._network)
-        return evaluate_pending(self._ledger, self._evaluator)
+        return evaluate_pending(self._ledger, self._evaluated())
+
+    def _evaluated(self) -> Evaluator:
+        """The evaluator, made on first use."""
+        task, held_out = self._settings.task, self._settings.held_out
+        self._evaluator = self._evaluator or Evaluator(task, network=self._network, held_out=held_out)
+        return self._evaluator
 
     def _finish(self) -> None:
         """Says that the run is finished, leaves the model behind, and serves stragglers for a moment."""
@@ -271,9 +289,8 @@ class _Process:
         while time.monotonic() < min(end_s, quiet_s):
             if self._empty_mailbox(_TICK_S):
                 quiet_s = time.monotonic() + _LINGER_S
-        if self._settings.evaluate:
-            self._evaluator = self._evaluator or Evaluator(self._settings.task, network=self._network)
-            note_int8_inference(self._ledger, self._evaluator)
+        if not self._settings.unevaluated:
+            note_int8_inference(self._ledger, self._evaluated())
 
     def _lost(self, reason: str) -> None:
         if not self._ending:

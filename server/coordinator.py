@@ -330,7 +330,7 @@ class Coordinator:
 
     def _finish(self, _action: Finish) -> None:
         log.info("all %d rounds are closed; waiting for energy reports and scores", self.settings.rounds)
-        self.drain = Drain(self.ledger, self.settings.drain_s, self._now_s)
+        self.drain = Drain(self.ledger, self.settings.drain_s, self._now_s, scores=self.settings.attacked)
         self._mirror_after_restart()
 
 

@@ -29,9 +29,9 @@ class Outstanding(msgspec.Struct, frozen=True):
         return self.energy + self.scores
 
 
-def outstanding(ledger: Ledger) -> Outstanding:
-    """What the ledger still lacks."""
-    return Outstanding(ledger.value(_WITHOUT, "energy"), ledger.value(_WITHOUT, "score"))
+def outstanding(ledger: Ledger, *, scores: bool = True) -> Outstanding:
+    """What the ledger still lacks; `scores = False`: nobody attacks, so that none will come."""
+    return Outstanding(ledger.value(_WITHOUT, "energy"), ledger.value(_WITHOUT, "score") if scores else 0)
 
 
 class Drain:
@@ -41,14 +41,15 @@ class Drain:
         ledger: The ledger.
         drain_s: Seconds without news after which the rest is given up.
         at_s: Now, on the monotonic clock.
+        scores: See `outstanding`.
     """
 
-    def __init__(self, ledger: Ledger, drain_s: float, at_s: float) -> None:
-        self._ledger, self._drain_s = ledger, drain_s
+    def __init__(self, ledger: Ledger, drain_s: float, at_s: float, *, scores: bool = True) -> None:
+        self._ledger, self._drain_s, self._scores = ledger, drain_s, scores
         self._news = -1
         self._news_at_s = self._mirrored_at_s = at_s
         self.done = False
-        self.left = outstanding(ledger)
+        self.left = outstanding(ledger, scores=scores)
 
     def tick(self, at_s: float, news: int) -> bool:
         """Looks at the ledger when there is news.
@@ -65,7 +66,7 @@ class Drain:
             return False
         if news != self._news:
             self._news, self._news_at_s = news, at_s
-            self.left = outstanding(self._ledger)
+            self.left = outstanding(self._ledger, scores=self._scores)
         if self.left.total == 0:
             self.done = True
         elif at_s - self._news_at_s >= self._drain_s:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract import datasets, encodings
+from contract.datasets.cache import Samples
+from contract.errors import ConfigurationError
 from contract.task import TaskSpec
 from server.aggregation import Parameters
 from server.ledger import Ledger
@@ -42,16 +45,26 @@ class Evaluator:
         task: The task.
         batch: Samples per forward pass.
         network: Parameters and frames to logits, where the task does not say how: a network of the user's own.
+        held_out: File of samples to evaluate on, for data of the devices' own.
+
+    Raises:
+        ConfigurationError: The data set is not to be had, or the file's samples are none of the task.
     """
 
-    def __init__(self, task: TaskSpec, *, batch: int = 250, network: UserNetwork | None = None) -> None:
+    def __init__(
+        self,
+        task: TaskSpec,
+        *,
+        batch: int = 250,
+        network: UserNetwork | None = None,
+        held_out: Path | None = None,
+    ) -> None:
         from contract.models.network import Network  # noqa: PLC0415 - torch only where a model is evaluated
 
-        data = datasets.load(task.dataset)
-        _, held_out = datasets.held_out_split(task, data.y)
-        self._x, self._y = data.x[held_out], data.y[held_out]
+        info = datasets.task_info(task)
+        self._x, self._y = held_out_samples(task, held_out)
         self.task, self._batch = task, batch
-        self.shape, self.classes = tuple(data.info.shape), data.info.classes
+        self.shape, self.classes = encodings.input_shape(task.encoding, info.shape), info.classes
         self._network: Network | UserNetwork = network or Network(task, self.shape, self.classes)
 
     def __call__(self, parameters: Parameters) -> Evaluation:
@@ -83,6 +96,35 @@ class Evaluator:
                 encodings.encode(self.task.encoding, self._x[at : at + self._batch], rng),
                 np.array(self._y[at : at + self._batch]),
             )
+
+
+def held_out_samples(task: TaskSpec, file: Path | None) -> tuple[Samples, NDArray[np.int64]]:
+    """What a model is evaluated on: the data set's held-out part, or for data of the devices' own a file.
+
+    Raises:
+        ConfigurationError: See `Evaluator`.
+    """
+    if file is None:
+        data = datasets.load(task.dataset)
+        _, held_out = datasets.held_out_split(task, data.y, data.users)
+        return data.x[held_out], data.y[held_out]
+    info = datasets.task_info(task)
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            x, y = np.asarray(arrays["x"], dtype=np.float32), np.asarray(arrays["y"])
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise ConfigurationError(f"held_out = {str(file)!r}: cannot be read as .npz with x and y ({error})") from error
+    if x.shape[1:] != info.shape or y.shape != x.shape[:1] or not len(y):
+        raise ConfigurationError(
+            f"held_out = {str(file)!r}: x of shape {list(x.shape)} and y of shape {list(y.shape)}: expected "
+            f"[N, {', '.join(map(str, info.shape))}] and [N], at least one sample"
+        )
+    if not ((x >= 0) & (x <= 1)).all() or not np.isin(y, range(info.classes)).all():
+        raise ConfigurationError(
+            f"held_out = {str(file)!r}: x from {x.min():g} to {x.max():g}, y from {y.min()} to {y.max()}: expected "
+            f"intensities in [0, 1] and classes 0 to {info.classes - 1}"
+        )
+    return x, y.astype(np.int64)
 
 
 def evaluate_pending(ledger: Ledger, evaluator: Evaluator) -> bool:

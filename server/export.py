@@ -68,8 +68,8 @@ def training_graph(task: TaskSpec, shape: tuple[int, ...], classes: int) -> byte
     Returns:
         A serialized model. Inputs: `frames` float32 `[S, B, *shape]` with S = 1 for direct encoding, else T; `labels`
         int64 `[B]`; every parameter by its own name. Outputs: `loss`, a scalar; `gradient:NAME` of every parameter in
-        the order of `parameter_shapes`; `spikes:I` int64, nonzero entries that hidden layer I emitted; `nonzeros`
-        int64 of the frames.
+        the order of `parameter_shapes`; `emitted:I` float32 `[1, B * neurons]`, what hidden
+        layer I emitted, summed over the steps, with samples innermost behind a convolution.
 
     Raises:
         ConfigurationError: The model does not fit the samples.
@@ -175,8 +175,6 @@ def check(blob: bytes, task: TaskSpec, shape: tuple[int, ...], classes: int) -> 
         found = checking.run(blob, batch.feed())
         expected = checking.stepped(task, shape, classes, batch)
         for name, value in found.items():
-            if value.dtype == np.int64 and int(value) != int(expected[name]):
-                raise GraphMismatchError(f"output {name!r} is {int(value)}, snntorch has {int(expected[name])}")
             far = np.abs(value - expected[name].astype(np.float64)).max()
             differences[name] = max(differences.get(name, 0.0), float(far) if np.isfinite(far) else math.inf)
             magnitudes[name] = max(magnitudes.get(name, 0.0), float(np.abs(expected[name]).max()))

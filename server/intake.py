@@ -200,7 +200,7 @@ class Intake:
 
     def send_mirror(self, node: str, round_: int, uid: str, blob: bytes) -> None:
         """Mirrors one admitted object, and counts it when all of it was handed over."""
-        if self.mirror.send(node, round_, uid, blob, self._wire.frame_bytes):
+        if self._settings.attacked and self.mirror.send(node, round_, uid, blob, self._wire.frame_bytes):
             self._ledger.execute("UPDATE updates SET mirrored = mirrored + 1 WHERE uid = ?", uid)
 
     def _claimed(self, topic: Topic, at_s: float) -> None:

@@ -5,6 +5,7 @@ Values that the ledger cannot hold are a `WireError`, so that no message can sto
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 import time
@@ -77,8 +78,11 @@ def _write_energy(ledger: Ledger, report: EnergyReport, _views: Views, place: di
     for phase in report.phases:
         for reading in phase.readings:
             ledger.insert("energy", {**place, "phase": phase.phase, **msgspec.structs.asdict(reading)})
+    for baseline in report.baselines:
+        ledger.insert("baselines", {**place, **msgspec.structs.asdict(baseline)})
     if report.operations is not None:
         counts = msgspec.structs.asdict(report.operations)
+        counts |= {name: json.dumps(counts[name]) for name in ("active", "sites")}
         ledger.insert("operations", {**place, "payload_bytes": report.payload_bytes, **counts})
     if report.masking is not None:
         write_cost(ledger, place, "setup", report.masking)

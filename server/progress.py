@@ -22,7 +22,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         arrived: Devices of which an update was admitted in the newest round.
         selected: Devices asked for one.
         accuracy: On held-out samples, newest model; `None` before the first evaluation.
-        energy_j: Joules reported so far, one sum per provenance; they are never added up.
+        energy_j: Joules reported so far, one sum per provenance, and per scope where measured ones have
+            several; they are never added up.
         worst_psnr_db: Highest PSNR that any attack reached on any update so far; `None` without a score.
         admitted: Updates admitted so far.
         scored: Of these, how many have been attacked and scored.
@@ -53,12 +54,25 @@ def read_progress(directory: Path) -> Progress | None:
         return None  # being created or locked just now: the next look finds it
 
 
+def _energy(ledger: Ledger) -> dict[str, float]:
+    """Joules by provenance; measured ones of several scopes (a board's sensor and its wall plug) each for itself."""
+    rows = ledger.rows(
+        "SELECT provenance, CASE provenance WHEN 'measured' THEN scope ELSE '' END AS part, SUM(energy_j) AS j "
+        "FROM energy WHERE rowid IN (SELECT MIN(rowid) FROM energy WHERE energy_j IS NOT NULL "
+        "GROUP BY update_uid, phase, provenance, scope) GROUP BY 1, 2 ORDER BY 1, 2"
+    )
+    scopes = sum(row["provenance"] == "measured" for row in rows)
+    return {
+        f"{row['provenance']} ({row['part']})" if scopes > 1 and row["part"] else row["provenance"]: row["j"]
+        for row in rows
+    }
+
+
 def _read(ledger: Ledger) -> Progress | None:
     rounds = ledger.meta("rounds")
     if rounds is None:
         return None
     newest = ledger.row("SELECT * FROM rounds ORDER BY round DESC, attempt DESC LIMIT 1")
-    energy = ledger.rows("SELECT provenance, SUM(energy_j) AS j FROM energy WHERE energy_j IS NOT NULL GROUP BY 1")
     return Progress(
         status=_status(ledger, newest),
         round=0 if newest is None else newest["round"],
@@ -67,7 +81,7 @@ def _read(ledger: Ledger) -> Progress | None:
         arrived=0 if newest is None else _admitted(ledger, newest["round"]),
         selected=0 if newest is None else len(msgspec.json.decode(newest["invited"])),
         accuracy=ledger.value("SELECT accuracy FROM evaluations ORDER BY version DESC LIMIT 1"),
-        energy_j={row["provenance"]: row["j"] for row in energy},
+        energy_j=_energy(ledger),
         worst_psnr_db=ledger.value("SELECT MAX(psnr_db) FROM scores"),
         admitted=ledger.value("SELECT COUNT(*) FROM updates WHERE status = 'admitted'"),
         scored=ledger.value("SELECT COUNT(DISTINCT update_uid) FROM scores"),

@@ -89,15 +89,26 @@ CREATE TABLE IF NOT EXISTS objects (         -- energy reports, scores and truth
 CREATE TABLE IF NOT EXISTS energy (          -- one row per reading; rows of different provenance are never added up
     update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL, phase TEXT NOT NULL,
     energy_j REAL, duration_s REAL NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL, provenance TEXT NOT NULL,
-    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL,
+    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL, overhead_s REAL,
     CHECK ((energy_j IS NULL) = (provenance = 'unavailable'))
 );
 CREATE INDEX IF NOT EXISTS energy_by_update ON energy (update_uid);
 
+CREATE TABLE IF NOT EXISTS baselines (       -- idle power of the update's device, one row per meter, from its report
+    update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL,
+    power_w REAL, stdev_w REAL, uncertainty_w REAL, duration_s REAL NOT NULL, windows INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    CHECK ((power_w IS NULL) = (reason != ''))
+);
+CREATE INDEX IF NOT EXISTS baselines_by_update ON baselines (update_uid);
+
 CREATE TABLE IF NOT EXISTS operations (      -- operations counted on the device for one update
     update_uid TEXT PRIMARY KEY, node TEXT NOT NULL, round INTEGER NOT NULL, payload_bytes INTEGER NOT NULL,
-    macs INTEGER NOT NULL, acs INTEGER NOT NULL, membrane_updates INTEGER NOT NULL, backward_macs INTEGER NOT NULL,
-    memory_bytes INTEGER NOT NULL, spikes INTEGER NOT NULL, spike_sites INTEGER NOT NULL
+    macs INTEGER NOT NULL, effective_macs INTEGER NOT NULL, acs INTEGER NOT NULL, dense_macs INTEGER NOT NULL,
+    membrane_updates INTEGER NOT NULL, backward_macs INTEGER NOT NULL,
+    memory_bytes INTEGER NOT NULL, backward_bytes INTEGER NOT NULL,
+    spikes INTEGER NOT NULL, spike_sites INTEGER NOT NULL,
+    active TEXT NOT NULL, sites TEXT NOT NULL -- JSON lists, one entry a layer: inputs not 0, and inputs
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS masking_messages ( -- of secure aggregation: of devices with their bytes, to devices counted
@@ -123,10 +134,10 @@ CREATE TABLE IF NOT EXISTS masking_costs (   -- what secure aggregation added to
     update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
     part TEXT NOT NULL,                      -- setup: keys, shares and masks, in `energy` too; reveal: after the update
     work TEXT NOT NULL,                      -- computing, sending
-    bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL,            -- of the part, in both of its rows
+    bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL,            -- of the part, in all of its rows
     energy_j REAL, duration_s REAL NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL, provenance TEXT NOT NULL,
-    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL,
-    PRIMARY KEY (update_uid, part, work),
+    reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL, overhead_s REAL,
+    PRIMARY KEY (update_uid, part, work, source, scope),
     CHECK ((energy_j IS NULL) = (provenance = 'unavailable'))
 ) WITHOUT ROWID;
 

@@ -195,7 +195,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         model: `FILE.py:FACTORY` of a network of the user's own, which then stands in `task.model`'s place. The factory
             takes nothing and returns an `nn.Module` that maps frames `[T, B, *shape]` to logits `[B, classes]`. The
             file is executed here; devices get graphs. Needs `export = true`.
+        attacked: Whether there is an attacker: without one nothing is mirrored and no score is waited for.
         evaluate: Whether accuracy on held-out samples is computed (needs torch and the data set).
+        held_out: For a task with `dataset = "own"`: an `.npz` file with samples `x` `[N, *shape]` in [0, 1] and labels
+            `y` `[N]`, to evaluate on. Without it such a run has no accuracy, and says why.
     """
 
     run: str
@@ -212,7 +215,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     export: bool = True
     mirror: Literal["whole", "first"] = "whole"
     model: str | None = None
+    attacked: bool = True
     evaluate: bool = True
+    held_out: Path | None = None
     admission: AdmissionSettings = AdmissionSettings()
     privacy: PrivacySettings = PrivacySettings()
 
@@ -221,6 +226,15 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             entry.require_updates(self.clients if entry.fedbuff is None else None)
             for key, count in (("clients", self.clients), ("start_with", self.start_with), ("clients", entry.clients)):
                 entry.require_devices(key, count)
+
+    @property
+    def unevaluated(self) -> str:
+        """Why no accuracy is computed; empty when it is."""
+        if not self.evaluate:
+            return "the server was told not to evaluate (evaluate = false)"
+        if self.task.own_data is not None and self.held_out is None:
+            return "the data exists on devices alone (dataset = 'own'), and the server has no held_out samples"
+        return ""
 
     @property
     def rounds(self) -> int:

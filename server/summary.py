@@ -18,6 +18,7 @@ from contract.messages import AttackScore
 from server.accounting import count_updates
 from server.drain import outstanding
 from server.integer_inference import noted
+from server.joules import energy
 from server.ledger import FILE_NAME, Ledger
 from server.mirror import ATTACKED, reach
 from server.privacy import privacy
@@ -29,7 +30,6 @@ from server.report.waiting import read_waiting, summarised
 from server.secure_summary import secure
 
 _SCORE = AttackScore.__struct_fields__
-_ADMITTED = "SELECT COUNT(*) FROM updates WHERE status = 'admitted'"
 
 
 def summarise(directory: Path, twin: Path | None = None) -> dict[str, Any]:
@@ -109,66 +109,11 @@ def _accuracy(ledger: Ledger) -> dict[str, Any]:
     row = ledger.row("SELECT * FROM evaluations ORDER BY version DESC LIMIT 1")
     newest = ledger.value("SELECT MAX(version) FROM models")
     if row is None or row["version"] != newest:
-        return {"accuracy": None, "loss": None, "evaluated_on": None, "model_version": newest}
+        reason = ledger.meta("unevaluated") or "the newest model was not evaluated"
+        absent = {"accuracy": None, "loss": None, "evaluated_on": None, "accuracy_reason": reason}
+        return {**absent, "model_version": newest}
     found = {"accuracy": row["accuracy"], "loss": row["loss"], "evaluated_on": row["samples"]}
     return {**found, "model_version": newest}
-
-
-# --- energy -----------------------------------------------------------------------------------------------------
-
-
-def energy(ledger: Ledger) -> dict[str, Any]:
-    """Joules of the making and sending of all updates: one sum of one provenance, and all sums beside it.
-
-    `value` is measured when every admitted update has measured readings of exactly one source and scope; otherwise it
-    is modelled (operations and radio, which do not overlap) over the `updates_covered` that have any. Time spent idle
-    between updates is in `by_phase` but not in `value`.
-    """
-    sums = ledger.rows(
-        "SELECT provenance, phase, source, scope, SUM(energy_j) AS value, COUNT(*) AS readings FROM energy "
-        "WHERE energy_j IS NOT NULL GROUP BY provenance, phase, source, scope ORDER BY provenance, phase, source, scope"
-    )
-    provenance = _main_provenance(ledger)
-    covered = ledger.value(
-        "SELECT COUNT(DISTINCT update_uid) FROM energy WHERE provenance = ? AND phase != 'idle' "
-        "AND update_uid IN (SELECT uid FROM updates WHERE status = 'admitted')",
-        provenance,
-    )
-    value = ledger.value("SELECT SUM(energy_j) FROM energy WHERE provenance = ? AND phase != 'idle'", provenance)
-    return {
-        "value": value,
-        "provenance": provenance,
-        "updates_covered": covered,
-        "updates_admitted": ledger.value(_ADMITTED),
-        "by_provenance": {
-            row["provenance"]: row["value"]
-            for row in ledger.rows(
-                "SELECT provenance, SUM(energy_j) AS value FROM energy WHERE energy_j IS NOT NULL AND phase != 'idle' "
-                "GROUP BY provenance ORDER BY provenance"
-            )
-        },
-        "by_phase": [dict(row) for row in sums],
-        "unavailable": [
-            dict(row)
-            for row in ledger.rows(
-                "SELECT phase, source, scope, reason, COUNT(*) AS readings FROM energy WHERE energy_j IS NULL "
-                "GROUP BY phase, source, scope, reason ORDER BY phase, source, scope, reason"
-            )
-        ],
-    }
-
-
-def _main_provenance(ledger: Ledger) -> str:
-    """The provenance whose sum stands for the run."""
-    once = ledger.value(
-        "SELECT COUNT(*) FROM (SELECT update_uid FROM energy WHERE provenance = 'measured' AND phase = 'train' "
-        "AND update_uid IN (SELECT uid FROM updates WHERE status = 'admitted') "
-        "GROUP BY update_uid HAVING COUNT(DISTINCT source || '|' || scope) = 1)"
-    )
-    if once > 0 and once == ledger.value(_ADMITTED):
-        return "measured"
-    present = {row[0] for row in ledger.rows("SELECT DISTINCT provenance FROM energy WHERE energy_j IS NOT NULL")}
-    return next((name for name in ("modelled", "emulated") if name in present), "unavailable")
 
 
 # --- leakage ----------------------------------------------------------------------------------------------------

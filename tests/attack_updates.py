@@ -10,8 +10,8 @@ import torch
 from attack.threat import Observation, ThreatModel
 from attack.worker import Worker
 from contract.codecs import decode_tensors, encode_tensors
-from contract.datasets import dataset_info
-from contract.encodings import encode
+from contract.datasets import task_info
+from contract.encodings import encode, input_shape
 from contract.frames import split
 from contract.messages import Model, ServerState, TaskManifest, Update, pack, unpack
 from contract.messages import encode as encode_message
@@ -31,14 +31,18 @@ def task_of(dataset="digits", *, family="snn", hidden=(32,), steps=10, kind="dir
 
 
 def parameters_of(task):
-    info = dataset_info(task.dataset)
-    return dict(initial_parameters(task, info.shape, info.classes))
+    return dict(initial_parameters(task, *seen(task)))
+
+
+def seen(task):
+    """Shape of what the network sees at a step, and the number of classes."""
+    info = task_info(task)
+    return input_shape(task.encoding, info.shape), info.classes
 
 
 def gradients(task, parameters, frames, y):
-    info = dataset_info(task.dataset)
     tensors = {name: torch.tensor(value, requires_grad=True) for name, value in parameters.items()}
-    scores = Network(task, info.shape, info.classes)(tensors, torch.tensor(frames))
+    scores = Network(task, *seen(task))(tensors, torch.tensor(frames))
     loss = torch.nn.functional.cross_entropy(scores, torch.tensor(y))
     found = torch.autograd.grad(loss, list(tensors.values()))
     return {name: g.numpy() for name, g in zip(tensors, found, strict=True)}
@@ -105,11 +109,11 @@ def observe(task, x, y, plan=None, *, threat=None, labels=None, parameters=None,
     threat = threat or ThreatModel()
     start = parameters or parameters_of(task)
     head, views = unpack(update_blob(task, x, y, plan, seed=seed, parameters=start), Update)
-    info = dataset_info(task.dataset)
+    shape, classes = seen(task)
     return Observation(
         threat=threat,
-        shape=info.shape,
-        classes=info.classes,
+        shape=shape,
+        classes=classes,
         samples=len(x),
         update=decode_tensors(head.tensors, views),
         seed=seed,

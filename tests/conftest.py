@@ -96,7 +96,7 @@ def study_file(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def spikeleak(*arguments: str, timeout_s: float = 120.0, **environment: str) -> subprocess.CompletedProcess[str]:
+def spikeleak(*arguments: str, timeout_s: float = 240.0, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs the command line as a user would, in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "deploy.cli", *arguments],

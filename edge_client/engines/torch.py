@@ -54,6 +54,8 @@ class TorchEngine:
         return StepResult(
             loss=float(loss.detach()),
             gradients={name: g.numpy() for name, g in zip(leaves, gradients, strict=True)},
-            input_nonzeros=int(np.count_nonzero(frames)),
-            spikes=tuple(int(torch.count_nonzero(layer.detach())) for layer in hidden),
+            emitted=tuple(
+                (x.flatten(2).movedim(1, 2) if spec.kind == "conv" else x).detach().sum(0).reshape(1, -1).numpy()
+                for x, spec in zip(hidden, self._network.layers, strict=False)
+            ),
         )

@@ -1,4 +1,4 @@
-"""The meter of a machine without a meter: every reading says why there is no figure."""
+"""The meter that is not there: every reading says why there is no figure."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ class NoMeter:
 
     Args:
         reason: Why there is no meter; it goes into every reading.
+        name: The meter that was asked for.
+        scope: What it would cover.
         clock: Monotonic seconds.
     """
 
-    name = "none"
-    scope = "none"
-
-    def __init__(self, reason: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        name: str = "none",
+        scope: str = "none",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = self.source = name
+        self.scope = scope
         self._reason = reason
         self._clock = clock
         self._since_s = clock()

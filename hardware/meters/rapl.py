@@ -40,6 +40,9 @@ LARGEST_POWER_W = 1000.0
 """More than any package draws. A window in which this power could wrap the counter twice has no unique
 answer, and a step above this power is a counter that was reset, not one that wrapped."""
 
+UPDATE_S = 1e-3
+"""The counter moves about that often (Intel SDM vol. 3B, 15.10): at each end of a window it is up to that old."""
+
 UPDATE_SLACK_S = 0.02
 """The counter moves about once a millisecond: a short window may see a little more than its own energy."""
 
@@ -194,11 +197,18 @@ class RaplMeter:
             provenance="measured",
             resolution_j=RESOLUTION_J,
             samples=2 * len(self._domains),
+            uncertainty_j=self._uncertainty_j(energy_uj * 1e-6, duration_s),
         )
 
     def close(self) -> None:
         """End measuring: readings after it are unavailable."""
         self._fault = _CounterError("the meter is closed")
+
+    def _uncertainty_j(self, energy_j: float, duration_s: float) -> float | None:
+        """One step of each counter, and what flows in one of its updates; Intel states no accuracy beyond that."""
+        if duration_s <= 0:
+            return None
+        return len(self._domains) * RESOLUTION_J + energy_j * min(1.0, UPDATE_S / duration_s)
 
     def _snapshot(self) -> tuple[float, tuple[int, ...] | _CounterError]:
         now_s = self._clock()

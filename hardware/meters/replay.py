@@ -1,8 +1,9 @@
 """A recorded power trace played back against the clock, as if its meter were attached now.
 
 The file is CSV with the header ``time_s,power_w``. Lines that begin with ``#`` are comments; ``# scope: board``
-says what the recording covered. Times must not decrease; two rows at one time are a step. Power between two rows
-is a straight line, so the energy of a window is the trapezoidal sum, exact at both of its ends:
+says what the recording covered, ``# uncertainty_w: 0.05`` how far each row may be off (half width of 95 %). Times must
+not decrease; two rows at one time are a step. Power between two rows is a straight line, so the energy of a window is
+the trapezoidal sum, exact at both of its ends:
 
 ``E(t) = E_i + p_i (t − t_i) + (p_{i+1} − p_i) / (t_{i+1} − t_i) · (t − t_i)² / 2``  for ``t_i ≤ t ≤ t_{i+1}``.
 """
@@ -10,6 +11,7 @@ is a straight line, so the energy of a window is the trapezoidal sum, exact at b
 from __future__ import annotations
 
 import csv
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -40,12 +42,19 @@ class PowerTrace:
         time_s: Seconds, within ±10¹¹, not decreasing, at least two values that span some time.
         power_w: Watts, from 0 to 10⁶, as many as `time_s`.
         scope: What the recording covered.
+        uncertainty_w: Half width of 95 % of each power; `None` where the recording does not say.
 
     Raises:
         MeterError: One of these does not hold.
     """
 
-    def __init__(self, time_s: NDArray[np.float64], power_w: NDArray[np.float64], scope: str) -> None:
+    def __init__(
+        self,
+        time_s: NDArray[np.float64],
+        power_w: NDArray[np.float64],
+        scope: str,
+        uncertainty_w: float | None = None,
+    ) -> None:
         if time_s.shape != power_w.shape or time_s.ndim != 1 or len(time_s) < 2:
             raise MeterError(f"trace of shapes {time_s.shape} and {power_w.shape}: expected two equal columns, 2+ rows")
         if not (np.abs(time_s) <= LARGEST_TIME_S).all():
@@ -56,6 +65,9 @@ class PowerTrace:
             raise MeterError("trace times must not decrease and must span some time")
         if (power_w < 0).any():
             raise MeterError(f"trace has {power_w.min()} W: power must not be negative, correct the meter's offset")
+        if uncertainty_w is not None and not (math.isfinite(uncertainty_w) and uncertainty_w >= 0):
+            raise MeterError(f"trace has uncertainty_w {uncertainty_w}: a number of watts from 0")
+        self.uncertainty_w = uncertainty_w
         self.time_s = time_s - time_s[0]  # recordings often carry the time of day, too coarse for short windows
         self.power_w = power_w
         self.scope = scope
@@ -100,6 +112,19 @@ def _rows(lines: list[str], path: Path) -> list[tuple[float, float]]:
     return rows
 
 
+def _said(lines: list[str], key: str) -> str:
+    """What the first comment ``# key: value`` says; empty without one."""
+    found = [line.partition(":")[2].strip() for line in lines if line.replace(" ", "").startswith(f"#{key}:")]
+    return found[0] if found else ""
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError as error:
+        raise MeterError(f"uncertainty_w is {text!r}: a number of watts from 0") from error
+
+
 def load_trace(path: Path) -> PowerTrace:
     """Read a trace.
 
@@ -116,10 +141,10 @@ def load_trace(path: Path) -> PowerTrace:
         raise MeterError(f"{path} is not CSV: {error}") from error
     if len(rows) < 2:
         raise MeterError(f"{path} has {len(rows)} data rows: a trace needs at least 2")
-    scopes = [line.partition(":")[2].strip() for line in lines if line.replace(" ", "").startswith("#scope:")]
     columns = np.array(rows, dtype=np.float64)
     try:
-        return PowerTrace(columns[:, 0].copy(), columns[:, 1].copy(), (scopes[0] if scopes else "") or "trace")
+        uncertainty_w = _number(_said(lines, "uncertainty_w"))
+        return PowerTrace(columns[:, 0].copy(), columns[:, 1].copy(), _said(lines, "scope") or "trace", uncertainty_w)
     except MeterError as error:
         raise MeterError(f"{path}: {error}") from error
 
@@ -186,6 +211,7 @@ class ReplayMeter:
             scope=self.scope,
             provenance="measured",
             samples=self._trace.rows_between(begin_s, end_s),
+            uncertainty_j=None if (off_w := self._trace.uncertainty_w) is None else off_w * duration_s,
         )
 
 

@@ -8,6 +8,7 @@ the bit, so a spike that differs is a fault and not bad luck.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from contract.models.layout import parameter_shapes
+from contract.models.layout import layers, parameter_shapes
 from contract.models.reference import SteppingNetwork
 from contract.models.surrogates import surrogate
 from contract.streams import stream
 from contract.task import NeuronSpec, TaskSpec
+from server.graphs.networks import AFFINES
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -120,9 +122,10 @@ def stepped(task: TaskSpec, shape: tuple[int, ...], classes: int, batch: Batch) 
     for (name, _), gradient in zip(network.named_parameters(), gradients, strict=True):
         found[f"gradient:{name}"] = gradient.numpy()
     found |= {name: torch.stack(steps).flatten(1).numpy() for name, steps in recorded.items()}
-    for i in range(len(network.neurons) - 1):
-        found[f"spikes:{i}"] = np.asarray(np.count_nonzero(found[f"trains:{i}"]))
-    found["nonzeros"] = np.asarray(np.count_nonzero(batch.frames))
+    for i, spec in enumerate(layers(task, shape, classes)[:-1]):
+        train = found[f"trains:{i}"].reshape(-1, len(batch.labels), math.prod(spec.outputs))
+        inner = train.transpose(0, 2, 1) if AFFINES[spec.kind].columns else train
+        found[f"emitted:{i}"] = inner.sum(0).reshape(1, -1)
     return found
 
 

@@ -2,7 +2,7 @@
 
 `torch.autograd.grad` inside a plain function is recorded as core ATen operators by `make_fx`, with the batch as the one
 symbolic dimension, and these are turned into ONNX by torch's exporter. The graphs take and give what the hand-written
-ones do (`server.export`), but for `spikes:I`: nobody knows where in somebody's network a spike is.
+ones do (`server.export`), but for `emitted:I`: nobody knows which layers somebody's network has.
 
 Loops over time are unrolled: file and export grow with T. The training step of a 784-256-10 loop over snntorch's
 neurons took 24 s of one core and 272 kB at T = 10, 50 s and 632 kB at T = 25; it then runs in a fifth to a third of the
@@ -46,7 +46,7 @@ def training_graph(network: UserNetwork, task: TaskSpec, shape: tuple[int, ...],
 
     Returns:
         A serialized model: inputs `frames` `[S, B, *shape]`, `labels` `[B]` and every parameter by its name; outputs
-        `loss`, `gradient:NAME` of every parameter in the module's order, `nonzeros` of the frames.
+        `loss`, `gradient:NAME` of every parameter in the module's order.
 
     Raises:
         ConfigurationError: Something in the network has no form in ONNX; the message names it.
@@ -60,11 +60,11 @@ def training_graph(network: UserNetwork, task: TaskSpec, shape: tuple[int, ...],
         chosen = (labels[:, None] == torch.arange(classes)[None]).to(logs.dtype)  # one_hot has no ONNX form
         loss = -(logs * chosen).sum(1).mean()
         found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        return loss.detach(), *found, (frames != 0).sum()
+        return loss.detach(), *found
 
     labels = torch.zeros(_BATCH, dtype=torch.long)
     inputs = {"frames": _frames(task, shape), "labels": labels, **_parameters(network)}
-    return _exported(step, inputs, ("loss", *(f"gradient:{name}" for name in names), "nonzeros"))
+    return _exported(step, inputs, ("loss", *(f"gradient:{name}" for name in names)))
 
 
 def inference_graph(network: UserNetwork, task: TaskSpec, shape: tuple[int, ...]) -> bytes:

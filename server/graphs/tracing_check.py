@@ -118,6 +118,5 @@ def stepped(network: UserNetwork, feed: Arrays) -> Arrays:
     return {
         "loss": loss.detach().numpy(),
         "logits": logits.detach().numpy(),
-        "nonzeros": np.asarray(np.count_nonzero(feed["frames"])),
         **{f"gradient:{name}": gradient.numpy() for name, gradient in zip(leaves, found, strict=True)},
     }

@@ -44,7 +44,8 @@ def _learning(data: ReportData) -> str:
     known = [(f.title, accuracy) for f in data.families if (accuracy := last_accuracy(f)) is not None]
     without = f" There is no twin to compare with: {data.twin_missing}." if data.twin is None else ""
     if not known:
-        return "No accuracy on held-out samples was computed." + without
+        reason = next((f": {f.unevaluated}" for f in data.families if f.unevaluated), "")
+        return f"No accuracy on held-out samples was computed{reason}." + without
     rounds = sum(row.plan.kind == "train" for row in data.snn.rounds)
     parts = [f"the {title} labels {percent(accuracy)}" for title, accuracy in known]
     return _sentence(f"after {rounds} training rounds {', '.join(parts)} of the held-out samples correctly") + without

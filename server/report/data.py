@@ -182,6 +182,7 @@ class Family(Record, frozen=True):
         bytes_up: Bytes of all admitted updates as published.
         initial_accuracy: Accuracy before the first round.
         evaluated_on: Number of held-out samples behind each accuracy.
+        unevaluated: Why there is no accuracy, where that was settled from the start.
         reach: What of it the attacker got to; `None` where nobody counted.
         int8: True int8 inference of the final model, or why there is none.
         waiting: Idle time of the devices, by mode of the rounds.
@@ -201,6 +202,7 @@ class Family(Record, frozen=True):
     counts: Counts = Counts()
     bytes_up: int | None = None
     evaluated_on: int | None = None
+    unevaluated: str = ""
     energy: tuple[EnergyRow, ...] = ()
     operations: tuple[OperationsRow, ...] = ()
     scores: tuple[ScoreRow, ...] = ()
@@ -218,13 +220,19 @@ class Family(Record, frozen=True):
 
 
 class ConstantRow(Record, frozen=True):
-    """One constant of the energy model."""
+    """One constant of the energy model.
+
+    Attributes:
+        value: `None` where there is no figure; `source` says why then.
+        between: The 95 % interval of a fitted one, in words.
+    """
 
     name: str
     value: float | None
     unit: str
     node: str
     source: str
+    between: str = ""
 
 
 class ReportData(Record, frozen=True):
@@ -238,7 +246,8 @@ class ReportData(Record, frozen=True):
         versions: Program and library versions.
         threat: What the attacker knew, by name.
         constants: The energy model's constants.
-        without_figure: What the energy model has no figure for, and why.
+        prices: Joules of one operation of each kind, by the profiles that figures on this page rest on.
+        without_figure: What the energy model assumes or leaves out.
         problems: What could not be read when the report was made.
     """
 
@@ -251,6 +260,7 @@ class ReportData(Record, frozen=True):
     broker: str = ""
     threat: tuple[tuple[str, str], ...] = ()
     constants: tuple[ConstantRow, ...] = ()
+    prices: dict[str, dict[str, float]] = {}
     without_figure: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
 

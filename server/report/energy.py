@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from hardware.energy import PHASES, Provenance
+from hardware.energy import PHASES, WAITING, EnergyReading, Provenance
 from server.report.data import EnergyRow, Family
 
 OTHER = "other"
@@ -14,13 +14,19 @@ FIGURED: tuple[Provenance, ...] = ("measured", "modelled", "emulated")
 
 
 class Total(msgspec.Struct, frozen=True, kw_only=True):
-    """Joules of one provenance, source and scope over a run; sums of like with like only."""
+    """Joules of one provenance, source and scope over a run; sums of like with like only.
+
+    Attributes:
+        uncertainty_j: Half of the 95 % interval: the readings' own, added up, since errors of one meter need not be
+            independent; `None` where a reading has none.
+    """
 
     provenance: Provenance
     source: str
     scope: str
     energy_j: float
     readings: int
+    uncertainty_j: float | None = None
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,15 +42,28 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 
 def totals(rows: Iterable[EnergyRow]) -> tuple[Total, ...]:
     """One total per provenance, source and scope, measured first."""
-    sums: dict[tuple[Provenance, str, str], tuple[float, int]] = {}
+    groups: dict[tuple[Provenance, str, str], list[EnergyReading]] = {}
     for row in rows:
         reading = row.reading
         if reading.energy_j is not None:
-            key = (reading.provenance, reading.source, reading.scope)
-            joules, readings = sums.get(key, (0.0, 0))
-            sums[key] = (joules + reading.energy_j, readings + 1)
-    found = [Total(provenance=p, source=s, scope=c, energy_j=j, readings=n) for (p, s, c), (j, n) in sums.items()]
+            groups.setdefault((reading.provenance, reading.source, reading.scope), []).append(reading)
+    found = [
+        Total(
+            provenance=provenance,
+            source=source,
+            scope=scope,
+            energy_j=sum(reading.energy_j or 0.0 for reading in readings),
+            readings=len(readings),
+            uncertainty_j=_added([reading.uncertainty_j for reading in readings]),
+        )
+        for (provenance, source, scope), readings in groups.items()
+    ]
     return tuple(sorted(found, key=lambda t: (FIGURED.index(t.provenance), t.source, t.scope)))
+
+
+def _added(parts: list[float | None]) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def gaps(rows: Iterable[EnergyRow]) -> tuple[Gap, ...]:
@@ -74,8 +93,8 @@ def phase_order(phase: str) -> int:
 
 
 def spent(rows: Iterable[EnergyRow]) -> list[EnergyRow]:
-    """Readings of making and sending updates: time spent idle between them is no cost of theirs."""
-    return [row for row in rows if row.phase != "idle"]
+    """Readings of making and sending updates: time spent idle or asleep between them is no cost of theirs."""
+    return [row for row in rows if row.phase not in WAITING]
 
 
 def modelled_j(family: Family) -> float | None:

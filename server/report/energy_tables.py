@@ -10,7 +10,7 @@ from contract.messages import Operations
 from hardware.energy import Provenance
 from server.report.data import KIND_TITLES, KINDS, EnergyRow, Family, OperationsRow, ReportData
 from server.report.energy import FIGURED, Total, phase_order, spent, totals
-from server.report.quantities import MISSING, energy, large, percent
+from server.report.quantities import MISSING, energy, energy_between, large, percent
 
 MOST_LINES = 400
 
@@ -48,7 +48,7 @@ def _phases(family: Family) -> list[PhaseLine]:
                 PhaseLine(
                     who=family.title,
                     phase=phase,
-                    value=energy(total.energy_j),
+                    value=energy_between(total.energy_j, total.uncertainty_j),
                     per_update=energy(total.energy_j / total.readings),
                     share=_share(total, phase, modelled_j),
                     provenance=provenance,
@@ -93,7 +93,7 @@ def _devices(family: Family) -> list[DeviceLine]:
             who=family.title,
             node=node,
             phase=phase,
-            value=energy(total.energy_j),
+            value=energy_between(total.energy_j, total.uncertainty_j),
             provenance=total.provenance,
             source=total.source,
             scope=total.scope,
@@ -110,11 +110,25 @@ class OperationsLine(msgspec.Struct, frozen=True, kw_only=True):
     who: str
     n: int
     macs: str
+    effective_macs: str
     acs: str
+    dense_macs: str
     membrane_updates: str
     backward_macs: str
     memory_bytes: str
+    backward_bytes: str
     spike_rate: str
+
+
+class ActivityLine(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of what entered one layer was not 0, over all updates of one kind of round."""
+
+    who: str
+    layer: str
+    active: str
+    sites: str
+    share: str
+    sparsity: str
 
 
 def operations_lines(data: ReportData) -> tuple[OperationsLine, ...]:
@@ -134,12 +148,46 @@ def _operations(who: str, rows: Sequence[OperationsRow]) -> OperationsLine:
         who=who,
         n=len(rows),
         macs=_mean(counted, "macs"),
+        effective_macs=_mean(counted, "effective_macs"),
         acs=_mean(counted, "acs"),
+        dense_macs=_mean(counted, "dense_macs"),
         membrane_updates=_mean(counted, "membrane_updates"),
         backward_macs=_mean(counted, "backward_macs"),
         memory_bytes=_mean(counted, "memory_bytes"),
+        backward_bytes=_mean(counted, "backward_bytes"),
         spike_rate=percent(sum(one.spikes for one in counted) / sites) if sites else MISSING,
     )
+
+
+def activity_lines(data: ReportData) -> tuple[ActivityLine, ...]:
+    """Activity and sparsity of each layer's input, per network and kind of round."""
+    return tuple(
+        line
+        for family in data.families
+        for kind in KINDS
+        for line in _activity(
+            f"{family.title}, {KIND_TITLES[kind]}", [row.operations for row in family.operations if row.kind == kind]
+        )
+    )
+
+
+def _activity(who: str, counted: Sequence[Operations]) -> list[ActivityLine]:
+    layers = min((len(one.sites) for one in counted), default=0)
+    lines = []
+    for i in range(layers):
+        active, sites = sum(one.active[i] for one in counted), sum(one.sites[i] for one in counted)
+        if sites:
+            lines.append(
+                ActivityLine(
+                    who=who,
+                    layer="input frames" if i == 0 else f"output of hidden layer {i}",
+                    active=large(active),
+                    sites=large(sites),
+                    share=percent(active / sites),
+                    sparsity=percent(1 - active / sites),
+                )
+            )
+    return lines
 
 
 def _mean(counted: Sequence[Operations], name: str) -> str:

@@ -43,7 +43,9 @@ def tiles(data: ReportData) -> tuple[Tile, ...]:
 def _accuracy(family: Family) -> Line:
     accuracy = last_accuracy(family)
     if accuracy is None:
-        return Line(who=family.title, value=MISSING, badge="unavailable", note="no round was evaluated")
+        return Line(
+            who=family.title, value=MISSING, badge="unavailable", note=family.unevaluated or "no round was evaluated"
+        )
     samples = "" if family.evaluated_on is None else f"n = {count(family.evaluated_on)} samples, "
     last = next(row.round for row in reversed(family.rounds) if row.accuracy is not None)
     return Line(who=family.title, value=percent(accuracy), badge="evaluated", note=f"{samples}after round {last}")

@@ -65,6 +65,7 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
         counts=_counts(summary, admitted=len(updates), refused=len(refusals)),
         bytes_up=_whole(summary, "bytes_up", sum(update.payload_bytes for update in updates)),
         evaluated_on=ledger.value("SELECT samples FROM evaluations ORDER BY version DESC LIMIT 1"),
+        unevaluated=ledger.meta("unevaluated") or "",
         energy=_energy(ledger, kinds),
         operations=_operations(ledger, kinds),
         scores=scores,
@@ -187,10 +188,15 @@ def _operations(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[Operati
             node=row["node"],
             round=row["round"],
             kind=kinds.get(row["round"], "train"),
-            operations=Operations(**_pick(row, _OPERATIONS)),
+            operations=_counts_of(row),
         )
         for row in ledger.rows("SELECT * FROM operations ORDER BY round, node")
     )
+
+
+def _counts_of(row: Row) -> Operations:
+    layers = {name: tuple(json.loads(row[name])) for name in ("active", "sites")}
+    return Operations(**_pick(row, _OPERATIONS) | layers)
 
 
 def _scores(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[ScoreRow, ...]:

@@ -38,6 +38,15 @@ def energy(value_j: float | None) -> str:
     return f"{significant(value_j / factor)}{_NARROW_SPACE}{letter}J"
 
 
+def energy_between(value_j: float, uncertainty_j: float | None) -> str:
+    """Joules with what they may be off, both in the same unit; the first alone where the second is not known."""
+    if uncertainty_j is None:
+        return energy(value_j)
+    factor, letter = prefix_of(value_j)
+    off = significant(uncertainty_j / factor, 2)
+    return f"{significant(value_j / factor)} ± {off}{_NARROW_SPACE}{letter}J"
+
+
 def significant(value: float, digits: int = 3) -> str:
     """A number with so many significant digits, without an exponent where that stays readable."""
     if value == 0 or not math.isfinite(value):

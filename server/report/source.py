@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import EnvironmentFaultError, SpikeleakError
-from hardware.energy_model import EnergyModel, profiles
 from server.ledger import FILE_NAME, Ledger
-from server.report.data import ConstantRow, Family, ReportData
+from server.report.constants import used_constants
+from server.report.data import Family, ReportData
 from server.report.ledger_rows import read_family
 
 TWIN_FOLDER = "twin"
@@ -41,7 +41,8 @@ def read_report_data(directory: Path) -> ReportData:
     except sqlite3.Error as error:
         raise EnvironmentFaultError(f"ledger {directory / FILE_NAME}: {error}; the file is damaged") from error
     twin, missing = _read_twin(directory, summary, tables, problems)
-    constants, without = _energy_constants((snn,) if twin is None else (snn, twin))
+    families = (snn,) if twin is None else (snn, twin)
+    constants = used_constants({row.reading.source for family in families for row in family.energy}, directory)
     return ReportData(
         name=str(tables.get("name") or run or directory.resolve().name),
         snn=snn,
@@ -51,9 +52,10 @@ def read_report_data(directory: Path) -> ReportData:
         versions=_versions(summary),
         broker=_broker(summary, tables),
         threat=_threat(tables),
-        constants=constants,
-        without_figure=without,
-        problems=tuple(problems),
+        constants=constants.rows,
+        prices=constants.prices,
+        without_figure=constants.notes,
+        problems=(*problems, *constants.problems),
     )
 
 
@@ -131,18 +133,3 @@ def _threat(tables: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         return ()
     words = {True: "known to the attacker", False: "not known"}
     return tuple((str(name), words[value] if isinstance(value, bool) else str(value)) for name, value in threat.items())
-
-
-def _energy_constants(
-    families: tuple[Family, ...],
-) -> tuple[tuple[ConstantRow, ...], tuple[tuple[str, str], ...]]:
-    """Constants behind the modelled figures, and what the profiles leave out or assume."""
-    sources = {row.reading.source.removeprefix("model:") for family in families for row in family.energy}
-    models = [EnergyModel.load(name) for name in profiles() if name in sources]
-    constants = {
-        (c.name, c.value, c.unit): ConstantRow(name=c.name, value=c.value, unit=c.unit, node=c.node, source=c.source)
-        for model in models
-        for c in model.constants
-    }
-    without = {(name, text): None for model in models for name, text in (*model.absent.items(), *model.notes.items())}
-    return tuple(constants.values()), tuple(without)

@@ -19,7 +19,7 @@ from contract.models.layout import initial_parameters
 from contract.models.network import Network
 from contract.models.reference import SteppingNetwork
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
-from tests.benchmarks import breaching, literature
+from tests.benchmarks import breaching, fleet, flower, footprint, literature
 from tests.benchmarks.board import report_client
 from tests.science.image_updates import observe, task_of
 
@@ -138,6 +138,9 @@ def main() -> None:
     restarts()
     report_client(Path(sys.executable), 3)
     breaching.main([])
+    footprint.main([])
+    fleet.main([])
+    flower.main([])
     literature.main(["ann-sigmoid", "snn-atan", "--seeds", "2", "--budget", "2"])
 
 

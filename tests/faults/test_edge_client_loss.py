@@ -20,7 +20,7 @@ from edge_client.spool import Spool
 from edge_client.training import Shard
 from hardware.energy_model import EnergyModel
 from hardware.meter import open_meter
-from tests.unit.edge_client_world import GRAPH, INFO, NODE, RUN, MemoryLink, MemoryServer, settings
+from tests.unit.edge_client_world import GRAPH, INFO, NODE, RUN, MemoryLink, MemoryServer, settings, silence
 
 SHARD = Shard(
     x=np.random.default_rng(0).random((9, *INFO.shape), dtype=np.float32), y=np.arange(9) % 10, classes=INFO.classes
@@ -36,9 +36,9 @@ class Zero:
     def __init__(self, graphs) -> None:
         assert graphs == {"training": GRAPH}
 
-    def gradients(self, params, _frames, _labels) -> StepResult:
+    def gradients(self, params, _frames, labels) -> StepResult:
         gradients = {name: np.zeros_like(value) for name, value in params.items()}
-        return StepResult(loss=1.0, gradients=gradients, input_nonzeros=1, spikes=(0,))
+        return StepResult(loss=1.0, gradients=gradients, emitted=silence(len(labels)))
 
 
 class LossyLink(MemoryLink):
@@ -83,7 +83,7 @@ class Life:
             self.link,
             prepare=lambda _task, graphs: (SHARD, Zero(graphs)),
             needs=("training",),
-            account=Account(PhaseMeter(open_meter("none"), clock), clock),
+            account=Account(PhaseMeter((open_meter("none"),), clock), clock),
             model=MODEL,
             clock=clock,
             new_uid=lambda text: derived_uid(str(life), text),

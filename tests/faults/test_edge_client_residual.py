@@ -25,7 +25,7 @@ from edge_client.training import Shard
 from hardware.energy_model import EnergyModel
 from hardware.meter import open_meter
 from server.admission import CODES
-from tests.unit.edge_client_world import HASH, INFO, NODE, RUN, TASK, settings
+from tests.unit.edge_client_world import HASH, INFO, NODE, RUN, TASK, settings, silence
 
 SIGN = RoundPlan(algorithm="fedsgd", codec="sign", batch_size=1)
 TOPK = RoundPlan(algorithm="fedsgd", codec="topk", share=0.05, batch_size=1, compression="zlib")
@@ -86,7 +86,7 @@ class Life:
             self.spool.close()
         self.epoch += 1
         self.spool = Spool(self.settings.directory, RUN, NODE)
-        phases = PhaseMeter(open_meter("none"), lambda: 0.0)
+        phases = PhaseMeter((open_meter("none"),), lambda: 0.0)
         self.device = Device(
             self.settings,
             self.spool,
@@ -104,10 +104,10 @@ class Life:
         self.uid = f"{len(self.true) + 1:032x}"
         return self.uid
 
-    def gradients(self, _params, _frames, _labels) -> StepResult:
+    def gradients(self, _params, _frames, labels) -> StepResult:
         found = {name: self.rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
         self.true[self.uid] = found
-        return StepResult(gradients=found, loss=1.0, spikes=(0,), input_nonzeros=0)
+        return StepResult(gradients=found, loss=1.0, emitted=silence(len(labels)))
 
     def train(self, round_: int, plan: RoundPlan) -> None:
         self.device._train(events.Train(round=round_, attempt=self.epoch, plan=plan, model_version=1))

@@ -33,6 +33,7 @@ from contract.messages import (
     Update,
 )
 from contract.task import EncodingSpec, RoundPlan, TaskSpec, task_hash
+from hardware.baseline import Baseline
 from hardware.energy import EnergyReading, unavailable
 
 UID, OTHER_UID = "00112233445566778899aabbccddeeff", "f" * 32
@@ -55,7 +56,7 @@ _PLACE = {"uid": UID, "update_uid": OTHER_UID, "node": "pi-1", "round": 3}
 
 _OPENING = {"node": "pi-1", "epoch": 2, "round": 3, "attempt": 1}
 KEYS = KeyPair(node="pi-1", cipher_key=b"k" * 32, mask_key=b"m" * 32)
-COST = MaskingCost(bytes_up=9, bytes_down=8, computing=READING, sending=READING)
+COST = MaskingCost(bytes_up=9, bytes_down=8, computing=(READING,), sending=READING)
 
 EXAMPLES: tuple[tuple[Message, list], ...] = (
     (NodeState(node="pi-1", epoch=2, status="online", board="pi5", engine="onnx", meter="ina219", samples=60), []),
@@ -84,9 +85,15 @@ EXAMPLES: tuple[tuple[Message, list], ...] = (
     (
         EnergyReport(
             **_PLACE,
-            operations=Operations(macs=10, spikes=3, spike_sites=9),
+            operations=Operations(macs=10, spikes=3, spike_sites=9, active=(4, 3), sites=(8, 9)),
             payload_bytes=99,
             phases=(PhaseEnergy(phase="train", readings=(READING, unavailable("rapl", "package", "not readable"))),),
+            baselines=(
+                Baseline(
+                    source="rapl:package-0", scope="package", power_w=3.5, stdev_w=0.1, duration_s=5.0, windows=10
+                ),
+                Baseline(source="tasmota:plug", scope="wall", power_w=None, reason="no report"),
+            ),
         ),
         [],
     ),

@@ -47,7 +47,7 @@ COMMANDS = sorted({name for row in re.findall(r"`spikeleak ([^`]+)`", README) fo
 
 
 @pytest.mark.parametrize(
-    "command", ["audit", "demo", "run", "server", "client", "attack", "report", "meter", "data", "enroll"]
+    "command", ["audit", "demo", "run", "server", "client", "attack", "report", "meter", "data", "enroll", "deploy"]
 )
 def test_each_command_is_in_the_readme_and_has_help_with_an_example(command: str) -> None:
     assert command in COMMANDS

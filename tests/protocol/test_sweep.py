@@ -8,10 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
+import tomli_w
 
 from deploy import parquet
+from deploy.study import STUDIES
+from deploy.sweep.plan import load_sweep, points
 from deploy.sweep.table import TIMED
 
 SWEEP = """
@@ -183,3 +187,30 @@ def test_its_report_stands_alone_and_shows_the_worst_pictures(plain_folder):
     assert "4 audited updates: of 4 of these" in page
     printed("report", str(plain_folder / "out"))
     assert (plain_folder / "out" / "report.html").read_text() == page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["defences", "energy_vs_privacy", "snn_vs_ann"])
+def test_a_shipped_sweep_in_short(tmp_path, name):
+    """The first choice of each axis, fewer and smaller rounds, the cheap part of the ladder; all else as it ships."""
+    shipped = tomllib.loads((STUDIES / f"{name}.toml").read_text())
+    assert len(points(load_sweep(STUDIES / f"{name}.toml"), STUDIES / f"{name}.toml")) > 3
+    study = shipped["study"]
+    shipped["seeds"] = [1]
+    study["clients"] = 2
+    study["task"]["dataset"] = "digits"
+    study["attack"]["attacks"] = ["label", "ratio", "row_space_enumeration"]
+    for entry in study["schedule"]:
+        entry |= {"rounds": 1}
+    for axis in shipped["axes"]:
+        axis["choices"] = axis["choices"][:1]
+    (tmp_path / "sweep.toml").write_text(tomli_w.dumps(shipped))
+    run(tmp_path)
+    rows = parquet.read(tmp_path / "out" / "sweep.parquet")
+    assert [row["arm"] for row in rows] == (["main", "twin"] if name == "snn_vs_ann" else ["main"])
+    for row in rows:
+        assert (row["outcome"], row["lost"], row["duplicated"], row["audited"]) == ("finished", 0, 0, 2)
+        assert row["worst_psnr_db"] > 100  # direct coding, one sample
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert shipped["title"] in page
+    assert ("SNN beside its ANN twin" in page) == (name == "snn_vs_ann")

@@ -48,6 +48,10 @@ def test_every_energy_figure_has_a_provenance_and_none_is_measured(demo: Path, a
         unexplained = ledger.value("SELECT COUNT(*) FROM energy WHERE energy_j IS NULL AND reason = ''")
     assert found == {"modelled", "unavailable"}
     assert unexplained == 0
+    joules = json.loads((demo / "summary.json").read_text())
+    joules = (joules if arm == "." else joules["twin"])["energy_j"]
+    assert (joules["provenance"], list(joules["by_provenance"])) == ("modelled", ["modelled"])
+    assert (joules["meters"], joules["reconciled"], joules["uncertainty"]) == ([], [], None)
 
 
 def scores(demo: Path, arm: str, *attacks: str) -> list[list[float]]:

@@ -44,6 +44,11 @@ RECORD = GraphRecord(name="training", sha256=hashlib.sha256(GRAPH).hexdigest(), 
 PLAN = RoundPlan(kind="audit", algorithm="fedsgd", batch_size=2)
 
 
+def silence(batch: int) -> tuple[np.ndarray, ...]:
+    """What the task's hidden layers emit when no neuron spikes."""
+    return tuple(np.zeros((1, batch * width), np.float32) for width in TASK.model.hidden)
+
+
 class MemoryServer:
     """Broker and server in one: answers what the device publishes, round after round."""
 

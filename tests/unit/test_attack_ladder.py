@@ -223,7 +223,7 @@ def test_defaults_are_an_honest_but_curious_servers():
 
 def test_no_file_of_the_room_can_reach_a_truth():
     allowed = {
-        "contract.datasets": {"dataset_info"},
+        "contract.datasets": {"dataset_info", "task_info"},
         "contract.messages": {
             "AttackResult", "MAX_CANDIDATES", "MembershipTest", "Model", "Name", "Reconstruction", "ServerState",
             "TaskManifest", "TensorRecord", "Update", "Verdict", "decode", "pack", "unpack",

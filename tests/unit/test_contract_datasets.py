@@ -9,6 +9,7 @@ import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from contract.datasets import (
     DATASETS,
+    archives,
     cache,
     check_encoding,
     data_dir,
@@ -25,8 +27,8 @@ from contract.datasets import (
     load_part,
     partition,
 )
-from contract.datasets.archives import ARCHIVES, event_mask, present
-from contract.datasets.sources import DECODERS
+from contract.datasets.sets.nmnist import event_mask
+from contract.datasets.sources import SOURCES
 from contract.encodings import encode, intensities
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.task import EncodingSpec, PartitionSpec, TaskSpec
@@ -48,30 +50,44 @@ def official(tmp_path, monkeypatch):
     given = data_dir()
 
     def link(name):
-        if not present(name):
+        if not archives.present(SOURCES[name]):
             pytest.skip(f"SPIKELEAK_DATA holds no archives of {name!r}")
         (tmp_path / "official").mkdir()
-        (tmp_path / "official" / name).symlink_to(given / name)
+        folder = SOURCES[name].archives[0].path.partition("/")[0]
+        (tmp_path / "official" / folder).symlink_to(given / folder)
         monkeypatch.setenv("SPIKELEAK_DATA", str(tmp_path / "official"))
 
     return link
 
 
 def test_families_agree():
-    assert set(DATASETS) == set(DECODERS) == {"mnist5k", "faces", "digits", "mnist", "nmnist"}
+    assert set(DATASETS) == set(SOURCES)
+    assert set(DATASETS) >= {"mnist", "cifar10", "nmnist", "fsdd", "uci_har", "ecg5000"}
     assert all(info.name == name for name, info in DATASETS.items())
-    assert {name for name, info in DATASETS.items() if not info.package} == set(ARCHIVES)
+    assert all(source.archives or source.info.package for source in SOURCES.values())
+    assert all(source.info.sha256 or source.archives for source in SOURCES.values())
+    assert all(info.licence and info.source and info.title for info in DATASETS.values())
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS))
-def test_content_is_as_announced(name, official):
-    if name in ARCHIVES:
+FROM_FILES = sorted(name for name, source in SOURCES.items() if source.archives)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, info in DATASETS.items() if info.sha256))
+def test_content_is_as_announced(name, official, tmp_path, monkeypatch):
+    if name in FROM_FILES:
         official(name)
+    else:
+        monkeypatch.setenv("SPIKELEAK_DATA", str(tmp_path))  # decoded here, and not what somebody kept there
     info, data = dataset_info(name), load(name)
     assert data.x.shape == (info.samples, *info.shape)
-    if name != "nmnist":
+    if not info.events:
         assert data.x.dtype == np.float32
-        assert (data.x.min(), data.x.max()) == (0.0, 1.0)
+        assert data.x.min() >= 0.0
+        assert data.x.max() <= 1.0
+        assert info.series or (data.x.min(), data.x.max()) == (0.0, 1.0)
+    assert (data.users is not None) == bool(info.users)
+    if data.users is not None:
+        assert set(data.users.tolist()) == set(range(info.users))
     assert data.y.dtype == np.int64
     assert set(data.y.tolist()) == set(range(info.classes))
     assert not data.x.flags.writeable
@@ -98,7 +114,7 @@ def test_official_archives_give_the_small_archive_s_recordings(empty_cache, monk
                     archive.writestr(f"{split}/{digit}/{index:05d}.bin", blob)
             archive.writestr(f"{split}/9/01001.bin", event(0, 0, 0, 0))
             archive.writestr("README.txt", b"not a recording")
-    x, y = DECODERS["nmnist"]()
+    x, y, _ = SOURCES["nmnist"].decode()
     assert y.tolist() == [3, 4]
     assert (int(x[0, 0, 2, 1]), int(x[1, 1, 0, 33])) == (1 | 1 << 63, 1)
     assert np.count_nonzero(x) == 2
@@ -116,13 +132,13 @@ def test_broken_recordings_are_refused(blob, match):
         event_mask(blob)
 
 
-@pytest.mark.parametrize("name", sorted(ARCHIVES))
+@pytest.mark.parametrize("name", FROM_FILES)
 def test_absent_archives_name_their_official_source(empty_cache, name):
     with pytest.raises(ConfigurationError) as error:
         load(name)
-    for archive in ARCHIVES[name]:
+    for archive in SOURCES[name].archives:
         assert archive.url in str(error.value)
-        assert archive.md5 in str(error.value)
+        assert archive.checksum in str(error.value)
     assert str(empty_cache) in str(error.value)
 
 
@@ -131,18 +147,18 @@ def test_absent_archives_name_their_official_source(empty_cache, name):
 )
 def test_damaged_archives_are_named(empty_cache, blob):
     (empty_cache / "mnist").mkdir(parents=True)
-    for archive in ARCHIVES["mnist"]:
+    for archive in SOURCES["mnist"].archives:
         (empty_cache / archive.path).write_bytes(blob)
     with pytest.raises(EnvironmentFaultError, match=r"train-labels.*damaged.*md5 must be d53e105"):
         load("mnist")
-    (empty_cache / ARCHIVES["mnist"][1].path).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01a", mtime=0))
-    (empty_cache / ARCHIVES["mnist"][3].path).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01a", mtime=0))
-    for whole in (load, lambda name: load_part(name, lambda y: np.arange(len(y)))):
+    (empty_cache / SOURCES["mnist"].archives[1].path).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01a", mtime=0))
+    (empty_cache / SOURCES["mnist"].archives[3].path).write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01a", mtime=0))
+    for whole in (load, lambda name: load_part(name, lambda y, _: np.arange(len(y)))):
         with pytest.raises(EnvironmentFaultError, match=r"train-images.*damaged.*md5 must be f68b3c"):
             whole("mnist")
 
 
-def every_third(y):
+def every_third(y, _users):
     return np.arange(1, len(y), 3)
 
 
@@ -157,9 +173,9 @@ def test_a_part_is_what_the_whole_has_there_cached_or_not(empty_cache):
             path.unlink()
 
 
-@pytest.mark.parametrize("name", sorted(n for n, info in DATASETS.items() if info.levels))
+@pytest.mark.parametrize("name", sorted(n for n, info in DATASETS.items() if info.levels and info.sha256))
 def test_levels_lose_nothing(name, official):
-    if name in ARCHIVES:
+    if name in FROM_FILES:
         official(name)
     part, whole = load_part(name, every_third), load(name)
     assert part.x.dtype == np.uint8
@@ -184,7 +200,7 @@ def test_a_part_of_the_archives_is_read_in_little_memory_and_not_cached(official
     program = (
         "import resource, numpy as np; from contract.datasets import load_part;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
-        "part = load_part('mnist', lambda y: np.arange(7, len(y), 20));"
+        "part = load_part('mnist', lambda y, _: np.arange(7, len(y), 20));"
         "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before;"
         "print(part.x.shape, part.y[:3].tolist(), grown // 1024)"
     )
@@ -203,10 +219,13 @@ def test_damaged_recordings_are_named(empty_cache):
 
 
 def test_other_content_of_an_archive_names_its_source(empty_cache, monkeypatch):
-    x, y = DECODERS["digits"]()
-    monkeypatch.setitem(DECODERS, "mnist", lambda: (x, y))
+    monkeypatch.setitem(SOURCES, "mnist", replaced("mnist", SOURCES["digits"].decode))
     with pytest.raises(EnvironmentFaultError, match="fetch it again: https://ossci"):
         load("mnist")
+
+
+def replaced(name, decode):
+    return msgspec.structs.replace(SOURCES[name], decode=decode)
 
 
 def test_faces_are_class_one():
@@ -241,8 +260,8 @@ def test_missing_library_names_the_extra(empty_cache, monkeypatch):
 
 
 def test_library_with_other_content_is_refused(empty_cache, monkeypatch):
-    x, y = DECODERS["digits"]()
-    monkeypatch.setitem(DECODERS, "digits", lambda: (x * np.float32(0.5), y))
+    x, y, _ = SOURCES["digits"].decode()
+    monkeypatch.setitem(SOURCES, "digits", replaced("digits", lambda: cache.Arrays(x * np.float32(0.5), y)))
     with pytest.raises(EnvironmentFaultError, match="SHA-256"):
         load("digits")
     assert not empty_cache.exists()
@@ -257,7 +276,7 @@ def test_unwritable_folder_only_costs_the_cache(tmp_path, monkeypatch):
 
 def load_sha256(name):
     data = load(name)
-    return cache.content_sha256(data.x, data.y)
+    return cache.content_sha256(data.x, data.y, data.users)
 
 
 def test_processes_load_at_the_same_time(empty_cache):

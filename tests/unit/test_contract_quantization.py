@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
 from contract.models.layout import layers
 from contract.models.neurons import Leaky
-from contract.models.operations import count_step
+from contract.models.operations import OperationCounter
 from contract.models.quantization import GRIDS, fake_quantize, membrane_grid
 from contract.task import NeuronSpec
 from tests.unit.test_contract_network import (
@@ -198,8 +200,11 @@ def test_second_derivative_equals_snntorch(bits, membrane, kind, reset, readout,
 def test_fixed_point_membranes_move_fewer_bytes(readout):
     def moved(bits):
         task = make_task(5, "subtract", "fc", "atan", readout=readout, membrane_bits=bits)
-        hidden = len(layers(task, SHAPE, CLASSES)) - 1
-        return count_step(task, SHAPE, CLASSES, batch=3, input_nonzeros=0, spikes=(0,) * hidden).memory_bytes
+        counter = OperationCounter(task, SHAPE, CLASSES)
+        emitted = [np.zeros((1, 3 * math.prod(layer.outputs)), np.float32) for layer in layers(task, SHAPE, CLASSES)]
+        counter.give(np.zeros((1, 3, *SHAPE), np.float32))
+        counter.add(3, emitted[:-1])
+        return counter.total().memory_bytes
 
     neurons = 16 + (CLASSES if readout == "spike" else 0)
     for bits in MEMBRANES:

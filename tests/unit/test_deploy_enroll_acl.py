@@ -87,9 +87,24 @@ def test_no_rule_reaches_beyond_this_protocol_and_none_is_a_pattern() -> None:
     text = acl.render(PARTIES)
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert {line.split()[0] for line in lines} == {"user", "topic"}
-    assert all(line.split()[2].startswith(f"{topics.ROOT}/+/") for line in lines if line.startswith("topic"))
+    plugs = {line.split()[2] for line in lines if not line.startswith("user")} & plug_topics(NODE)
+    assert plugs == plug_topics(NODE)
+    ours = [line for line in lines if line.startswith("topic") and line.split()[2] not in plugs]
+    assert all(line.split()[2].startswith(f"{topics.ROOT}/+/") for line in ours)
     assert "%" not in text
     assert lines[0].startswith("user "), "a line before the first user would hold for anonymous clients"
+
+
+def plug_topics(node: str) -> set[str]:
+    return {f"tele/{node}/SENSOR", f"tele/{node}/LWT", f"{node}/events/rpc", f"{node}/online"}
+
+
+def test_a_device_reads_its_own_plug_and_only_the_plug_writes_it() -> None:
+    for topic in plug_topics(NODE):
+        names = ("server", "attacker", NODE, OTHER, f"{NODE}.plug", f"{OTHER}.plug")
+        assert {name for name in names if may(name, "read", topic)} == {NODE}
+        assert {name for name in names if may(name, "write", topic)} == {f"{NODE}.plug"}
+    assert set(rules(f"{NODE}.plug", access="write")) == plug_topics(NODE)
 
 
 def test_the_matcher_of_this_test_is_not_blind() -> None:

@@ -14,7 +14,7 @@ from contract.errors import ConfigurationError
 from contract.messages import Operations
 from contract.models.layout import initial_parameters
 from contract.models.network import Network
-from contract.models.operations import count_step
+from contract.models.operations import OperationCounter
 from contract.task import EncodingSpec, ModelSpec, OwnModel, ParameterSpec, RoundPlan, TaskSpec
 from edge_client import training
 from edge_client.engine import StepResult, open_engine
@@ -153,11 +153,27 @@ class Quadratic:
 
     def gradients(self, params, _frames, _labels) -> StepResult:
         gradients = {name: np.array(value) for name, value in params.items()}
-        return StepResult(loss=float(params["w"][0]), gradients=gradients, input_nonzeros=7, spikes=(11,))
+        return StepResult(loss=float(params["w"][0]), gradients=gradients)
+
+
+class Tally:
+    """Counts two MACs a step."""
+
+    def __init__(self, *_task) -> None:
+        self.steps = 0
+
+    def give(self, _frames) -> None:
+        pass
+
+    def add(self, _batch, _emitted) -> None:
+        self.steps += 1
+
+    def total(self) -> Operations:
+        return Operations(macs=2 * self.steps, active=(7 * self.steps,))
 
 
 def test_momentum_by_hand(monkeypatch):
-    monkeypatch.setattr(training, "count_step", lambda *_a, **_k: Operations(macs=2, spikes=11))
+    monkeypatch.setattr(training, "OperationCounter", Tally)
     plan = RoundPlan(local_steps=3, batch_size=8, learning_rate=0.5, momentum=0.5)
     params = {"w": np.array([1.0], dtype=np.float32)}
     made = local_update(Quadratic(), params, task=TASK, plan=plan, shard=SHARD, receipt=receipt(plan))
@@ -165,7 +181,7 @@ def test_momentum_by_hand(monkeypatch):
     np.testing.assert_allclose(made.tensors["w"], [1.25], rtol=1e-6)
     assert made.loss == pytest.approx((1 + 0.5 + 0) / 3)
     assert params["w"] == 1.0
-    assert made.operations == Operations(macs=6, spikes=33)
+    assert made.operations == Operations(macs=6, active=(21,))
 
 
 def test_operations_of_a_users_network_are_not_counted():
@@ -183,9 +199,11 @@ def test_operations_are_those_of_every_step():
     made = update(FEDSGD, drawn)
     (frames,) = encoded_steps(drawn, SHARD, TASK.encoding)
     result = ENGINE.gradients(PARAMS, frames, SHARD.y[list(drawn.samples)])
-    expected = count_step(
-        TASK, SHAPE, CLASSES, batch=8, input_nonzeros=int(np.count_nonzero(frames)), spikes=result.spikes
-    )
+    counter = OperationCounter(TASK, SHAPE, CLASSES)
+    counter.give(frames)
+    counter.add(8, result.emitted)
+    expected = counter.total()
+    assert expected.active[0] == np.count_nonzero(frames)
     assert made.operations == expected
     assert expected.acs > 0
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.faults.proxy import LOOPBACK, Conditions, Direction, Proxy
+from deploy.shaping.proxy import LOOPBACK, Conditions, Direction, Proxy
 
 PATIENCE_S = 10.0
 
@@ -275,7 +275,7 @@ def test_conditions_that_cannot_be_are_refused_by_name(field: str, value: float)
 
 def test_a_proxy_process_obeys_its_commands():
     peer = Peer()
-    command = [sys.executable, "-m", "tests.faults.proxy", str(peer.port), "--seed", "3"]
+    command = [sys.executable, "-m", "deploy.shaping.proxy", str(peer.port), "--seed", "3"]
     with peer.listener, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
         def say(line: str) -> str:

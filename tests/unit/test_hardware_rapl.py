@@ -332,3 +332,17 @@ def test_damaged_trees_never_give_zero(
     else:
         assert 0 < reading.energy_j <= rapl.LARGEST_POWER_W * (1.0 + rapl.UPDATE_SLACK_S)
     rapl.find(tmp_path)
+
+
+def test_the_uncertainty_is_a_step_of_the_counter_and_what_flows_in_one_update(tree: Tree, clock: Clock) -> None:
+    """10 W for 2 s on each of two packages: two steps of 61 µJ, and 20 W for a millisecond."""
+    for package in ("intel-rapl:0", "intel-rapl:1"):
+        tree.domain(package, package.replace("intel-rapl:", "package-"))
+    meter = RaplMeter(tree.root, clock=clock)
+    meter.start()
+    for package in ("intel-rapl:0", "intel-rapl:1"):
+        tree.count(package, 1_000_000 + 20_000_000)
+    clock.now_s += 2.0
+    reading = meter.read()
+    assert reading.energy_j == pytest.approx(40.0)
+    assert reading.uncertainty_j == pytest.approx(2 * 2.0**-14 + 0.020)

@@ -139,6 +139,17 @@ def test_scope_comes_from_the_file(tmp_path: Path) -> None:
     assert ReplayMeter(write(tmp_path / "b.csv", [(0.0, 1.0), (1.0, 1.0)])).scope == "trace"
 
 
+def test_uncertainty_comes_from_the_file_or_is_not_known(tmp_path: Path) -> None:
+    clock = Clock()
+    head = "# uncertainty_w: 0.05\ntime_s,power_w\n"
+    meter = ReplayMeter(write(tmp_path / "a.csv", [(0.0, 1.0), (9.0, 1.0)], head), clock=clock)
+    meter.start()
+    assert window(meter, clock, 4.0).uncertainty_j == pytest.approx(0.2)
+    meter = ReplayMeter(write(tmp_path / "b.csv", [(0.0, 1.0), (9.0, 1.0)]), clock=clock)
+    meter.start()
+    assert window(meter, clock, 4.0).uncertainty_j is None
+
+
 def test_nearly_vertical_flanks(tmp_path: Path) -> None:
     """A flank of one denormal second neither divides by zero nor gives a NaN."""
     clock = Clock()
@@ -176,6 +187,8 @@ def test_runs_against_the_real_clock(tmp_path: Path) -> None:
         ("time_s,power_w\n1,1\n1,1\n", "span"),
         ("time_s,power_w\n0,1\n1,-1\n", "offset"),
         ("time_s,power_w\n0,2500000\n1,2500000\n", "watts"),
+        ("# uncertainty_w: much\ntime_s,power_w\n0,1\n1,1\n", "number of watts"),
+        ("# uncertainty_w: -1\ntime_s,power_w\n0,1\n1,1\n", "from 0"),
     ],
 )
 def test_what_is_no_trace_is_refused(tmp_path: Path, text: str, word: str) -> None:

@@ -42,6 +42,7 @@ LIGHT = (
     "contract.encodings",
     "contract.metrics",
     "contract.models.layout",
+    "contract.models.activity",
     "contract.models.operations",
     "contract.link",
 )

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from contract import datasets
+from contract.errors import ConfigurationError
 from contract.models.layout import initial_parameters
-from contract.task import EncodingSpec, ModelSpec, TaskSpec
+from contract.task import EncodingSpec, ModelSpec, OwnData, TaskSpec
 from server.evaluation import Evaluator, evaluate_pending
 from server.ledger import FILE_NAME, Ledger
 from server.model import GlobalModel
+from server.settings import ServerSettings
 
 INFO = datasets.dataset_info("digits")
 
@@ -49,3 +52,48 @@ def test_each_version_is_evaluated_once(tmp_path):
         (row,) = ledger.rows("SELECT * FROM evaluations")
         assert (row["version"], row["round"]) == (0, 0)
         assert 0.0 <= row["accuracy"] <= 0.4
+
+
+OWN = TaskSpec(
+    dataset="own",
+    own_data=OwnData(shape=(2, 6), classes=3, series=True),
+    encoding=EncodingSpec(kind="delta", steps=3, gain=4.0),
+    model=ModelSpec(hidden=(8,)),
+)
+
+
+def held_out(path, x, y):
+    np.savez(path, x=x, y=y)
+    return path
+
+
+def test_data_of_the_devices_own_is_evaluated_on_a_file(tmp_path):
+    zeros = {k: np.zeros_like(v) for k, v in initial_parameters(OWN, (2, 2), 3).items()}
+    file = held_out(tmp_path / "h.npz", np.random.default_rng(0).random((5, 2, 6)), [0, 0, 1, 2, 0])
+    found = Evaluator(OWN, held_out=file)(zeros)
+    assert (found.samples, found.accuracy) == (5, 0.6)
+
+
+@pytest.mark.parametrize(("x", "y", "words"), [
+    (np.zeros((5, 2, 5)), [0] * 5, r"x of shape \[5, 2, 5\].*\[N, 2, 6\]"),
+    (np.zeros((5, 2, 6)), [0] * 4, r"y of shape \[4\]"),
+    (np.full((1, 2, 6), 1.5), [0], r"x from 1.5 to 1.5"),
+    (np.full((1, 2, 6), np.nan), [0], r"x from nan"),
+    (np.zeros((1, 2, 6)), [3], r"y from 3 to 3.*classes 0 to 2"),
+])  # fmt: skip
+def test_held_out_samples_that_are_none_of_the_task_are_refused(tmp_path, x, y, words):
+    with pytest.raises(ConfigurationError, match=words):
+        Evaluator(OWN, held_out=held_out(tmp_path / "h.npz", x, y))
+
+
+def test_a_held_out_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "h.npz").write_bytes(b"neither")
+    with pytest.raises(ConfigurationError, match=r"h.npz'.*cannot be read"):
+        Evaluator(OWN, held_out=tmp_path / "h.npz")
+
+
+def test_why_nothing_is_evaluated():
+    given = {"run": "r", "directory": Path(), "task": OWN}
+    assert "devices alone" in ServerSettings(**given).unevaluated
+    assert not ServerSettings(**given, held_out=Path("h.npz")).unevaluated
+    assert "evaluate = false" in ServerSettings(**{**given, "task": TaskSpec()}, evaluate=False).unevaluated

@@ -158,8 +158,8 @@ def test_inputs_and_outputs():
     shapes = parameter_shapes(task, SHAPE, CLASSES)
     opened = checking.session(training_graph(task, SHAPE, CLASSES))
     assert [i.name for i in opened.get_inputs()] == ["frames", "labels", *shapes]
-    hidden = [f"spikes:{i}" for i in range(4)]
-    expected = ["loss", *(f"gradient:{name}" for name in shapes), *hidden, "nonzeros"]
+    hidden = [f"emitted:{i}" for i in range(4)]
+    expected = ["loss", *(f"gradient:{name}" for name in shapes), *hidden]
     assert [o.name for o in opened.get_outputs()] == expected
     assert opened.get_inputs()[0].shape == [6, "B", *SHAPE]
     assert [i.name for i in checking.session(inference_graph(task, SHAPE, CLASSES)).get_inputs()] == ["frames", *shapes]

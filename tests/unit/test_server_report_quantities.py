@@ -84,3 +84,15 @@ def test_values_out_of_range_are_clipped_and_others_black() -> None:
 
 def test_a_vector_becomes_a_strip() -> None:
     assert raster(np.zeros(12, dtype=np.float32)).shape == (3, 12, 1)
+
+
+def test_a_long_series_of_few_channels_is_drawn_as_curves() -> None:
+    series = np.stack([np.linspace(0, 1, 128), np.full(128, 0.5)]).astype(np.float32)
+    pixels = raster(series)[..., 0]
+    rising, level = pixels[:56], pixels[56:]
+    assert pixels.shape == (112, 128)
+    assert rising[:, 0].argmin() == 55  # the smallest value lowest
+    assert rising[:, -1].argmin() == 0
+    assert (rising == 0).sum(axis=0).min() >= 1
+    assert np.ptp(level.argmin(axis=0)) == 0
+    assert raster(np.zeros((32, 64), dtype=np.float32)).shape == (32, 64, 1)

@@ -14,11 +14,11 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from deploy.shaping.proxy import Direction
 from server.settings import ScheduleEntry
 from tests.faults.chaos import Outcome
 from tests.faults.chaos.federation import Federation, federation
 from tests.faults.chaos.member import Member, wait_until
-from tests.faults.proxy import Direction
 
 DAY_S = 86_400.0
 DEADLINE_S = 2.0

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from contract.errors import EnvironmentFaultError
+from deploy.shaping.proxy import Direction
 from deploy.supervisor import module_environment
 from server.ledger import FILE_NAME
 from server.progress import read_progress
@@ -31,7 +32,6 @@ from tests.conftest import STUDY
 from tests.faults.chaos import Outcome
 from tests.faults.chaos.federation import Federation, federation
 from tests.faults.chaos.member import PATIENCE_S, Member, wait_until
-from tests.faults.proxy import Direction
 
 PAGE_BYTES = 4096
 LEFT_PAGES = 6

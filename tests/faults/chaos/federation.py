@@ -17,6 +17,7 @@ from attack.settings import AttackSettings
 from contract.link import LinkSettings
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
 from deploy.broker import Broker, BrokerSection, serve
+from deploy.shaping.proxy import Conditions, Direction, Proxy
 from deploy.study import to_toml
 from edge_client.settings import ClientSettings
 from server.accounting import count_updates
@@ -24,7 +25,6 @@ from server.ledger import FILE_NAME, Ledger
 from server.settings import ScheduleEntry, ServerSettings
 from tests.faults.chaos.member import PATIENCE_S, Member, wait_until
 from tests.faults.chaos.observer import RUN, Witness
-from tests.faults.proxy import Conditions, Direction, Proxy
 
 TASK = TaskSpec(dataset="digits", encoding=EncodingSpec(steps=2), model=ModelSpec(hidden=(8,)))
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import msgspec
 
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
+from deploy.shaping.proxy import Conditions, Direction
 from server.settings import ScheduleEntry
 from tests.faults.chaos import Outcome
 from tests.faults.chaos.federation import Federation, federation
 from tests.faults.chaos.member import wait_until
-from tests.faults.proxy import Conditions, Direction
 
 WEATHER = Direction(latency_s=0.05)
 DEADLINE_S = 1.5

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from contract.configuration import decode_toml
 from contract.errors import SpikeleakError
-from edge_client import app as client_app
+from edge_client import session as client_session
+from edge_client.app import main as client_main
 from server.app import run_server
 from server.settings import ServerSettings
 from tests.faults.chaos.points import POINTS, Barrier, install
@@ -49,17 +50,17 @@ def _name_by_round() -> None:
     A round that is opened again then gets the update that the first opening would have got: same uid, same draws. Only
     for runs in which no update is refused, since a refused uid is refused for ever.
     """
-    source = client_app._uid_source
+    source = client_session.uid_source
 
-    def by_round(settings: client_app.ClientSettings) -> object:
+    def by_round(settings: client_session.ClientSettings) -> object:
         named = source(settings)
         return lambda text: named(" ".join(text.split()[::2]))  # task hash, epoch, round, attempt
 
-    client_app._uid_source = by_round  # type: ignore[assignment]
+    client_session.uid_source = by_round  # type: ignore[assignment]
 
 
 def _client(config: Path) -> int:
-    return client_app.main([str(config)])
+    return client_main([str(config)])
 
 
 def _server(config: Path) -> int:

@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from contract.messages import Ack, decode
+
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 AT_THE_WIRE_S = 0.02
 """Until what was handed to the network thread has left the process."""
@@ -93,7 +95,7 @@ def _of_up(call: Call) -> bool:
 
 
 def _admits(call: Call) -> bool:
-    return bool(call[0][2].status == "admitted")
+    return _published("/ack/")(call) and decode(call[0][2], Ack).status == "admitted"
 
 
 _LINK = "contract.link:Link.publish"
@@ -139,7 +141,8 @@ SERVER: dict[str, Point] = {
     "journal-before": before(f"{_INTAKE}_journal_admitted"),
     "journal-inside": after("server.ledger:Ledger.insert", _into("updates")),
     "journal-after": after(f"{_INTAKE}_journal_admitted"),
-    "ack-after": after(f"{_INTAKE}_ack", _admits, AT_THE_WIRE_S),
+    "commit-after": before("server.outgoing:Outgoing.say"),
+    "ack-after": after(_LINK, _admits, AT_THE_WIRE_S),
     "mirror-before": before(f"{_INTAKE}send_mirror"),
     "mirror-between": after(_LINK, _published("/mirror/", "/0"), AT_THE_WIRE_S),
     "mirror-after": after(f"{_INTAKE}send_mirror"),
@@ -153,7 +156,7 @@ SERVER: dict[str, Point] = {
     "publish-between": after(_LINK, _published("/model/", "/0"), AT_THE_WIRE_S),
     "publish-after": after("server.herald:Herald.new_model"),
 }
-"""The server: opens, receives, journals, acknowledges, mirrors, aggregates, checkpoints, publishes."""
+"""The server: opens, receives, journals, commits, acknowledges, mirrors, aggregates, checkpoints, publishes."""
 
 POINTS: dict[str, dict[str, Point]] = {"client": CLIENT, "server": SERVER}
 

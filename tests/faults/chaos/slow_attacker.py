@@ -18,12 +18,12 @@ import msgspec
 import numpy as np
 
 from deploy.emulate import write_results
+from deploy.shaping.proxy import Direction
 from server.mirror import reach
 from server.settings import ScheduleEntry
 from tests.faults.chaos import Outcome
 from tests.faults.chaos.federation import Federation, federation
 from tests.faults.chaos.member import PATIENCE_S, Member
-from tests.faults.proxy import Direction
 
 AT_LEAST = 3
 """Blocks under a fault in the shortest form."""

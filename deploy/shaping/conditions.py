@@ -80,26 +80,37 @@ class Bucket:
 class Link:
     """A link as all of its connections see it. Belongs to one event loop.
 
+    Args:
+        conditions: At first.
+        seed: Of all draws.
+        shared: Whether its connections share the bandwidth; otherwise each has all of it, as boards of their own have.
+
     Attributes:
         flowing: Cleared while everything is held back.
         tally: What has happened.
     """
 
-    def __init__(self, conditions: Conditions, seed: int) -> None:
-        self.conditions, self.seed = conditions, seed
+    def __init__(self, conditions: Conditions, seed: int, *, shared: bool = True) -> None:
+        self.conditions, self.seed, self._shared = conditions, seed, shared
         self.flowing = asyncio.Event()
         self.flowing.set()
         self.tally = Tally()
-        self.buckets: dict[Way, Bucket] = {"up": Bucket(), "down": Bucket()}
+        self._buckets: dict[tuple[Way, int], Bucket] = {}
 
     def direction(self, way: Way) -> Direction:
         """How a direction behaves now."""
         return self.conditions.up if way == "up" else self.conditions.down
 
-    def due_s(self, way: Way, count: int, now_s: float) -> float:
-        """When `count` bytes that were read now arrive at the other end."""
+    def due_s(self, way: Way, count: int, now_s: float, connection: int = 0) -> float:
+        """When `count` bytes that were read now from a connection arrive at the other end."""
         direction = self.direction(way)
-        return self.buckets[way].passes_s(count, now_s, direction) + direction.latency_s
+        bucket = self._buckets.setdefault((way, 0 if self._shared else connection), Bucket())
+        return bucket.passes_s(count, now_s, direction) + direction.latency_s
+
+    def closed(self, connection: int) -> None:
+        """A connection has ended."""
+        for way in ("up", "down"):
+            self._buckets.pop((way, connection), None)
 
     def forwarded(self, way: Way, count: int) -> None:
         """Counts bytes that were handed on."""

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Literal
 
-from tests.faults.conditions import Direction, Link, Way
+from deploy.shaping.conditions import Direction, Link, Way
 
 CHUNK_BYTES = 16 * 1024
 """Most that is read at a time; a narrow link reads less, so that its bytes flow evenly."""
@@ -35,9 +35,10 @@ class Connection:
     """
 
     def __init__(self, link: Link, number: int, ends: dict[Side, End], swallow: Callable[[End], None]) -> None:
-        self._link, self._ends, self._swallow = link, ends, swallow
+        self._link, self._number, self._ends, self._swallow = link, number, ends, swallow
         self._random: dict[Way, random.Random] = {
-            way: random.Random(f"{link.seed}/{number}/{way}") for way in ("up", "down")
+            way: random.Random(f"{link.seed}/{number}/{way}")  # noqa: S311 - faults, no secret
+            for way in ("up", "down")
         }
         self._to_flip = dict.fromkeys(self._random, -1)
         self.silent = False
@@ -75,7 +76,7 @@ class Connection:
             if self._random[way].random() < direction.reset_probability:
                 self.reset()
                 return
-            due_s = self._link.due_s(way, len(chunk), loop.time())
+            due_s = self._link.due_s(way, len(chunk), loop.time(), self._number)
             await queue.put((due_s, self._noisy(way, chunk, direction.flip_probability)))
 
     async def _deliver(self, way: Way, queue: asyncio.Queue[tuple[float, bytes]], sink: Side) -> None:

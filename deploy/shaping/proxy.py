@@ -2,11 +2,12 @@
 
 It stands before a broker on the loopback interface; what connects to its port reaches the broker through it. `Proxy`
 runs an event loop on a thread of its own and is commanded from any other; as a process
-(`python -m tests.faults.proxy UPSTREAM_PORT`) it prints its port and takes one command a line, see `main`.
+(`python -m deploy.shaping.proxy UPSTREAM_PORT`) it prints its port and takes one command a line, see `main`.
 
 Per direction, a chunk that was read at time t is written at ``t' + latency`` with ``t' = max(t, b − burst / rate)``
 and ``b`` the time until which the bytes before it and its own fill the link: a token bucket in its virtual form
-(generic cell rate algorithm, ITU-T I.371). The bucket is the link's, shared by all of its connections.
+(generic cell rate algorithm, ITU-T I.371). The bucket is the link's, shared by all of its connections; with
+`shared=False` each connection has one of its own.
 
 What a fault does to a connection that stands, and to one that is opened meanwhile:
 
@@ -31,8 +32,8 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from tests.faults.conditions import Conditions, Direction, Link, Tally
-from tests.faults.connection import Connection, End, Side, swallowed
+from deploy.shaping.conditions import Conditions, Direction, Link, Tally
+from deploy.shaping.connection import Connection, End, Side, swallowed
 
 __all__ = ["LOOPBACK", "Conditions", "Direction", "Proxy", "Tally"]
 
@@ -51,6 +52,7 @@ class Proxy:
         port: Where to listen; 0 takes a free port. Always on the loopback interface.
         conditions: At first.
         seed: Of all draws.
+        shared: Whether its connections share the bandwidth; otherwise each has all of it.
 
     Raises:
         OSError: The port is taken (from `start`, or on entering the `with` block).
@@ -64,9 +66,10 @@ class Proxy:
         port: int = 0,
         conditions: Conditions | None = None,
         seed: int = 0,
+        shared: bool = True,
     ) -> None:
         self._upstream, self.port = (upstream_host, upstream_port), port
-        self._link = Link(conditions or Conditions(), seed)
+        self._link = Link(conditions or Conditions(), seed, shared=shared)
         self._partitioned = False
         self._connections: dict[int, Connection] = {}
         self._strangers: set[int] = set()
@@ -161,6 +164,7 @@ class Proxy:
             writer.transport.abort()
         finally:
             self._connections.pop(number, None)
+            self._link.closed(number)
             self._link.tally.open = len(self._connections)
             self._tasks.discard(task)
 
@@ -214,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     `shape JSON` (`Conditions`), `stall on|off`, `partition on|off`, `reset`, `half-open server|client`, `tally`.
     """
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.proxy", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m deploy.shaping.proxy", description=__doc__)
     parser.add_argument("upstream_port", type=int)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)

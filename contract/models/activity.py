@@ -1,0 +1,112 @@
+"""How many entries of each layer's input were not 0, and in how many products they took part."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.models.layout import LayerSpec
+
+_BYTE, _EXACT = 2**8 - 1, 2**24
+"""Sums of whole numbers up to these are exact in bytes and in float32."""
+_SAME_SIZE: dict[int, type[np.unsignedinteger[Any]]] = {1: np.uint8, 4: np.uint32}
+"""A number whose bits are 0 is 0, and is counted faster as an integer."""
+
+
+def dense_products(layer: LayerSpec) -> int:
+    """Multiplications of one layer for one sample and one step, without those with padding."""
+    return int(fan_out(layer).sum())
+
+
+def fan_out(layer: LayerSpec) -> NDArray[np.int64]:
+    """How many products each input of a layer takes part in, flat; fewer at the borders of a convolution.
+
+    Args:
+        layer: The layer.
+
+    Returns:
+        `[inputs]`.
+    """
+    if layer.kind == "linear":
+        return np.full(math.prod(layer.inputs), layer.weight_shape[0], dtype=np.int64)
+    sides = zip(layer.inputs[1:], layer.outputs[1:], strict=True)
+    rows, columns = (_reached(layer, into, out) for into, out in sides)
+    plane = layer.weight_shape[0] * np.outer(rows, columns)
+    return np.tile(plane.reshape(-1), layer.inputs[0])
+
+
+def _reached(layer: LayerSpec, into: int, out: int) -> NDArray[np.int64]:
+    """Along one side: to how many outputs each of `into` positions contributes."""
+    positions = layer.stride * np.arange(out)[:, None] - layer.padding + np.arange(layer.kernel)
+    return np.bincount(positions[(positions >= 0) & (positions < into)], minlength=into).astype(np.int64)
+
+
+class LayerInputs:
+    """What entered one layer.
+
+    Args:
+        layer: The layer.
+        steps: See below.
+        columns: Whether its entries come with samples innermost: behind a convolution.
+        spikes: Whether they are spikes, 0 or 1, or sums of them over steps; else levels, of which each that is not 0
+            counts once.
+
+    Attributes:
+        steps: Steps at which its products are formed.
+        count: Inputs.
+        products: For one sample and one step.
+    """
+
+    def __init__(self, layer: LayerSpec, *, steps: int, columns: bool, spikes: bool) -> None:
+        self._fan = fan_out(layer)
+        self.steps, self.count, self.products = steps, len(self._fan), int(self._fan.sum())
+        self._active = self._effective = 0.0  # whole numbers, exact below 2^53
+        self._columns, self._spikes = columns, spikes
+        self._alike = int(self._fan[0]) if layer.kind == "linear" else None
+
+    @property
+    def active(self) -> int:
+        """Entries that were not 0, so far."""
+        return int(self._active)
+
+    @property
+    def effective(self) -> int:
+        """Products of these."""
+        return int(self._effective if self._alike is None else self._alike * self._active)
+
+    def add(self, x: NDArray[np.float32] | NDArray[np.uint8], rows: int, batch: int) -> None:
+        """Counts entries: spikes, or sums of spikes over some steps, or levels.
+
+        Args:
+            x: `rows` times as many numbers as the layer has inputs.
+            rows: Steps times samples, or samples where steps are summed.
+            batch: Samples that are innermost where samples are.
+
+        Raises:
+            ValueError: They are not as many.
+        """
+        if x.size != rows * self.count:
+            raise ValueError(f"shape {x.shape}: expected {rows} times {self.count} numbers")
+        if self._spikes and x.itemsize > 1:
+            exact = x.size * self.steps < _EXACT
+            self._active += float(x.sum(dtype=np.float32 if exact else np.float64))
+        else:
+            self._active += np.count_nonzero(x.reshape(-1).view(_SAME_SIZE[x.itemsize]))
+        if self._alike is None:
+            places = self._at_places(x if self._spikes else x != 0, batch)
+            self._effective += float(places.astype(np.float64) @ self._fan)
+
+    def _at_places(self, ones: NDArray[Any], batch: int) -> NDArray[Any]:
+        """How often each input was active, `[inputs]`. Sums, not products: these would start threads."""
+        if self._columns:
+            summed: NDArray[Any] = ones.reshape(-1, self.count * batch).sum(0)
+            return np.asarray(summed.reshape(self.count, batch).sum(1))
+        rows = ones.reshape(-1, self.count)
+        if rows.dtype.itemsize > 1:
+            return np.asarray(rows.sum(0))
+        bytes_ = rows.view(np.uint8)  # added up as bytes, in blocks whose sums are none but bytes
+        blocks = [bytes_[i : i + _BYTE].sum(0, dtype=np.uint8) for i in range(0, len(bytes_), _BYTE)]
+        return np.asarray(np.sum(blocks, axis=0, dtype=np.int64))

@@ -1,0 +1,1 @@
+"""`make loihi`: trained snntorch networks against the fixed-point simulation of Loihi 2."""

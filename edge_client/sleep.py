@@ -1,0 +1,114 @@
+"""Duty cycle: a device that has nothing to do for a while sleeps, and says so in the energy of its next update.
+
+Without `command` it does not look at its messages for so long, and the processor may rest; with one, such as
+``rtcwake``, the whole machine is suspended. Then no meter on it is read: the phase `sleep` keeps its length and says
+why it has no joules. A round that opens meanwhile waits, so its deadline must allow for the sleep.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from edge_client.account import Account
+from edge_client.client import ClientState, wanted
+
+log = logging.getLogger(__name__)
+
+_COMMAND_SLACK_S = 60.0
+
+
+class SleepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[sleep]`: leave it out for a device that stays awake.
+
+    Attributes:
+        seconds: How long it sleeps each time.
+        after_s: Seconds without anything to do after which it goes to sleep.
+        command: Program and arguments that suspend the machine, ``{seconds}`` filled in, for example
+            ``["rtcwake", "--mode", "mem", "--seconds", "{seconds}"]``; it must return after that time. Empty: the
+            device only rests.
+    """
+
+    seconds: Annotated[float, Meta(gt=0, le=86_400)]
+    after_s: Annotated[float, Meta(ge=0)] = 2.0
+    command: tuple[str, ...] = ()
+
+
+def suspended_s() -> float:
+    """Seconds since the boot in which this machine was suspended: the monotonic clock stood still in them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+def has_work(state: ClientState) -> bool:
+    """Whether anything is under way, owed or still to be prepared; a device out of touch stays awake as well.
+
+    So does one that is asked for a round with secure aggregation, as long as that is open: others wait for its answers.
+    """
+    under_way = state.pending or state.unscored or state.fetching is not None or state.sending
+    finished = state.server is not None and state.server.status == "finished"
+    server = state.server
+    masks = server is not None and server.plan.secure and server.status == "open" and state.node in server.selected
+    return bool(
+        masks or under_way or finished or not state.connected or not state.task_hash or wanted(state) is not None
+    )
+
+
+class Sleeper:
+    """Sends a device to sleep when it has had nothing to do for long enough.
+
+    Args:
+        settings: When and how; `None` for a device that stays awake.
+        account: Books the sleep.
+        clock: Monotonic seconds.
+        wait: Does nothing for some seconds, or until the device is told to stop.
+    """
+
+    def __init__(
+        self,
+        settings: SleepSettings | None,
+        account: Account,
+        clock: Callable[[], float],
+        wait: Callable[[float], object],
+    ) -> None:
+        self._settings, self._account, self._clock, self._wait = settings, account, clock, wait
+        self._idle_since_s: float | None = None
+
+    def rest(self, state: ClientState) -> bool:
+        """Sleeps once if it is time to; asked again and again while no message waits. Whether it slept."""
+        if self._settings is None or has_work(state):
+            self._idle_since_s = None
+            return False
+        now_s = self._clock()
+        if self._idle_since_s is None:
+            self._idle_since_s = now_s
+        if now_s - self._idle_since_s < self._settings.after_s:
+            return False
+        self._idle_since_s = None
+        with self._account.asleep():
+            # A command that fails must not leave the device spinning: it rests instead.
+            if not self._suspend(self._settings):
+                self._wait(self._settings.seconds)
+        return True
+
+    @staticmethod
+    def _suspend(settings: SleepSettings) -> bool:
+        """Runs the command; whether there is one and it did its work."""
+        command = [part.replace("{seconds}", f"{settings.seconds:.0f}") for part in settings.command]
+        if not command:
+            return False
+        try:
+            done = subprocess.run(  # noqa: S603 - the device's owner wrote it into the device's own settings
+                command, capture_output=True, text=True, check=False, timeout=settings.seconds + _COMMAND_SLACK_S
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            log.warning("sleep.command %s: %s; resting instead", command, error)
+            return False
+        if done.returncode:
+            log.warning("sleep.command %s ended with status %d: %s", command, done.returncode, done.stderr[-200:])
+        return done.returncode == 0

@@ -1,0 +1,131 @@
+"""Inventories, first-boot files, what boards say of themselves, and the commands' help."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from contract.errors import ConfigurationError
+from deploy.boards import inventory, playbook
+from deploy.boards.cloud_init import host_name, user_data
+from deploy.boards.payload import device_tables
+from deploy.boards.playbook import Event
+from deploy.boards.status import read
+from tests.conftest import ROOT
+
+
+def test_user_data_is_cloud_init_s(tmp_path: Path) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA+/= me@here"
+    files = user_data("pi_2.Lab", ssh_keys=[key], ntp_servers=["10.0.0.1"])
+    text = files["user-data"].decode()
+    assert text.startswith("#cloud-config\n")
+    told = yaml.safe_load(text)
+    assert told["hostname"] == "pi-2-lab" == host_name("pi_2.Lab")
+    assert told["ntp"] == {"enabled": True, "ntp_client": "systemd-timesyncd", "servers": ["10.0.0.1"]}
+    assert told["users"][0]["ssh_authorized_keys"] == [key]
+    assert told["users"][0]["lock_passwd"] is True
+    assert (told["ssh_pwauth"], told["package_update"]) == (False, False)
+    script = tmp_path / "script"
+    script.write_text(told["write_files"][0]["content"])
+    assert subprocess.run(["sh", "-n", str(script)], check=False).returncode == 0
+    assert told["runcmd"] == [["sh", told["write_files"][0]["path"]]]
+    assert "PRIVATE KEY" not in text
+    assert yaml.safe_load(files["meta-data"]) == {"instance-id": "spikeleak-pi_2.Lab", "local-hostname": "pi-2-lab"}
+    with pytest.raises(ConfigurationError, match=r"--ssh-key: .* is no public key"):
+        user_data("pi", ssh_keys=["-----BEGIN OPENSSH PRIVATE KEY-----"])
+    program = shutil.which("cloud-init")
+    if program is not None:  # its own schema, where the machine has it
+        (tmp_path / "user-data").write_text(text)
+        line = [program, "schema", "-c", str(tmp_path / "user-data")]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert "Valid cloud-config" in done.stdout, done
+
+
+def test_the_inventory_that_ships_is_read() -> None:
+    boards = inventory.read(playbook.FOLDER / "inventory.example.yml")
+    assert [(it.name, it.address) for it in boards] == [
+        ("pi-1", "spikeleak-admin@192.168.1.21"),
+        ("pi-2", "spikeleak-admin@192.168.1.22"),
+        ("jetson-1", "nvidia@192.168.1.31"),
+    ]
+    assert boards[0].settings == {"board": "pi4", "meter": "none", "threads": 4}
+    assert boards[0].datasets == ("mnist5k",)
+    for board in boards:
+        device_tables(board.name, host="h", port=1, run="r", shard=0, shards=3, own=board.settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("all: {hosts: {}}", "holds no boards"),
+        ("all: {hosts: {pi-1: {spikeleak_machine: armv7l}}}", "board pi-1: Invalid enum value 'armv7l'"),
+        ("all: {hosts: {pi-1: {spikeleak_data: digits}}}", "board pi-1: Expected `array`, got `str`"),
+        ("all: {hosts: {'pi 1': {}}}", "board 'pi 1': a board has its device's name"),
+    ],
+)
+def test_bad_inventories(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "boards.yml").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"boards\.yml") as caught:
+        inventory.read(tmp_path / "boards.yml")
+    assert says in str(caught.value)
+
+
+def test_settings_of_a_board_name_it_when_they_are_wrong() -> None:
+    with pytest.raises(ConfigurationError, match="device pi-1: unknown key 'thread': did you mean 'threads'"):
+        device_tables("pi-1", host="h", port=1, run="r", shard=0, shards=1, own={"thread": 4})
+    tables = device_tables("pi-1", host="h", port=1, run="r", shard=0, shards=1, own={"link": {"keepalive_s": 60}})
+    assert (tables["link"]["keepalive_s"], tables["link"]["host"]) == (60, "h")
+
+
+def test_a_clock_is_told_with_its_uncertainty() -> None:
+    told = {"now": "1000.0", "before_s": 990.0, "after_s": 1000.0, "release": "r", "synchronised": "no"}
+    assert read("pi", told).clock == "within 5.0 s, not synchronised"
+    assert read("pi", {**told, "now": "1600.5"}).clock == "+605.5 ± 5.0 s, not synchronised"
+    assert read("pi", {"release": "r"}).clock == "unknown"
+    assert read("pi", {"release": "r"}).starts is None
+
+
+def test_what_the_callback_writes_is_an_event() -> None:
+    line = {"event": "ok", "board": "pi", "task": "t", "text": "", "output": "", "told": {}, "ignored": False}
+    assert msgspec.json.decode(json.dumps(line), type=Event).board == "pi"
+
+
+def test_without_ansible_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    with pytest.raises(
+        ConfigurationError, match=r"ansible-playbook is not installed: pip install 'spikeleak\[deploy\]'"
+    ):
+        playbook.program("ansible-playbook")
+
+
+COMMANDS = ("push", "update", "rollback", "status", "logs", "collect", "stop", "sizing")
+
+
+def test_each_command_has_help_with_an_example() -> None:
+    from typer.testing import CliRunner
+
+    from deploy.deploy_command import deploy_app
+
+    assert {it.name or it.callback.__name__ for it in deploy_app.registered_commands} == set(COMMANDS)
+    for command in COMMANDS:
+        done = CliRunner().invoke(deploy_app, [command, "--help"])
+        assert done.exit_code == 0
+        assert f"Example: spikeleak deploy {command}" in " ".join(done.output.split()), done.output
+    assert (
+        "Example: spikeleak-client "
+        in subprocess.run(
+            [sys.executable, "-m", "edge_client", "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        ).stdout
+    )

@@ -233,13 +233,13 @@ class MaskingCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         bytes_up: Payload bytes of the messages that the device sent for it, repetitions included.
         bytes_down: Of those that it received.
-        computing: Readings of the work on keys, shares and masks; a part of phase `compress`, or all of it.
+        computing: Each meter's reading of the work on keys, shares and masks; a part of phase `compress`, or all of it.
         sending: The radio's model for `bytes_up`.
     """
 
     bytes_up: Count
     bytes_down: Count
-    computing: EnergyReading
+    computing: tuple[EnergyReading, ...]
     sending: EnergyReading
 
 
@@ -247,8 +247,8 @@ class EnergyReport(Message, frozen=True, kw_only=True):
     """What one update cost. Sent after its acknowledgement; the attacker may not read it.
 
     `operations` is `None` where they could not be counted: the layers of a network of the user's own are not known.
-    `baselines` are the device's idle powers, one for each meter, as measured before the work that is reported here.
     `masking` is what secure aggregation cost up to the update; what came after it says `Reveal`.
+    `baselines` are the device's idle powers, one for each meter, as measured before the work that is reported here.
     """
 
     uid: Uid
@@ -258,8 +258,8 @@ class EnergyReport(Message, frozen=True, kw_only=True):
     operations: Operations | None
     payload_bytes: Count
     phases: tuple[PhaseEnergy, ...]
-    baselines: tuple[Baseline, ...] = ()
     masking: MaskingCost | None = None
+    baselines: tuple[Baseline, ...] = ()
 
 
 class MembershipTest(msgspec.Struct, frozen=True, array_like=True):

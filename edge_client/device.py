@@ -383,11 +383,11 @@ class Device:
                 windows=self._account.made(uid),
                 operations=made.operations,
                 encoded_ahead=made.encoded_ahead,
-                baselines=self._account.baselines or (),
-                sleeps=self.settings.sleep is not None,
                 masking=self._account.overheads(),
                 masking_up=up,
                 masking_down=down,
+                baselines=self._account.baselines or (),
+                sleeps=self.settings.sleep is not None,
             ),
             residual=uid if residual is not None else "",
         )

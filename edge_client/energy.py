@@ -145,20 +145,20 @@ class UpdateWindows(msgspec.Struct, frozen=True, kw_only=True):
         windows: In order of time.
         operations: What was counted while training; `None` where the task's operations cannot be counted.
         encoded_ahead: Whether the encoding had a window of its own.
-        baselines: Idle power of the device, as it was measured in the life that made the update.
-        sleeps: Whether the device sleeps between rounds.
         masking: Those among the windows in which keys, shares and masks were made.
         masking_up, masking_down: Payload bytes of the messages about them, sent and received.
+        baselines: Idle power of the device, as it was measured in the life that made the update.
+        sleeps: Whether the device sleeps between rounds.
     """
 
     windows: tuple[Window, ...]
     operations: Operations | None
     encoded_ahead: bool = True
-    baselines: tuple[Baseline, ...] = ()
-    sleeps: bool = False
     masking: tuple[Window, ...] = ()
     masking_up: int = 0
     masking_down: int = 0
+    baselines: tuple[Baseline, ...] = ()
+    sleeps: bool = False
 
 
 def phase_energies(
@@ -190,6 +190,12 @@ def phase_energies(
     return tuple(phases)
 
 
+def metered(windows: Sequence[Window]) -> tuple[EnergyReading, ...]:
+    """Each meter's reading over several windows, of which there is at least one."""
+    found = (merged(readings) for readings in zip(*(window.readings for window in windows), strict=True))
+    return tuple(reading for reading in found if reading is not None)
+
+
 def _measured(
     phase: str, windows: Sequence[Window], made: UpdateWindows, meters: tuple[str, ...]
 ) -> tuple[EnergyReading, ...]:
@@ -197,8 +203,7 @@ def _measured(
     if phase == "encode" and not made.encoded_ahead:
         reason = "the input was encoded step by step inside the train window: all frames together are too large"
     elif windows:
-        found = (merged(readings) for readings in zip(*(window.readings for window in windows), strict=True))
-        return tuple(reading for reading in found if reading is not None)
+        return metered(windows)
     else:
         reason = f"this update has no window of phase {phase!r}"
         reason = _AWAKE if phase == "sleep" and not made.sleeps else reason

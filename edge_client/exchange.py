@@ -17,7 +17,7 @@ from contract.pipeline import Tensors
 from contract.task import RoundPlan
 from edge_client import masking
 from edge_client.account import Account
-from edge_client.energy import UpdateWindows, Window, merged
+from edge_client.energy import UpdateWindows, Window, metered
 from edge_client.events import MasksReady
 from edge_client.masking import Session
 from edge_client.pipeline import Draws, Pressed
@@ -210,10 +210,9 @@ class MaskExchange:
             sending=self._sending(made.masking_up, seconds),
         )
 
-    def _computing(self, windows: list[Window]) -> EnergyReading:
-        """Of several meters the first one's."""
-        first = merged([window.readings[0] for window in windows])
-        return first or unavailable(self._account.meters[0], "none", "no window of this work was cut")
+    def _computing(self, windows: list[Window]) -> tuple[EnergyReading, ...]:
+        reason = "no window of this work was cut"
+        return metered(windows) if windows else tuple(unavailable(m, "none", reason) for m in self._account.meters)
 
     def _sending(self, nbytes: int, seconds: float | None) -> EnergyReading:
         if seconds is None:

@@ -150,8 +150,8 @@ def energy_item(
         operations=note.windows.operations,
         payload_bytes=len(update.blob),
         phases=phases,
-        baselines=note.windows.baselines,
         masking=masking,
+        baselines=note.windows.baselines,
     )
     return SpoolItem(uid=report.uid, kind="energy", round=update.round, blob=pack(report))
 

@@ -46,10 +46,17 @@ def suspended_s() -> float:
 
 
 def has_work(state: ClientState) -> bool:
-    """Whether anything is under way, owed or still to be prepared; a device out of touch stays awake as well."""
+    """Whether anything is under way, owed or still to be prepared; a device out of touch stays awake as well.
+
+    So does one that is asked for a round with secure aggregation, as long as that is open: others wait for its answers.
+    """
     under_way = state.pending or state.unscored or state.fetching is not None or state.sending
     finished = state.server is not None and state.server.status == "finished"
-    return bool(under_way or finished or not state.connected or not state.task_hash or wanted(state) is not None)
+    server = state.server
+    masks = server is not None and server.plan.secure and server.status == "open" and state.node in server.selected
+    return bool(
+        masks or under_way or finished or not state.connected or not state.task_hash or wanted(state) is not None
+    )
 
 
 class Sleeper:

@@ -164,7 +164,7 @@ class ExchangeDesk:
 
 def write_cost(ledger: Ledger, place: Mapping[str, object], part: str, cost: MaskingCost) -> None:
     """What secure aggregation added to one update, by its device's own account."""
-    for work, reading in (("computing", cost.computing), ("sending", cost.sending)):
+    for work, reading in [*(("computing", reading) for reading in cost.computing), ("sending", cost.sending)]:
         ledger.insert(
             "masking_costs",
             {

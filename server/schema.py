@@ -134,10 +134,10 @@ CREATE TABLE IF NOT EXISTS masking_costs (   -- what secure aggregation added to
     update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
     part TEXT NOT NULL,                      -- setup: keys, shares and masks, in `energy` too; reveal: after the update
     work TEXT NOT NULL,                      -- computing, sending
-    bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL,            -- of the part, in both of its rows
+    bytes_up INTEGER NOT NULL, bytes_down INTEGER NOT NULL,            -- of the part, in all of its rows
     energy_j REAL, duration_s REAL NOT NULL, source TEXT NOT NULL, scope TEXT NOT NULL, provenance TEXT NOT NULL,
     reason TEXT NOT NULL, resolution_j REAL, samples INTEGER NOT NULL, uncertainty_j REAL, overhead_s REAL,
-    PRIMARY KEY (update_uid, part, work),
+    PRIMARY KEY (update_uid, part, work, source, scope),
     CHECK ((energy_j IS NULL) = (provenance = 'unavailable'))
 ) WITHOUT ROWID;
 

@@ -56,7 +56,7 @@ _PLACE = {"uid": UID, "update_uid": OTHER_UID, "node": "pi-1", "round": 3}
 
 _OPENING = {"node": "pi-1", "epoch": 2, "round": 3, "attempt": 1}
 KEYS = KeyPair(node="pi-1", cipher_key=b"k" * 32, mask_key=b"m" * 32)
-COST = MaskingCost(bytes_up=9, bytes_down=8, computing=READING, sending=READING)
+COST = MaskingCost(bytes_up=9, bytes_down=8, computing=(READING,), sending=READING)
 
 EXAMPLES: tuple[tuple[Message, list], ...] = (
     (NodeState(node="pi-1", epoch=2, status="online", board="pi5", engine="onnx", meter="ina219", samples=60), []),

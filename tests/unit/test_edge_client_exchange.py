@@ -17,6 +17,7 @@ from edge_client.account import Account
 from edge_client.energy import PhaseMeter, UpdateWindows
 from edge_client.exchange import MaskExchange
 from edge_client.settings import ClientSettings
+from edge_client.sleep import has_work
 from hardware.energy_model import EnergyModel
 from hardware.meter import open_meter
 from tests.secure_party import Party
@@ -156,6 +157,13 @@ def test_bytes_of_both_directions_are_counted_until_the_update():
     assert (cost.bytes_up, cost.bytes_down) == (up, down)
     assert cost.sending.energy_j == pytest.approx(world.exchange._model.radio(up, 0.5 * up / 1000).energy_j)
     assert world.exchange.cost(UpdateWindows(windows=(), operations=None), 1000, 0.5) is None
+
+
+def test_a_device_stays_awake_while_others_wait_for_its_answers():
+    ready = client.ClientState(node=NAMES[0], connected=True, task_hash=HASH, made=(HASH, 3, 2))
+    assert has_work(replace(ready, server=STATE))
+    assert not has_work(replace(ready, server=replace(STATE, status="closed")))
+    assert not has_work(replace(ready, server=replace(STATE, plan=RoundPlan())))
 
 
 def test_a_bundle_without_a_session_is_refused():

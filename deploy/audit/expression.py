@@ -67,7 +67,7 @@ def express(
     names = _names(traced)
     closest = _Difference(float("inf"), "its neurons or its use of time fit no such network")
     for model, neuron in _proposals(traced, behaviour):
-        task = TaskSpec(dataset="own", encoding=encoding, model=model, neuron=neuron)
+        task = TaskSpec(dataset="captured", encoding=encoding, model=model, neuron=neuron)
         try:
             network = Network(task, shape, behaviour.classes)
         except SpikeleakError as error:

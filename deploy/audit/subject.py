@@ -204,7 +204,7 @@ class _Builder(msgspec.Struct, frozen=True, kw_only=True):
             notes = (*notes, "no layer's gradient has the signs of the logits' error: labels are known only by --label")
         if seen.first is None:
             notes = (*notes, "no layer was found that sees the input: closed forms do not apply")
-        task = TaskSpec(dataset="own", encoding=self.encoding)
+        task = TaskSpec(dataset="captured", encoding=self.encoding)
         return Subject(
             observation=self._observation(update, parameters, task, network, moved=moved),
             expression=reason,

@@ -19,6 +19,7 @@ from edge_client.account import Account
 from edge_client.device import Device
 from edge_client.energy import PhaseMeter
 from edge_client.engine import StepResult
+from edge_client.models import Models
 from edge_client.objects import Workshop
 from edge_client.spool import Spool
 from edge_client.training import Shard
@@ -177,7 +178,7 @@ def tell(life: Life, writes: Writes | None) -> int:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
-    monkeypatch.setattr(Device, "_parameters", lambda _self, _version: {})
+    monkeypatch.setattr(Models, "parameters", lambda _self, _version: {})
 
 
 @pytest.mark.parametrize("after", [False, True])

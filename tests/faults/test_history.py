@@ -199,7 +199,7 @@ def test_the_residual_on_disk_must_follow_from_the_updates(calm_run: Federation,
     folder = tmp_path / "device-1"
     shutil.copytree(settings.directory, folder)
     (item,) = items(folder / "residuals").values()
-    _Box(folder / "residuals", folder / "quarantine").put(change(item))
+    _Box(folder / "residuals", folder / "quarantine", sync=False).put(change(item))
     told = _told(calm_run)
     found = list(recomputation.updates(told, calm_run.ledger, replace(settings, directory=folder)))
     assert (not found) if not said else (found and said in found[0]), found

@@ -11,6 +11,7 @@ from unittest import mock
 import attack.desk
 import attack.models
 import edge_client.device
+import edge_client.models
 import edge_client.scoring
 import server.admission
 import server.journal
@@ -79,7 +80,7 @@ _CHECKS: tuple[tuple[Any, str, int, Callable[[Any], bool] | None], ...] = (
     *((module, "decode", 4, _always) for module in (edge_client.device, attack.desk)),
     (server.admission, "decode_tensors", 5, None),
     (server.journal, "images_of", 5, None),
-    (edge_client.device, "decode_plain", 5, None),
+    (edge_client.models, "decode_plain", 5, None),
     (edge_client.scoring, "decode_plain", 5, None),
     (attack.models, "decode_plain", 5, None),
 )

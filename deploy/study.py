@@ -64,6 +64,8 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             share a process leave it out.
         energy_profile: Board profile of the modelled energy: a name, or the path of a file of your own that ends in
             `.toml` (hardware/README.md says how; `spikeleak meter --calibrate` makes one).
+        radio_mbit_s: Rate of each device's link at which its modelled sending lasts; `None` takes the time until the
+            acknowledgement. With it the modelled joules of a run with a `seed` are the same on any machine.
         threads: Threads of each device's engine.
         lpips: ONNX file with LPIPS and its weights, see `contract.perceptual`; `None`: scores are without it.
         seed: Makes the devices' draws, and with them the run, repeatable; no other party is told. `None`: every run
@@ -84,6 +86,7 @@ class DevicesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     meter: str = "none"
     baseline_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     energy_profile: str = "horowitz-45nm"
+    radio_mbit_s: Annotated[float, Meta(gt=0)] | None = None
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     lpips: Path | None = None
     seed: Annotated[int, Meta(ge=0)] | None = None

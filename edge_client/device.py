@@ -406,6 +406,7 @@ class Device:
         if not action.admitted:
             self.spool.receipts.delete(action.uid)
         transmit, transmit_s, sent_bytes = self._account.settled(action.uid, action.sent_s)
+        transmit_s = energy.radio_s(self.settings.radio_mbit_s, sent_bytes, transmit_s)
         update = self.spool.outbox.get(action.uid)
         if update is None:
             return

@@ -161,6 +161,21 @@ class UpdateWindows(msgspec.Struct, frozen=True, kw_only=True):
     sleeps: bool = False
 
 
+def radio_s(rate_mbit_s: float | None, sent_bytes: int, transmit_s: float | None) -> float | None:
+    """How long the radio's model takes sending to last.
+
+    Args:
+        rate_mbit_s: Rate of the link, if the device's settings state one.
+        sent_bytes: Bytes handed to the network.
+        transmit_s: Seconds from publication to acknowledgement; `None` when a restart lay between.
+
+    Returns:
+        The bytes' time at that rate; without one `transmit_s`, which holds the server's answer too and so is an upper
+        bound. `None` when the bytes are not known.
+    """
+    return transmit_s if rate_mbit_s is None or transmit_s is None else 8e-6 * sent_bytes / rate_mbit_s
+
+
 def phase_energies(
     made: UpdateWindows,
     transmit: tuple[EnergyReading, ...],

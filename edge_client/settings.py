@@ -34,6 +34,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             0 leaves that out. Without a meter it does not wait. A plug needs fifteen of its reports.
         energy_profile: Energy table of the modelled readings: a profile's name, or the path of a file of your own that
             ends in `.toml`.
+        radio_mbit_s: Rate of the link, in Mbit/s, at which modelled sending lasts; `None` takes the time until the
+            acknowledgement, an upper bound that hangs on how busy broker and server are.
         board: What this device is, shown in the report.
         lpips: ONNX file with LPIPS and its weights, made as `contract.perceptual` says: scores carry LPIPS then.
         publish_truth: Lab mode: also publish the true samples that a score names.
@@ -61,6 +63,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     meter: str = "none"
     baseline_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     energy_profile: str = "horowitz-45nm"
+    radio_mbit_s: Annotated[float, Meta(gt=0)] | None = None
     board: str = ""
     lpips: Path | None = None
     publish_truth: bool = False

@@ -62,8 +62,10 @@ modelled energy of counted operations alone. `worst_psnr_db` is the highest PSNR
 `median_worst_psnr_db` the median over updates of each one's highest (null: at least half gave no image at all),
 `exact_updates` how many were certified in full.
 """
-TIMED = ("wall_s", "energy_j", "joules_per_round", "joules_to_target")
-"""Columns with something of a clock in them: modelled radio energy is power times the time that sending took."""
+TIMED = ("wall_s",)
+"""Columns with a clock in them. The joules of sending have one too without `devices.radio_mbit_s`: power times the time
+until the acknowledgement.
+"""
 ATTACK_COLUMNS: dict[str, type] = {
     "run": str,
     "arm": str,
@@ -149,8 +151,6 @@ def _figures(summary: Row) -> Row:
         "lost": updates["lost"],
         "duplicated": updates["duplicated"],
         "bytes_up": summary["bytes_up"],
-        "energy_j": summary["energy_j"]["value"],
-        "energy_provenance": summary["energy_j"]["provenance"],
         "epsilon": summary["privacy"]["epsilon"],
         "never_attacked": leakage["never_attacked"],
         "false_certificates": leakage["certificates"]["false"],
@@ -161,24 +161,31 @@ def _figures(summary: Row) -> Row:
     }
 
 
-_BY_ROUND = (
-    "SELECT e.round AS round, SUM(e.energy_j) AS value FROM energy e JOIN "
-    "(SELECT DISTINCT round FROM rounds WHERE kind = 'train') r ON r.round = e.round "
-    "WHERE e.provenance = ? AND e.phase != 'idle' AND e.energy_j IS NOT NULL GROUP BY e.round ORDER BY e.round"
+_SPENT = (
+    "SELECT round, scope, energy_j, round IN (SELECT round FROM rounds WHERE kind = 'train') AS trains FROM energy "
+    "WHERE provenance = ? AND phase NOT IN ('idle', 'sleep') AND energy_j IS NOT NULL"
 )
 
 
 def _joules(ledger: Ledger, target: float | None) -> Row:
-    """Joules a training round, and to the target accuracy."""
+    """Joules of the run, of a training round, and to the target accuracy.
+
+    Sums are exact before they are rounded, so that they do not hang on the order in which reports arrived.
+    """
     provenance = summarise_ledger(ledger)["energy_j"]["provenance"]
-    by_round = {row["round"]: row["value"] for row in ledger.rows(_BY_ROUND, provenance)}
-    compute = ledger.value(
-        "SELECT SUM(energy_j) FROM energy WHERE provenance IN ('modelled', 'emulated') AND scope = 'operations'"
-    )
+    rows = ledger.rows(_SPENT, provenance)
+    rounds: dict[int, list[float]] = {}
+    for row in rows:
+        if row["trains"]:
+            rounds.setdefault(row["round"], []).append(row["energy_j"])
+    by_round = {round_: math.fsum(values) for round_, values in sorted(rounds.items())}
+    counted = [row["energy_j"] for row in ledger.rows(_SPENT, "modelled") if row["scope"] == "operations"]
     return {
+        "energy_j": math.fsum(row["energy_j"] for row in rows) if rows else None,
+        "energy_provenance": provenance,
         "joules_per_round": math.fsum(by_round.values()) / len(by_round) if by_round else None,
         "joules_to_target": _to_target(ledger, by_round, target),
-        "compute_j": compute,
+        "compute_j": math.fsum(counted) if counted else None,
     }
 
 

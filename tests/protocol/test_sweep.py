@@ -27,6 +27,8 @@ clients = 2
 dataset = "digits"
 encoding = { kind = "direct", steps = 4 }
 model = { hidden = [16] }
+[study.devices]
+radio_mbit_s = 20.0
 [study.attack]
 attacks = ["label", "ratio"]
 noise_controls = 1

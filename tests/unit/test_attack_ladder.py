@@ -187,7 +187,7 @@ def test_every_method_answers_on_every_kind_of_network(kind, model):
 
 def test_observation_has_these_fields_and_no_truth_among_them():
     assert {field.name for field in fields(Observation)} == {
-        "threat", "shape", "classes", "samples", "update", "seed",
+        "threat", "shape", "classes", "samples", "update", "seed", "masked",
         "_task", "_plan", "_parameters", "_records", "_labels", "_network", "_rates", "_candidates", "_unknown",
     }  # fmt: skip
 

@@ -8,7 +8,7 @@ import pytest
 
 from contract.messages import Operations
 from edge_client.account import Account
-from edge_client.energy import PhaseMeter, UpdateWindows, Window, merged, phase_energies
+from edge_client.energy import PhaseMeter, UpdateWindows, Window, merged, phase_energies, radio_s
 from hardware.energy import PHASES, EnergyReading, unavailable
 from hardware.energy_model import EnergyModel
 from hardware.meter import Meter, open_meter
@@ -255,6 +255,12 @@ def test_joules_of_masks_are_booked_on_the_update_and_kept_apart(tmp_path):
         clock.pass_s(1.0)
     assert [w.readings[0].energy_j for w in told] == [2.0]
     assert (book.made("v")[-1].phase, book.overheads()) == ("idle", ())
+
+
+def test_a_stated_rate_of_the_link_takes_the_place_of_the_time_until_the_answer():
+    assert radio_s(None, 1000, 0.7) == 0.7
+    assert radio_s(20.0, 1000, 0.7) == pytest.approx(8 * 1000 / 20e6)
+    assert radio_s(20.0, 1000, None) is None  # a restart lay between: how much was sent is not known
 
 
 def test_messages_about_masks_are_charged_at_the_rate_of_the_update():

@@ -29,6 +29,7 @@ CONNECTIONS = 300
 SMALL_BYTES, LARGE_BYTES = 256, CHUNK_BYTES
 SMALL_COUNT, LARGE_COUNT = 4000, 600
 _PATIENCE_S = 120.0
+_START_S = 10.0
 _CONNECT = bytes.fromhex("10 10 00 04 4d 51 54 54 04 02 02 58 00 04")
 """CONNECT of MQTT 3.1.1: clean session, keepalive 600 s, a client identifier of four bytes, which follow."""
 
@@ -56,6 +57,7 @@ def measure() -> BrokerCost:
         EnvironmentFaultError: mosquitto is not here, or does not take the messages.
     """
     with tempfile.TemporaryDirectory(prefix="spikeleak-broker-") as name, _broker(Path(name)) as (process, link):
+        connection_bytes = _connections(process, link)  # first: later they would fill memory that messages left
         small_s = _passed(process, link, SMALL_BYTES, SMALL_COUNT) / SMALL_COUNT
         large_s = _passed(process, link, LARGE_BYTES, LARGE_COUNT) / LARGE_COUNT
         byte_s = max(0.0, large_s - small_s) / (LARGE_BYTES - SMALL_BYTES)
@@ -63,7 +65,7 @@ def measure() -> BrokerCost:
             broker=_version(),
             message_s=small_s - byte_s * SMALL_BYTES,
             byte_s=byte_s,
-            connection_bytes=_connections(process, link),
+            connection_bytes=connection_bytes,
         )
 
 
@@ -93,6 +95,7 @@ def _broker(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], LinkSetting
     process = subprocess.Popen([program, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL)
     tls = TlsSettings(ca=ca, certificate=folder / "client.pem", key=folder / "client.key")
     try:
+        _wait_until_it_listens(port)
         yield process, LinkSettings(host="localhost", port=port, tls=tls)
     finally:
         process.terminate()
@@ -127,6 +130,19 @@ def _passed(process: subprocess.Popen[bytes], settings: LinkSettings, nbytes: in
     finally:
         writer.stop()
         reader.stop()
+
+
+def _wait_until_it_listens(port: int) -> None:
+    until_s = time.monotonic() + _START_S
+    while True:
+        try:
+            socket.create_connection((LOOPBACK, port), 1).close()
+        except OSError as error:
+            if time.monotonic() > until_s:
+                raise EnvironmentFaultError(f"mosquitto does not listen after {_START_S:g} s: {error}") from error
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _connections(process: subprocess.Popen[bytes], settings: LinkSettings) -> float:

@@ -30,7 +30,7 @@ def test_a_steady_process_passes(count: int):
 
 @pytest.mark.parametrize(("count", "mb"), [(50, 6.0), (1000, 1.5)])
 def test_growth_of_memory_is_noticed(count: int, mb: float):
-    with pytest.raises(AssertionError, match="less than 1.0 MB, or 1.0 MB in all, is allowed"):
+    with pytest.raises(AssertionError, match=r"less than 1\.0 MB, or 1\.0 MB in all, is allowed"):
         _steady("server", samples(count, mb=mb), count)
 
 

@@ -28,7 +28,7 @@ WARM_ROUNDS = 20
 MB_A_HUNDRED = 1.0
 """Allowed growth of resident memory, MB (10^6 bytes) per 100 rounds, by a line fitted through all samples …"""
 STEP_MB = 1.0
-"""… unless it is less than this in all: an allocator takes as much at once, and in a short run that alone has a slope."""
+"""… unless it is less than this in all: an allocator takes as much at once, which alone has a slope in a short run."""
 SHARE = 0.05
 """… and of the mean of the last quarter over that of the first, both after warming up."""
 

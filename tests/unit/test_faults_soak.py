@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import msgspec
 import pytest
 
 from tests.faults.chaos.soak import Sample, _steady
@@ -28,20 +27,10 @@ def test_a_steady_process_passes(count: int):
     assert "3 threads" in _steady("server", samples(count, mb=0.3), count)
 
 
-@pytest.mark.parametrize(("count", "mb"), [(50, 6.0), (1000, 1.5)])
-def test_growth_of_memory_is_noticed(count: int, mb: float):
-    with pytest.raises(AssertionError, match=r"less than 1\.0 MB, or 1\.0 MB in all, is allowed"):
-        _steady("server", samples(count, mb=mb), count)
-
-
-def test_one_step_of_the_allocator_is_no_growth_in_a_short_run():
-    taken = [msgspec.structs.replace(s, rss_mb=s.rss_mb + 0.6 * (s.round > 35)) for s in samples(50)]
-    assert "3 threads" in _steady("server", taken, 50)
-
-
 @pytest.mark.parametrize(
     ("growth", "said"),
     [
+        ({"mb": 1.5}, "MB per 100 rounds; less than 1.0 MB is allowed"),
         ({"threads": 6}, "threads went from"),
         ({"descriptors": 6}, "descriptors went from"),
     ],

@@ -21,14 +21,14 @@ from tests.faults.chaos.federation import TASK, Federation, federation
 from tests.faults.chaos.member import Member
 
 MANY, FEW = 20, 6
+LEAST = 150
+"""In fewer rounds one step of the allocator, 0.6 MB or so, has a slope like a leak's."""
 LONG = 500
 """Rounds from which on there are many devices, and their model is tiny."""
 SHORT_TASK = msgspec.structs.replace(TASK, model=ModelSpec(hidden=(200,)))
 WARM_ROUNDS = 20
 MB_A_HUNDRED = 1.0
 """Allowed growth of resident memory, MB (10^6 bytes) per 100 rounds, by a line fitted through all samples …"""
-STEP_MB = 1.0
-"""… unless it is less than this in all: an allocator takes as much at once, which alone has a slope in a short run."""
 SHARE = 0.05
 """… and of the mean of the last quarter over that of the first, both after warming up."""
 
@@ -55,7 +55,8 @@ def look(member: Member, round_: int) -> Sample:
 
 
 def run(count: int, folder: Path) -> Outcome:
-    """Runs that many rounds."""
+    """Runs that many rounds, at least `LEAST`."""
+    count = max(count, LEAST)
     devices, task = (MANY, TASK) if count >= LONG else (FEW, SHORT_TASK)
     plan = ScheduleEntry(rounds=count, algorithm="fedsgd", batch_size=1, learning_rate=0.05, deadline_s=30.0)
     with federation(folder / "federation", (plan,), devices=devices, server={"task": task}) as fed:
@@ -104,8 +105,7 @@ def _steady(name: str, taken: list[Sample], count: int) -> str:
     quarter = len(warm) // 4
     first, last = (statistics.fmean(s.rss_mb for s in part) for part in (warm[:quarter], warm[-quarter:]))
     shown = f"{name}: RSS {first:.1f} → {last:.1f} MB, {slope:+.2f} MB per 100 rounds"
-    grows = slope >= MB_A_HUNDRED and last - first >= STEP_MB
-    assert not grows, f"{shown}; less than {MB_A_HUNDRED} MB, or {STEP_MB} MB in all, is allowed"
+    assert slope < MB_A_HUNDRED, f"{shown}; less than {MB_A_HUNDRED} MB is allowed"
     assert last < first * (1 + SHARE), f"{shown}; less than {SHARE:.0%} is allowed"
     for what in ("threads", "descriptors"):
         early, late = (statistics.mode(getattr(s, what) for s in part) for part in (warm[:quarter], warm[-quarter:]))

@@ -96,6 +96,13 @@ def test_nothing_attacked_is_not_nothing_leaked():
     ]
 
 
+def test_no_image_is_not_told_as_0_db():
+    found = table(("4", 1.0, 0.95, None, None), ("8", 2.0, 0.94, 5.0, 12.0))
+    said = words.sentences(SWEEP, found, missing=0)[0]
+    assert "between 12.0 and 12.0 dB" in said
+    assert "Of 1 configuration at least half of the updates gave no attack an image" in said
+
+
 def test_controls_that_failed_and_missing_runs_are_said():
     runs = [run("a-1", "a", 1, false_certificates=1), run("a-2", "a", 2, noise_certified=2)]
     found = configurations(runs, [trial("a-1", "ratio", 40.0), trial("a-2", "ratio", None, "failed")], seeds=2)

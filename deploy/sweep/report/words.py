@@ -36,10 +36,14 @@ def _headline(found: Sequence[Configuration]) -> str:
     exact = sum(round((one.exact.value or 0.0) * one.exact.n) for one in snn)
     if not snn:
         return f"{len(found)} configurations, none of them a spiking network."
+    known = [one.leakage.value for one in snn if one.leakage.value is not None]
+    lies = "The median worst case of a configuration lies between"
+    span = f" {lies} {min(known):.1f} and {max(known):.1f} dB." if known else ""
+    silent = len(snn) - len(known)
+    none = f" Of {_configurations(silent)} at least half of the updates gave no attack an image." if silent else ""
     return (
         f"{_configurations(len(snn))} of spiking networks, {updates} audited updates: of {exact} of these an attack "
-        f"certified its reconstruction in full, without knowing the truth. The median worst case of a configuration "
-        f"lies between {min(map(height, snn)):.1f} and {max(map(height, snn)):.1f} dB."
+        f"certified its reconstruction in full, without knowing the truth.{span}{none}"
     )
 
 

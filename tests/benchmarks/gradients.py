@@ -4,7 +4,8 @@ python -m tests.benchmarks.gradients [CELL ...] [--batches N] [--exact] [--quant
 
 A cell is named `net-surrogate-reset-T-B`; any part of a name chooses the cells that have it. Of each gradient two
 errors are taken, and the greatest over tensors and batches is shown: the greatest difference over the greatest
-magnitude, and the norm of the difference over the norm. A batch whose spike trains (or fixed-point membranes, or sides
+magnitude, and the norm of the difference over the norm; the latter also of the whole gradient, all its tensors as one
+vector. A batch whose spike trains (or fixed-point membranes, or sides
 of a threshold at which the surrogate jumps) differ anywhere is *flipped*: counted, and not part of the errors. Where
 the first error exceeds 1e-5, the same error of both sides against snntorch's network in float64 follows, of those
 batches in which it fires alike: how far either is from the truth. With fast_sigmoid, of slope k = 25, they may be: its
@@ -55,6 +56,7 @@ class Row(Struct, frozen=True, kw_only=True):
         elements: Spikes and membranes that differ, of all batches.
         error: Greatest error of the others; `None` when there are none.
         norm: The same by norms.
+        whole: The same by norms, all tensors as one vector.
         doubles: Greatest error of the graph and of snntorch in float32 against float64, over the batches beyond
             `TOLERANCE`; `None` when there are none, or none that fires alike in float64.
     """
@@ -64,6 +66,7 @@ class Row(Struct, frozen=True, kw_only=True):
     elements: int
     error: float | None
     norm: float | None
+    whole: float | None
     doubles: tuple[float, float] | None
 
 
@@ -113,7 +116,7 @@ def compare(task: TaskSpec, size: int, *, batches: int, exact: bool = False) -> 
     opened = session(training_model(task, SHAPE, CLASSES, traces=True).SerializeToString())
     names = [declared.name for declared in opened.get_outputs()]
     flipped, elements = 0, 0
-    errors: list[tuple[float, float]] = []
+    errors: list[tuple[float, float, float]] = []
     doubles: list[tuple[float, float]] = []
     for seed in range(batches):
         batch = exact_batch(task, SHAPE, CLASSES, batch=size, seed=seed) if exact else random_batch(task, size, seed)
@@ -123,17 +126,24 @@ def compare(task: TaskSpec, size: int, *, batches: int, exact: bool = False) -> 
         elements += differs
         flipped += differs > 0
         if not differs:
-            errors.append((furthest(found, expected), furthest(found, expected, by=norm_error)))
+            by_norms = furthest(found, expected, by=norm_error), norm_error(as_one(found), as_one(expected))
+            errors.append((furthest(found, expected), *by_norms))
             if errors[-1][0] > TOLERANCE:
                 doubles += against_double(task, batch, found, expected)
-    greatest = [max(column) for column in zip(*errors, strict=True)] or [None, None]
+    largest, norm, whole = [max(column) for column in zip(*errors, strict=True)] or [None, None, None]
     both = tuple(max(column) for column in zip(*doubles, strict=True)) or None
-    return Row(batches=batches, flipped=flipped, elements=elements, error=greatest[0], norm=greatest[1], doubles=both)
+    counts = {"batches": batches, "flipped": flipped, "elements": elements}
+    return Row(**counts, error=largest, norm=norm, whole=whole, doubles=both)
 
 
 def furthest(found: Arrays, expected: Arrays, by: Callable[..., float] | None = None) -> float:
     """Greatest error of a gradient."""
     return max((by or error)(found[name], expected[name]) for name in found if name.startswith("gradient"))
+
+
+def as_one(found: Arrays) -> np.ndarray:
+    """All gradients as one vector."""
+    return np.concatenate([found[name].ravel() for name in sorted(found) if name.startswith("gradient")])
 
 
 def against_double(task: TaskSpec, batch: Batch, found: Arrays, expected: Arrays) -> list[tuple[float, float]]:
@@ -181,7 +191,7 @@ def double(task: TaskSpec, size: int, seed: int) -> float:
 
 def line(name: str, row: Row) -> str:
     """A cell's outcome as it is printed."""
-    shown = "none left" if row.error is None else f"{row.error:.1e}, by norms {row.norm:.1e}"
+    shown = "none left" if row.error is None else f"{row.error:.1e}, by norms {row.norm:.1e}, whole {row.whole:.1e}"
     if row.doubles:
         shown += " (to float64: graph {:.1e}, snntorch {:.1e})".format(*row.doubles)
     return f"{name:40} error {shown}, flipped {row.flipped}/{row.batches} ({row.elements} elements)"
@@ -209,11 +219,14 @@ def main() -> None:
         print(line(name, row), flush=True)
     if rows:
         total, flipped = sum(r.batches for r in rows), sum(r.flipped for r in rows)
-        worst = max((r.error for r in rows if r.error is not None), default=None)
-        norm = max((r.norm for r in rows if r.norm is not None), default=None)
-        beyond = sum(r.error is not None and r.error > TOLERANCE for r in rows)
-        print(f"all: {total} batches, {flipped} flipped ({flipped / total:.2%}), worst error {worst}, by norms {norm}")
-        print(f"{beyond} of {len(rows)} cells beyond {TOLERANCE:g}")
+        print(f"all: {total} batches, {flipped} flipped ({flipped / total:.2%})")
+        measures = {"largest element": "error", "norm of a tensor": "norm", "norm of the whole gradient": "whole"}
+        for title, field in measures.items():
+            errors = [value for row in rows if (value := getattr(row, field)) is not None]
+            beyond = sum(value > TOLERANCE for value in errors)
+            print(
+                f"by the {title}: worst {max(errors, default=None)}, {beyond} of {len(rows)} cells beyond {TOLERANCE:g}"
+            )
 
 
 if __name__ == "__main__":

@@ -24,11 +24,13 @@ from attack.methods import KNOWN, METHODS
 from attack.own.view import OwnViews
 from attack.settings import AttackSettings
 from attack.share import GROUP, Share
+from attack.signs import Signs
 from attack.worker import Answer, UpdateQueue, Worker
 from contract import topics
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.frames import split
 from contract.link import Link
+from contract.messages import Update
 from contract.models.own import source_of
 
 __all__ = ["AttackSettings", "run_attack"]
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
 _CONNECT_S = 10.0
+_OVERRUN = 3.0
+"""Budgets that an update may take before its attack counts as hung; signs of work end then."""
 
 
 def chosen_methods(names: tuple[str, ...] | None) -> Mapping[str, Method]:
@@ -93,6 +97,13 @@ class _Process:
             on_fault=self.faults.append,
             seed=settings.seed,
         )
+        limit_s = 60.0 + 2 * _OVERRUN * settings.budget_s  # the noise control takes a budget of its own
+        self.signs = Signs(self._sign, limit_s)
+        desk.at_work = self.signs.at_work
+
+    def _sign(self, update: Update) -> None:
+        if self.link.connected:
+            self.link.publish(topics.working(self.settings.run, update.round, update.node, update.uid), b"\1")
 
     def run(self) -> None:
         """Until the server has finished and nothing waits, or until stopped."""
@@ -100,22 +111,26 @@ class _Process:
         self.link.subscribe(*topics.subscriptions(party, self.settings.run))
         self.link.start(timeout_s=_CONNECT_S)
         try:
-            found = None
-            while not self.stop.is_set():
-                if self.faults:
-                    raise self.faults[0]
-                self._receive(wait=found is None)
-                self._send()
-                if self.desk.share is not None and self.link.connected:
-                    self._tend_share(self.desk.share)
-                if self.desk.finished and self.desk.idle and not self.outbox and self.inbox.empty():
-                    break
-                found = self.desk.next_answer(time.monotonic())
-                if found is not None:
-                    self._answer(found)
+            with self.signs.running():
+                self._work()
         finally:
             self.link.stop()
         log.info("ends: %d updates answered, %d given up", self.answered, self.desk.queue.dropped)
+
+    def _work(self) -> None:
+        found = None
+        while not self.stop.is_set():
+            if self.faults:
+                raise self.faults[0]
+            self._receive(wait=found is None)
+            self._send()
+            if self.desk.share is not None and self.link.connected:
+                self._tend_share(self.desk.share)
+            if self.desk.finished and self.desk.idle and not self.outbox and self.inbox.empty():
+                break
+            found = self.desk.next_answer(time.monotonic())
+            if found is not None:
+                self._answer(found)
 
     def _tend_share(self, share: Share) -> None:
         """Subscribes to this worker's part of the mirror as this broker can, and asks for what is missing of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from attack.models import ModelStore
 from attack.share import Share
@@ -36,6 +37,7 @@ class Desk:
 
     def __init__(self, worker: Worker, queue: UpdateQueue, share: Share | None = None) -> None:
         self.worker, self.queue, self.share = worker, queue, share
+        self.at_work: Callable[[Update], AbstractContextManager[object]] = lambda _update: nullcontext()
         self.models = ModelStore()
         self.task: TaskSpec | None = None
         self.finished = False
@@ -86,7 +88,8 @@ class Desk:
         if job is None:
             return None
         self._lacking_since_s.pop(job.update.uid, None)
-        found = self.worker.attack(job, self.task, self.models.get(job.update.model_version))
+        with self.at_work(job.update):
+            found = self.worker.attack(job, self.task, self.models.get(job.update.model_version))
         self._keep(found)
         return found
 

@@ -13,7 +13,20 @@ ROOT = "spikeleak/v1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 Kind = Literal[
-    "node", "server", "task", "model", "up", "ack", "mirror", "claim", "recon", "score", "truth", "secure", "relay"
+    "node",
+    "server",
+    "task",
+    "model",
+    "up",
+    "ack",
+    "mirror",
+    "claim",
+    "working",
+    "recon",
+    "score",
+    "truth",
+    "secure",
+    "relay",
 ]
 
 
@@ -93,6 +106,11 @@ def claim(run: str, round_: int, node: str, uid: str) -> str:
     return f"{_run(run)}/claim/{round_}/{node}/{uid}"
 
 
+def working(run: str, round_: int, node: str, uid: str) -> str:
+    """A sign of an attacker that is still at work on a mirrored update."""
+    return f"{_run(run)}/working/{round_}/{node}/{uid}"
+
+
 def recon_chunk(run: str, node: str, round_: int, index: int) -> str:
     """One chunk of the attacker's reconstructions, on the way to the device that owns the truth."""
     return f"{_run(run)}/recon/{node}/{round_}/{index}"
@@ -140,6 +158,7 @@ _FORMS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ack": (("node",),),
     "mirror": (("round", "node", "uid", "index"),),
     "claim": (("round", "node", "uid"),),
+    "working": (("round", "node", "uid"),),
     "recon": (("node", "round", "index"),),
     "score": (("node", "round"),),
     "truth": (("node", "round"),),
@@ -180,7 +199,10 @@ def parse(topic: str) -> Topic:
 
 SUBSCRIPTIONS: dict[str, tuple[str, ...]] = {
     "client": ("server/state", "task/manifest", "ack/{node}", "recon/{node}/+/+", "relay/{node}"),
-    "server": ("node/+/state", "up/+/+/+/+", "claim/+/+/+", "recon/+/+/+", "score/+/+", "truth/+/+", "secure/+/+"),
+    "server": (
+        *("node/+/state", "up/+/+/+/+", "claim/+/+/+", "working/+/+/+"),
+        *("recon/+/+/+", "score/+/+", "truth/+/+", "secure/+/+"),
+    ),
     "attack": ("server/state", "task/manifest", "model/+/+", "mirror/+/+/+/+"),
     "worker": ("server/state", "task/manifest", "model/+/+"),
 }

@@ -25,6 +25,7 @@ RIGHTS: dict[str, tuple[Party, tuple[Party, ...]]] = {
     "ack/{id}": ("server", ("device",)),
     "mirror/#": ("server", ("attacker",)),
     "claim/#": ("attacker", ("server",)),
+    "working/#": ("attacker", ("server",)),
     "recon/{id}/#": ("attacker", ("device", "server")),
     "score/{id}/#": ("device", ("server",)),
     "truth/{id}/#": ("device", ("server",)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sqlite3
 import time
 from collections.abc import Callable
 
@@ -74,6 +75,8 @@ class Intake:
         """Takes one frame; whatever it holds, nothing is raised but a fault of the ledger."""
         if topic.kind == "claim":
             self._claimed(topic, at_s)
+        elif topic.kind == "working" and self._admitted_row("uid", topic) is not None:
+            self.news += 1
         if topic.kind not in self._objects:
             return
         try:
@@ -205,16 +208,20 @@ class Intake:
 
     def _claimed(self, topic: Topic, at_s: float) -> None:
         """A worker has the first chunk of an admitted update: it gets the others, at most every half second."""
-        row = self._ledger.row(
-            "SELECT object FROM updates WHERE uid = ? AND node = ? AND round = ? AND status = 'admitted'",
-            topic.uid,
-            topic.node,
-            topic.round,
-        )
+        row = self._admitted_row("object", topic)
         if row is None:
             log.warning("claim of update %s of %s ignored: it is not in the ledger", topic.uid, topic.node)
         elif self._pause_is_over(f"claim {topic.uid}", at_s):
             self.mirror.rest(topic.node, topic.round, topic.uid, row["object"], self._wire.frame_bytes)
+
+    def _admitted_row(self, columns: str, topic: Topic) -> sqlite3.Row | None:
+        """Columns of the admitted update that an attacker names."""
+        return self._ledger.row(
+            f"SELECT {columns} FROM updates WHERE uid = ? AND node = ? AND round = ? AND status = 'admitted'",  # noqa: S608 - literals
+            topic.uid,
+            topic.node,
+            topic.round,
+        )
 
     # --- reports of devices ---------------------------------------------------------------------------------------
 

@@ -248,6 +248,7 @@ BUILT = {
     topics.ack("r", "n"): {"kind": "ack", "node": "n"},
     topics.mirror_chunk("r", 3, "n", UID, 5): {"kind": "mirror", "node": "n", "round": 3, "uid": UID, "index": 5},
     topics.claim("r", 3, "n", UID): {"kind": "claim", "node": "n", "round": 3, "uid": UID},
+    topics.working("r", 3, "n", UID): {"kind": "working", "node": "n", "round": 3, "uid": UID},
     topics.recon_chunk("r", "n", 3, 5): {"kind": "recon", "node": "n", "round": 3, "index": 5},
     topics.score("r", "n", 3): {"kind": "score", "node": "n", "round": 3},
     topics.secure("r", "n", 3): {"kind": "secure", "node": "n", "round": 3},

@@ -121,6 +121,22 @@ def test_the_drain_gives_up_without_news_mirrors_again_and_says_what_is_missing(
     assert "9 admitted updates are unscored, 8 are without an energy report" in text
 
 
+def test_the_drain_waits_for_an_attacker_that_is_at_work(world):
+    for _ in range(3):
+        uids = [world.update(node) for node in NODES]
+    world.wait(1.0)
+    for _ in range(4):
+        world.wait(15.0)
+        world.server.message(topics.working(RUN, 3, "a", uids[0]), b"\1", world.at_s)
+        world.wait(0.1)
+    world.wait(15.0)
+    assert not world.server.drain.done
+    for node, name in (("b", uids[0]), ("a", "0" * 32)):  # of no update that there is
+        world.server.message(topics.working(RUN, 3, node, name), b"\1", world.at_s)
+    world.wait(6.0)
+    assert world.server.drain.done
+
+
 def test_a_run_that_gets_nothing_fails_with_its_reason(tmp_path):
     world = World(settings(tmp_path, TRAIN, clients=1, max_attempts=2))
     world.node("a")

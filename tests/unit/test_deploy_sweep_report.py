@@ -7,9 +7,10 @@ import math
 import msgspec
 import pytest
 
+from deploy.sweep.estimates import mean, middle, share
 from deploy.sweep.plan import Sweep
 from deploy.sweep.report import front, matrix, words
-from deploy.sweep.report.configurations import best_by_update, configurations, mean, middle, share
+from deploy.sweep.report.configurations import best_by_update, configurations
 from deploy.sweep.table import ATTACK_COLUMNS, RUN_COLUMNS
 
 AXES = [{"key": "task.encoding.steps", "values": [4, 8]}]

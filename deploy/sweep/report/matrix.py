@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from deploy.sweep.report.configurations import Configuration, Estimate, Row, best_by_update, middle
+from deploy.sweep.estimates import Estimate, middle
+from deploy.sweep.report.configurations import Configuration, Row, best_by_update
 from server.report.quantities import MISSING, decibel
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from deploy.sweep.comparison import LITERATURE
 from deploy.sweep.plan import Sweep
-from deploy.sweep.report.configurations import LITERATURE, Configuration
+from deploy.sweep.report.configurations import Configuration
 from deploy.sweep.report.front import CLOSE_POINTS, accurate, front, height
 from deploy.sweep.report.matrix import pairs
 from server.report import quantities

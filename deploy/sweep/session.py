@@ -193,7 +193,8 @@ def write_tables(sweep: Sweep, points: tuple[Point, ...], out: Path) -> dict[str
     """
     from deploy import parquet  # noqa: PLC0415 - takes a moment
 
-    runs, attacks = table.collect(sweep, points, out / "runs")
+    whole = [point for point in points if finished(out / "runs" / point.name)]
+    runs, attacks = table.collect(sweep, whole, out / "runs")
     about = json.dumps(msgspec.to_builtins(sweep))
     parquet.write(out / "sweep.parquet", runs, table.schema(sweep), about=about)
     parquet.write(out / "attacks.parquet", attacks, table.ATTACK_COLUMNS, about=about)
@@ -201,7 +202,7 @@ def write_tables(sweep: Sweep, points: tuple[Point, ...], out: Path) -> dict[str
     if pairs:
         names = comparison.columns([axis.title for axis in sweep.axes])
         parquet.write(out / "networks.parquet", comparison.rows(pairs), names, about=about)
-    missing = [point.name for point in points if not finished(out / "runs" / point.name)]
+    missing = [point.name for point in points if point not in whole]
     summary = {
         "name": sweep.name,
         "runs": len(points),

@@ -13,6 +13,19 @@ from deploy.sweep.estimates import Estimate, mean, middle, share
 from server.report.trials import finite
 
 Row = dict[str, Any]
+PARAMETERS: dict[str, str] = {
+    "encoding": "encoding",
+    "steps": "steps T",
+    "surrogate": "surrogate",
+    "hidden": "width of the first layer",
+    "weight_bits": "bits a weight",
+    "update_bits": "bits a value of the update",
+    "batch_size": "samples a step, B",
+    "local_steps": "local steps",
+    "noise_multiplier": "noise, in clip norms",
+    "clients": "devices",
+}
+"""Columns of a run along which leakage is drawn where they vary, and their names."""
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +50,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         literature: The same median over `LITERATURE` alone.
         exact: Share of audited updates that are certified in full.
         mean_image: Largest PSNR of the mean image: what needs no update at all.
+        parameters: What was run, by column of `PARAMETERS`; without those that are not known.
+        worst: The highest PSNR of each audited update, `-inf` without an image.
         controls: False certificates and certificates on noise: 0, or the attacks are not to be trusted.
     """
 
@@ -58,6 +73,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     literature: Estimate
     exact: Estimate
     mean_image: float | None
+    parameters: dict[str, float | str]
+    worst: tuple[float, ...]
     controls: int
 
     @property
@@ -114,6 +131,8 @@ def _configuration(rows: Sequence[Row], trials: Sequence[Row], seeds: int) -> Co
         mean_image=max(
             (row["mean_image_max_db"] for row in rows if row["mean_image_max_db"] is not None), default=None
         ),
+        parameters={name: rows[0][name] for name in PARAMETERS if rows[0].get(name) is not None},
+        worst=tuple(best.values()),
         controls=sum(row["false_certificates"] + row["noise_certified"] for row in rows),
     )
 

@@ -85,6 +85,7 @@ def render(
             front_chart=front.front_chart(found, cards),
             close_points=100 * front.CLOSE_POINTS,
             axis_chart=axis_charts.axis_chart(found, [axis.title for axis in sweep.axes]),
+            epsilon_chart=axis_charts.epsilon_chart(found),
             bytes_chart=axis_charts.bytes_chart(found),
             matrix=matrix.matrix(found, attacks),
             pairs=pairs,

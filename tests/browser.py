@@ -178,19 +178,16 @@ def browser(profile: Path) -> Iterator[Browser]:
     assert PROGRAM is not None
     down, up = os.pipe(), os.pipe()
 
-    def hand_over() -> None:  # Chromium reads commands from descriptor 3 and answers on 4
-        ends = os.dup(down[0]), os.dup(up[1])
-        os.dup2(ends[0], 3)
-        os.dup2(ends[1], 4)
-
+    # It reads commands from descriptor 3 and answers on 4.
     command = [
         PROGRAM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
         "--no-first-run", "--disable-extensions", "--disable-background-networking", "--disable-component-update",
         f"--user-data-dir={profile}", "--remote-debugging-pipe",
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, close_fds=False, preexec_fn=hand_over
-    )
+        ["bash", "-c", f'exec "$@" 3<&{down[0]} 4>&{up[1]}', "bash", *command],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(down[0], up[1]),
+    )  # fmt: skip
     os.close(down[0])
     os.close(up[1])
     try:

@@ -167,7 +167,7 @@ def _network(runs: Sequence[Row], updates: Sequence[_Update]) -> Network:
         dataset=runs[0]["dataset"],
         seeds=len(runs),
         updates=len(updates),
-        accuracy=mean(accuracies, of=len(runs)),
+        accuracy=mean(accuracies, of=len(runs)).within(0.0, 1.0),
         literature_db=over(published),
         literature_median_db=_ranked(published),
         literature_none=published.count(None),

@@ -26,6 +26,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
     n: int
 
+    def within(self, low: float, high: float) -> Estimate:
+        """The same with an interval that ends where the figure itself does."""
+        clipped = [None if end is None else min(max(end, low), high) for end in (self.low, self.high)]
+        return Estimate(value=self.value, low=clipped[0], high=clipped[1], n=self.n)
+
     def scaled(self, factor: float) -> Estimate:
         """The same in another unit."""
         value, low, high = (None if x is None else factor * x for x in (self.value, self.low, self.high))

@@ -56,10 +56,16 @@ def _add(drawn: list[Panel], title: str, known: Sequence[tuple[float | str, Conf
     for value, one in known:
         groups.setdefault(value, []).append(one)
     parts = tuple(tuple(group) for group in groups.values())
-    seen = {frozenset(frozenset(map(id, group)) for group in panel.groups) for panel in drawn}
-    if 2 <= len(groups) <= _MOST_VALUES and frozenset(frozenset(map(id, group)) for group in parts) not in seen:
+    ours = {id(one) for _, one in known}
+    seen = [_parting(panel.groups, ours) for panel in drawn]
+    if 2 <= len(groups) <= _MOST_VALUES and _parting(parts, ours) not in seen:
         names = tuple(value if isinstance(value, str) else f"{value:g}" for value in groups)
         drawn.append(Panel(title=title, values=names, groups=parts))
+
+
+def _parting(groups: Sequence[Sequence[Configuration]], among: set[int]) -> set[frozenset[int]]:
+    """How groups part some of the configurations, whatever the groups are called."""
+    return {part for group in groups if (part := frozenset(id(one) for one in group if id(one) in among))}
 
 
 def axis_chart(found: Sequence[Configuration], axes: Sequence[str]) -> Markup | None:

@@ -95,12 +95,15 @@ def _falls(pairs: Sequence[Pair]) -> str:
         return (
             "Nowhere does the ladder come nearer to the truth than the mean sample: it does not contradict the claim."
         )
+    if not fallen:
+        text = f"In none of the {len(pairs)} networks does the ladder tell most samples from the device's others."
+        return f"{text} It beats the mean sample in {len(partly)}: {_named(partly)}."
     told = "; ".join(
         f"{pair.title} ({percent(pair.snn.identified.value)} of the updates identified, "
         f"{percent(pair.snn.exact.value)} certified exactly)"
         for pair in fallen
     )
-    text = f"The claim does not hold under the ladder in {len(fallen)} of {len(pairs)} networks: {told or 'none'}."
+    text = f"The claim does not hold under the ladder in {len(fallen)} of {len(pairs)} networks: {told}."
     if partly:
         text += (
             f" In {len(partly)} more the ladder beats the mean sample, but most of its reconstructions could be "

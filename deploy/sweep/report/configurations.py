@@ -117,7 +117,7 @@ def _configuration(rows: Sequence[Row], trials: Sequence[Row], seeds: int) -> Co
         dataset=rows[0]["dataset"],
         runs=tuple(row["run"] for row in rows),
         planned=seeds,
-        accuracy=over_runs([row["accuracy"] for row in rows]),
+        accuracy=over_runs([row["accuracy"] for row in rows]).within(0.0, 1.0),
         joules=over_runs([row["joules_per_round"] for row in rows]),
         joules_to_target=over_runs([row["joules_to_target"] for row in rows]),
         compute=over_runs([row["compute_j"] for row in rows]),

@@ -44,6 +44,7 @@ def _templates() -> jinja2.Environment:
         data_size=lambda value: quantities.data_size(None if value is None else round(value)),
         decibel=quantities.decibel,
         interval=matrix.interval,
+        ends=matrix.ends,
         of_hundred=lambda one: one.scaled(100.0),
     )
     return environment

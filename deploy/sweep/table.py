@@ -55,6 +55,7 @@ RUN_COLUMNS: dict[str, type] = {
     "epsilon": float,
     "audited": int,
     "never_attacked": int,
+    "unscored": int,
     "worst_psnr_db": float,
     "worst_attack": str,
     "median_worst_psnr_db": float,
@@ -76,7 +77,8 @@ the first layer (channels of a convolution). Of the audited updates: `update_bit
 what training had taken when the model first reached the sweep's target accuracy (null: never). `compute_j` is the
 modelled energy of counted operations alone. `worst_psnr_db` is the highest PSNR of any attack on any audited update,
 `median_worst_psnr_db` the median over updates of each one's highest (null: at least half gave no image at all),
-`exact_updates` how many were certified in full.
+`exact_updates` how many were certified in full. `unscored` updates were admitted, and no score of them came before the
+server had waited long enough: they are in no figure of leakage.
 """
 TIMED = ("wall_s",)
 """Columns with a clock in them. The joules of sending have one too without `devices.radio_mbit_s`: power times the time
@@ -200,6 +202,7 @@ def _figures(summary: Row) -> Row:
         "bytes_up": summary["bytes_up"],
         "epsilon": summary["privacy"]["epsilon"],
         "never_attacked": leakage["never_attacked"],
+        "unscored": leakage["unscored"],
         "false_certificates": leakage["certificates"]["false"],
         "noise_attacks": leakage["noise"]["attacks"],
         "noise_certified": leakage["noise"]["certified"],

@@ -55,6 +55,7 @@ def sweep_page(folder):
                         "duplicated": 0,
                         "bytes_up": int(4e6 / (1 + 9 * bool(noise))),
                         "never_attacked": 0,
+                        "unscored": 2,
                         "joules_per_round": 0.02 * steps * (1 + 5 * (not noise)),
                         "energy_provenance": "modelled",
                         "epsilon": 30.0 * steps if noise else None,

@@ -82,7 +82,7 @@ def render(
             sweep=sweep,
             style=Markup("\n".join(path.read_text(encoding="utf-8") for path in _STYLES)),  # noqa: S704 - our own files
             tiles=_tiles(runs, found, missing),
-            sentences=words.sentences(sweep, found, len(missing)),
+            sentences=words.sentences(sweep, found, missing=len(missing), unscored=unscored(runs)),
             front_chart=front.front_chart(found, cards),
             close_points=100 * front.CLOSE_POINTS,
             axis_chart=axis_charts.axis_chart(found, [axis.title for axis in sweep.axes]),
@@ -107,6 +107,11 @@ def _card(one: Configuration, shown: WorstPicture | None) -> Markup:
     return Markup(_templates().get_template("card.html.j2").render(one=one, shown=shown))  # noqa: S704 - escaped by the template
 
 
+def unscored(runs: list[Row]) -> int:
+    """Updates of all runs that no score came of in time."""
+    return sum(row["unscored"] for row in runs)
+
+
 def _tiles(runs: list[Row], found: tuple[Configuration, ...], missing: list[str]) -> list[dict[str, Any]]:
     mains = [row for row in runs if row["arm"] == "main"]
     false = sum(one.controls for one in found)
@@ -120,7 +125,7 @@ def _tiles(runs: list[Row], found: tuple[Configuration, ...], missing: list[str]
         {
             "title": "Audited updates",
             "value": quantities.count(sum(row["audited"] for row in runs)),
-            "note": f"never attacked: {sum(row['never_attacked'] for row in runs)}",
+            "note": f"never attacked: {sum(row['never_attacked'] for row in runs)}; without a score: {unscored(runs)}",
         },
         {
             "title": "Controls",

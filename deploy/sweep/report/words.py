@@ -17,7 +17,7 @@ SAFE_DB = 15.0
 """Below this a digit's class can mostly not be told from the picture; the figure behind "below 15 dB"."""
 
 
-def sentences(sweep: Sweep, found: Sequence[Configuration], missing: int) -> list[str]:
+def sentences(sweep: Sweep, found: Sequence[Configuration], *, missing: int, unscored: int = 0) -> list[str]:
     """Paragraphs of the summary."""
     attacked = [one for one in found if one.leakage.n > 0]
     if not attacked:
@@ -25,7 +25,7 @@ def sentences(sweep: Sweep, found: Sequence[Configuration], missing: int) -> lis
     told = [_headline(attacked), _below(attacked), _front(attacked), _literature(attacked), _twins(found)]
     if sweep.target_accuracy is not None:
         told.append(_target(sweep.target_accuracy, found))
-    told.append(_trust(found, missing))
+    told.append(_trust(found, missing, unscored))
     return [text for text in told if text]
 
 
@@ -135,7 +135,7 @@ def _target(target: float, found: Sequence[Configuration]) -> str:
     )
 
 
-def _trust(found: Sequence[Configuration], missing: int) -> str:
+def _trust(found: Sequence[Configuration], missing: int, unscored: int) -> str:
     false = sum(one.controls for one in found)
     controls = (
         "no certificate was false and none was given on noise"
@@ -143,4 +143,9 @@ def _trust(found: Sequence[Configuration], missing: int) -> str:
         else (f"{false} certificates were false or given on noise: do not trust the attacks before that is explained")
     )
     gaps = f" {missing} runs are missing; no figure of theirs is estimated." if missing else ""
+    if unscored:
+        gaps += (
+            f" Of {unscored} updates no score came before the server had waited long enough: they are in no figure of "
+            "leakage, and where all of a configuration's are among them it has none."
+        )
     return f"Controls: {controls}.{gaps} A failed attack is a failed attack, no proof of privacy."

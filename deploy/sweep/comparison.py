@@ -82,7 +82,15 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
-    """A spiking network, its twin, and differences on the same device, round and seed: spiking less twin, in dB."""
+    """A spiking network and its twin.
+
+    Attributes:
+        snn: The spiking one.
+        ann: The twin.
+        literature: Best of `LITERATURE` on the spiking network less that on the twin, in dB: mean over updates of the
+            same seed, device and round; the samples behind the two need not be the same.
+        ladder: The same of all attacks.
+    """
 
     snn: Network
     ann: Network

@@ -91,7 +91,7 @@ def test_what_is_said_of_the_claim_follows_from_the_figures():
     assert "It remains open in 1: deep." in left
     assert "no evidence of privacy" in left
     assert "at least 32 attacked gradients of a single sample over 2 seeds" in rests
-    assert "more than 3 points in 1 pairs: deep" in rests
+    assert "more than 3 points in 1 pair: deep" in rests
     assert "Of 108 attacks on noise in an update's place 0 certified" in rests
 
 

@@ -33,6 +33,10 @@ def paragraphs(pairs: Sequence[Pair]) -> list[str]:
     return [_published(pairs), _ladder(pairs), _falls(pairs), _open(pairs), _rests(pairs)]
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _named(pairs: Sequence[Pair], none: str = "none") -> str:
     return "; ".join(pair.title for pair in pairs) or none
 
@@ -137,7 +141,7 @@ def _rests(pairs: Sequence[Pair]) -> str:
     false = sum(one.noise_certified for pair in pairs for one in (pair.snn, pair.ann))
     tried = sum(one.noise_attacks for pair in pairs for one in (pair.snn, pair.ann))
     return (
-        f"Each network has at least {fewest} attacked gradients of a single sample over {seeds} seeds. Accuracies "
-        f"differ by more than {100 * EQUAL_POINTS:g} points in {len(unequal)} pairs: {_named(unequal)}. Of {tried} "
-        f"attacks on noise in an update's place {false} certified something."
+        f"Each network has at least {fewest} attacked gradients of a single sample over {_counted(seeds, 'seed')}. "
+        f"Accuracies differ by more than {100 * EQUAL_POINTS:g} points in {_counted(len(unequal), 'pair')}: "
+        f"{_named(unequal)}. Of {tried} attacks on noise in an update's place {false} certified something."
     )

@@ -11,8 +11,11 @@ import numpy.typing as npt
 
 from contract.datasets.archives import DAMAGED, damage, wanted
 from contract.datasets.cache import Arrays, Indices, data_dir
-from contract.datasets.info import Archive
+from contract.datasets.info import Archive, DatasetInfo, Source
+from contract.datasets.intensities import of_levels
 
+SHAPE = (1, 28, 28)
+_FILES = tuple(f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 BLOCK = 512
 """Images of an archive that are decoded at a time."""
 Images = npt.NDArray[np.float32]
@@ -22,12 +25,23 @@ class IdxSet:
     """Images and labels of one data set.
 
     Args:
-        name: The data set.
-        archives: Training images and labels, test images and labels.
+        info: What it is.
+        folder: Where its files lie, below the data folder.
+        url: Where they come from, without their names.
+        md5: Of training images and labels, test images and labels.
     """
 
-    def __init__(self, name: str, archives: tuple[Archive, Archive, Archive, Archive]) -> None:
-        self.name, self.archives = name, archives
+    def __init__(self, info: DatasetInfo, folder: str, url: str, md5: tuple[str, str, str, str]) -> None:
+        self.name, self.info = info.name, info
+        self.archives = tuple(
+            Archive(path=f"{folder}/{file}", url=f"{url}/{file}", md5=digest)
+            for file, digest in zip(_FILES, md5, strict=True)
+        )
+
+    @property
+    def source(self) -> Source:
+        """The set and how it is read."""
+        return Source(info=self.info, decode=self.whole, archives=self.archives, pieces=self.pieces)
 
     def whole(self) -> Arrays:
         """All images, those for training first.
@@ -37,7 +51,7 @@ class IdxSet:
             EnvironmentFaultError: One is damaged.
         """
         y, blocks = self.pieces()
-        x = np.empty((len(y), 1, 28, 28), dtype=np.float32)
+        x = np.empty((len(y), *SHAPE), dtype=np.float32)
         at = 0
         for block in blocks:
             if at + len(block) > len(y):
@@ -54,10 +68,9 @@ class IdxSet:
         return y, self._images()
 
     def _images(self) -> Iterator[Images]:
-        levels = (np.arange(256) / 255).astype(np.float32)
         for archive in self.archives[::2]:
             for block in _blocks(archive):
-                yield levels[block].reshape(-1, 1, 28, 28)
+                yield of_levels(block).reshape(-1, *SHAPE)
 
 
 def _blocks(archive: Archive) -> Iterator[npt.NDArray[np.uint8]]:

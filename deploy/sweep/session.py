@@ -20,7 +20,7 @@ import msgspec
 from contract.errors import EnvironmentFaultError
 from deploy.emulate import write_atomically
 from deploy.interrupts import Interrupts
-from deploy.sweep import table
+from deploy.sweep import comparison, table
 from deploy.sweep.local_runs import pause
 from deploy.sweep.plan import Point, Sweep, load_sweep
 from deploy.sweep.plan import points as points_of
@@ -186,18 +186,23 @@ def held(out: Path) -> Iterator[None]:
 
 
 def write_tables(sweep: Sweep, points: tuple[Point, ...], out: Path) -> dict[str, Any]:
-    """Writes ``sweep.parquet``, ``attacks.parquet`` and ``summary.json``.
+    """Writes ``sweep.parquet``, ``attacks.parquet`` and ``summary.json``; beside twins ``networks.parquet`` too.
 
     Returns:
         The content of ``summary.json``.
     """
     from deploy import parquet  # noqa: PLC0415 - takes a moment
 
-    runs, attacks = table.collect(sweep, points, out / "runs")
+    whole = [point for point in points if finished(out / "runs" / point.name)]
+    runs, attacks = table.collect(sweep, whole, out / "runs")
     about = json.dumps(msgspec.to_builtins(sweep))
     parquet.write(out / "sweep.parquet", runs, table.schema(sweep), about=about)
     parquet.write(out / "attacks.parquet", attacks, table.ATTACK_COLUMNS, about=about)
-    missing = [point.name for point in points if not finished(out / "runs" / point.name)]
+    pairs = comparison.pairs(runs, attacks)
+    if pairs:
+        names = comparison.columns([axis.title for axis in sweep.axes])
+        parquet.write(out / "networks.parquet", comparison.rows(pairs), names, about=about)
+    missing = [point.name for point in points if point not in whole]
     summary = {
         "name": sweep.name,
         "runs": len(points),
@@ -218,15 +223,23 @@ def write_results(sweep: Sweep, points: tuple[Point, ...], out: Path) -> None:
     """Writes the tables, ``summary.json`` and ``report.html`` from the runs that are there."""
     from deploy import parquet  # noqa: PLC0415 - these bring torch and matplotlib
     from deploy.ledger_export import citations  # noqa: PLC0415
+    from deploy.sweep import baselines  # noqa: PLC0415
     from deploy.sweep.report.page import render  # noqa: PLC0415
 
     summary = write_tables(sweep, points, out)
     runs, attacks = (parquet.read(out / f"{name}.parquet") for name in ("sweep", "attacks"))
-    cited = citations(out) if runs else []
-    missing = summary["runs_missing"]
-    write_atomically(
-        out / "report.html", render(sweep, runs, attacks, folder=out / "runs", missing=missing, cited=cited)
+    if any(row["arm"] == "twin" for row in runs):
+        baselines.write(points, out / baselines.FILE_NAME)
+    page = render(
+        sweep,
+        runs,
+        attacks,
+        folder=out / "runs",
+        missing=summary["runs_missing"],
+        cited=citations(out) if runs else [],
+        guesses=baselines.read(out / baselines.FILE_NAME),
     )
+    write_atomically(out / "report.html", page)
 
 
 def rewrite(out: Path) -> None:

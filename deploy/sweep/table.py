@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from contract.codecs import CODECS
+from contract.task import FLOAT_BITS
 from deploy.study import Study
 from deploy.sweep.plan import Point, Sweep
 from server.ledger import FILE_NAME, Ledger
@@ -26,6 +28,15 @@ RUN_COLUMNS: dict[str, type] = {
     "seed": int,
     "dataset": str,
     "family": str,
+    "encoding": str,
+    "steps": int,
+    "surrogate": str,
+    "weight_bits": int,
+    "hidden": int,
+    "update_bits": float,
+    "batch_size": int,
+    "local_steps": int,
+    "noise_multiplier": float,
     "clients": int,
     "outcome": str,
     "rounds_train": int,
@@ -44,11 +55,13 @@ RUN_COLUMNS: dict[str, type] = {
     "epsilon": float,
     "audited": int,
     "never_attacked": int,
+    "unscored": int,
     "worst_psnr_db": float,
     "worst_attack": str,
     "median_worst_psnr_db": float,
     "exact_updates": int,
     "false_certificates": int,
+    "noise_attacks": int,
     "noise_certified": int,
     "wrong_sample_max_db": float,
     "mean_image_max_db": float,
@@ -56,11 +69,16 @@ RUN_COLUMNS: dict[str, type] = {
 }
 """Columns of a run and their types; each axis adds `axis.<name>` with its label.
 
+What was run: `steps` is T, `surrogate` null of an ANN, `weight_bits` 32 for float weights, `hidden` the neurons of
+the first layer (channels of a convolution). Of the audited updates: `update_bits` of one value on the wire (null for
+`topk`, whose size hangs on its share), `batch_size`, `local_steps`, `noise_multiplier` in units of the clip norm.
+
 `energy_j` is the run's sum of one provenance, `joules_per_round` the same over training rounds only, `joules_to_target`
 what training had taken when the model first reached the sweep's target accuracy (null: never). `compute_j` is the
 modelled energy of counted operations alone. `worst_psnr_db` is the highest PSNR of any attack on any audited update,
 `median_worst_psnr_db` the median over updates of each one's highest (null: at least half gave no image at all),
-`exact_updates` how many were certified in full.
+`exact_updates` how many were certified in full. `unscored` updates were admitted, and no score of them came before the
+server had waited long enough: they are in no figure of leakage.
 """
 TIMED = ("wall_s",)
 """Columns with a clock in them. The joules of sending have one too without `devices.radio_mbit_s`: power times the time
@@ -89,15 +107,17 @@ ATTACK_COLUMNS: dict[str, type] = {
     "seconds": float,
 }
 """Columns of an attack on one audited update; a refused attack (the threat model withholds something) is no trial."""
+_MANY = 1 << 16
+"""Values of a tensor that tells a codec's bits a value."""
 Row = dict[str, Any]
 
 
 def collect(sweep: Sweep, points: Iterable[Point], folder: Path) -> tuple[list[Row], list[Row]]:
-    """Rows of all runs that are finished, in the order of the points; the SNN's before its twin's.
+    """Rows of runs in the order of the points; the SNN's before its twin's.
 
     Args:
         sweep: The sweep.
-        points: Its runs.
+        points: Its runs that are finished: of one under way nothing is told.
         folder: Where their folders lie.
     """
     runs: list[Row] = []
@@ -134,8 +154,37 @@ def _of_run(sweep: Sweep, point: Point, arm: str, directory: Path) -> tuple[Row,
 
 
 def _identity(study: Study, arm: str) -> Row:
-    family = "ann" if arm == "twin" else study.task.model.family
-    return {"dataset": study.task.dataset, "family": family, "clients": study.clients}
+    task, model = study.task, study.task.model
+    spiking = arm != "twin" and model.family == "snn"
+    layers = (model.channels if model.kind == "conv" else ()) + model.hidden
+    return {
+        "dataset": task.dataset,
+        "family": "snn" if spiking else "ann",
+        "encoding": task.encoding.kind if spiking else "direct",
+        "steps": task.encoding.steps if spiking else None,
+        "surrogate": task.neuron.surrogate if spiking else None,
+        "weight_bits": model.weight_bits or FLOAT_BITS,
+        "hidden": layers[0] if layers and model.own is None else None,
+        **_audited_plan(study),
+        "clients": study.clients,
+    }
+
+
+def _audited_plan(study: Study) -> Row:
+    """How the updates that are attacked are made; nulls without an audit, or where audits differ."""
+    plans = [
+        {
+            "update_bits": None if plan.codec == "topk" else 8 * CODECS[plan.codec].most_bytes(_MANY) / _MANY,
+            "batch_size": plan.batch_size,
+            "local_steps": plan.local_steps,
+            "noise_multiplier": plan.noise_multiplier,
+        }
+        for plan in study.schedule
+        if plan.kind == "audit"
+    ]
+    return (
+        {} if not plans else {name: value for name, value in plans[0].items() if all(p[name] == value for p in plans)}
+    )
 
 
 def _figures(summary: Row) -> Row:
@@ -153,7 +202,9 @@ def _figures(summary: Row) -> Row:
         "bytes_up": summary["bytes_up"],
         "epsilon": summary["privacy"]["epsilon"],
         "never_attacked": leakage["never_attacked"],
+        "unscored": leakage["unscored"],
         "false_certificates": leakage["certificates"]["false"],
+        "noise_attacks": leakage["noise"]["attacks"],
         "noise_certified": leakage["noise"]["certified"],
         "wrong_sample_max_db": controls["wrong_sample_max_db"],
         "mean_image_max_db": controls["mean_image_max_db"],

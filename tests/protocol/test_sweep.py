@@ -192,7 +192,7 @@ def test_its_report_stands_alone_and_shows_the_worst_pictures(plain_folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["defences", "energy_vs_privacy", "snn_vs_ann"])
+@pytest.mark.parametrize("name", ["defences", "energy_vs_privacy", "first_layer", "snn_vs_ann"])
 def test_a_shipped_sweep_in_short(tmp_path, name):
     """The first choice of each axis, fewer and smaller rounds, the cheap part of the ladder; all else as it ships."""
     shipped = tomllib.loads((STUDIES / f"{name}.toml").read_text())
@@ -216,3 +216,9 @@ def test_a_shipped_sweep_in_short(tmp_path, name):
     page = (tmp_path / "out" / "report.html").read_text()
     assert shipped["title"] in page
     assert ("SNN beside its ANN twin" in page) == (name == "snn_vs_ann")
+    if name == "snn_vs_ann":
+        assert "does not hold under the ladder in 1 of 1 networks: MNIST, dense, direct (100.0" in page
+        networks = parquet.read(tmp_path / "out" / "networks.parquet")
+        assert [(row["family"], row["updates"]) for row in networks] == [("snn", 2), ("ann", 2)]
+        assert networks[0]["exact"] > 0
+        assert [row["dataset"] for row in parquet.read(tmp_path / "out" / "baselines.parquet")] == ["digits"]

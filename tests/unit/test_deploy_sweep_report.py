@@ -7,9 +7,10 @@ import math
 import msgspec
 import pytest
 
+from deploy.sweep.estimates import mean, middle, share
 from deploy.sweep.plan import Sweep
 from deploy.sweep.report import front, matrix, words
-from deploy.sweep.report.configurations import best_by_update, configurations, mean, middle, share
+from deploy.sweep.report.configurations import best_by_update, configurations
 from deploy.sweep.table import ATTACK_COLUMNS, RUN_COLUMNS
 
 AXES = [{"key": "task.encoding.steps", "values": [4, 8]}]
@@ -20,7 +21,8 @@ def run(name, label, seed, **figures):
     defaults = {
         "run": name, "arm": "main", "seed": seed, "axis.task.encoding.steps": label, "dataset": "digits",
         "family": "snn", "accuracy": 0.9, "joules_per_round": 0.5, "bytes_up": 4000, "updates": 4, "lost": 0,
-        "duplicated": 0, "energy_provenance": "modelled", "audited": 1, "never_attacked": 0, "false_certificates": 0,
+        "duplicated": 0, "energy_provenance": "modelled", "audited": 1, "never_attacked": 0, "unscored": 0,
+        "false_certificates": 0,
         "noise_certified": 0, "mean_image_max_db": 9.0,
     }  # fmt: skip
     return {**dict.fromkeys(RUN_COLUMNS), **defaults, **figures}
@@ -106,7 +108,8 @@ def test_no_image_is_not_told_as_0_db():
 def test_controls_that_failed_and_missing_runs_are_said():
     runs = [run("a-1", "a", 1, false_certificates=1), run("a-2", "a", 2, noise_certified=2)]
     found = configurations(runs, [trial("a-1", "ratio", 40.0), trial("a-2", "ratio", None, "failed")], seeds=2)
-    said = words.sentences(SWEEP, found, missing=3)[-1]
+    said = words.sentences(SWEEP, found, missing=3, unscored=7)[-1]
+    assert "Of 7 updates no score came" in said
     assert "3 certificates were false or given on noise" in said
     assert "3 runs are missing" in said
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import tarfile
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from contract.datasets.archives import DAMAGED, damage, there, wanted
 from contract.datasets.cache import Arrays, data_dir
 from contract.datasets.info import Archive, DatasetInfo, Source
+from contract.datasets.intensities import of_levels
 
 SHAPE = (3, 32, 32)
 RECORD_BYTES = 1 + 3072
@@ -45,8 +47,7 @@ def _records() -> npt.NDArray[np.uint8]:
 
 
 def _arrays(records: npt.NDArray[np.uint8]) -> Arrays:
-    levels = (np.arange(256) / 255).astype(np.float32)
-    return Arrays(levels[records[:, 1:]].reshape(-1, *SHAPE), records[:, 0].astype(np.int64))
+    return Arrays(of_levels(records[:, 1:]).reshape(-1, *SHAPE), records[:, 0].astype(np.int64))
 
 
 def decode() -> Arrays:
@@ -66,7 +67,6 @@ def _pages() -> Arrays:
     from PIL import Image  # noqa: PLC0415 - not on a board
 
     folder, path = data_dir(), data_dir() / _LABELS
-    levels = (np.arange(256) / 255).astype(np.float32)
     try:
         labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
         x = np.empty((1000 * len(_PAGES), *SHAPE), dtype=np.float32)
@@ -74,15 +74,12 @@ def _pages() -> Arrays:
             path = folder / name
             with Image.open(path) as page:
                 pixels = np.asarray(page.convert("RGB"), dtype=np.uint8)
-            x[1000 * at : 1000 * (at + 1)] = levels[pixels.reshape(1000, 32, 32, 3).transpose(0, 3, 1, 2)]
+            x[1000 * at : 1000 * (at + 1)] = of_levels(pixels.reshape(1000, 32, 32, 3).transpose(0, 3, 1, 2))
         y = np.concatenate([np.asarray(labels[str(page)], dtype=np.int64) for page in _PAGES])
     except DAMAGED as error:
         raise damage(path, error) from error
     return Arrays(x, y)
 
-
-_LICENCE = "none stated; cite Krizhevsky 2009"
-_SOURCE = "Krizhevsky 2009, Learning multiple layers of features from tiny images"
 
 SOURCE = Source(
     info=DatasetInfo(
@@ -91,23 +88,19 @@ SOURCE = Source(
         shape=SHAPE,
         classes=10,
         samples=60000,
-        licence=_LICENCE,
-        source=_SOURCE,
+        licence="none stated; cite Krizhevsky 2009",
+        source="Krizhevsky 2009, Learning multiple layers of features from tiny images",
         levels=True,
     ),
     decode=decode,
     archives=_ARCHIVES,
 )
 SMALL = Source(
-    info=DatasetInfo(
+    info=msgspec.structs.replace(
+        SOURCE.info,
         name="cifar10_5k",
         title="CIFAR-10, the first 4,000 training and the first 1,000 test pictures",
-        shape=SHAPE,
-        classes=10,
         samples=5000,
-        licence=_LICENCE,
-        source=_SOURCE,
-        levels=True,
         sha256="0e8aa93d978ee37dfa0fdb448180c7ae456d5b973cc2195c3ce17b230c9fbee1",
     ),
     decode=decode_small,

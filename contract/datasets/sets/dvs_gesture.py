@@ -13,6 +13,7 @@ from contract.datasets.archives import DAMAGED, damage, wanted
 from contract.datasets.cache import Arrays
 from contract.datasets.events import Masks, event_masks
 from contract.datasets.info import Archive, DatasetInfo, Source
+from contract.datasets.intensities import numbered
 
 SIDE, CELL = 128, 4
 """The sensor's pixels on a side, and how many of them on a side become one input."""
@@ -49,8 +50,7 @@ def decode() -> Arrays:
                 people.append(user)
         except DAMAGED as error:
             raise damage(path, error, archive) from error
-    users = np.unique(np.array(people, dtype=np.int64), return_inverse=True)[1].astype(np.int64)
-    return Arrays(np.array(masks, dtype=np.uint64), np.array(labels, dtype=np.int64), users)
+    return Arrays(np.array(masks, dtype=np.uint64), np.array(labels, dtype=np.int64), numbered(people))
 
 
 def _recordings(path: Path) -> dict[tuple[int, str, int], Masks]:

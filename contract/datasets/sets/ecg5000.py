@@ -7,6 +7,7 @@ import io
 import re
 import zipfile
 
+import msgspec
 import numpy as np
 
 from contract.datasets.archives import DAMAGED, damage, there, wanted
@@ -68,9 +69,6 @@ def _arrays(texts: list[bytes]) -> Arrays:
     return Arrays(centred(table[:, 1:], SPAN)[:, None], table[:, 0].astype(np.int64) - 1)
 
 
-_LICENCE = "ODC-By, as the BIDMC Congestive Heart Failure Database of PhysioNet"
-_SOURCE = "Chen and Keogh 2015, UCR Time Series Classification Archive; Goldberger et al. 2000, PhysioNet"
-
 SOURCE = Source(
     info=DatasetInfo(
         name="ecg5000",
@@ -78,23 +76,19 @@ SOURCE = Source(
         shape=(1, READINGS),
         classes=5,
         samples=5000,
-        licence=_LICENCE,
-        source=_SOURCE,
+        licence="ODC-By, as the BIDMC Congestive Heart Failure Database of PhysioNet",
+        source="Chen and Keogh 2015, UCR Time Series Classification Archive; Goldberger et al. 2000, PhysioNet",
         series=True,
     ),
     decode=decode,
     archives=_ARCHIVES,
 )
 TRAIN = Source(
-    info=DatasetInfo(
+    info=msgspec.structs.replace(
+        SOURCE.info,
         name="ecg5000_train",
         title="ECG5000, the 500 beats of the training split",
-        shape=(1, READINGS),
-        classes=5,
         samples=500,
-        licence=_LICENCE,
-        source=_SOURCE,
-        series=True,
         sha256="ba2ef485329d9dc11e7b274782d26314d3bcfb0b29a7c4ef879cdc37eb7d809f",
     ),
     decode=decode_train,

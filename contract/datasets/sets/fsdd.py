@@ -11,6 +11,7 @@ from contract.cochlea import BANDS, FRAMES, cochleagram, read_wav
 from contract.datasets.archives import DAMAGED, damage, there, wanted
 from contract.datasets.cache import Arrays, data_dir
 from contract.datasets.info import Archive, DatasetInfo, Source
+from contract.datasets.intensities import numbered
 
 _RECORDING = re.compile(r"recordings/(\d)_([a-z]+)_(\d+)\.wav$")
 _ARCHIVES = (
@@ -33,7 +34,7 @@ def decode() -> Arrays:
     except DAMAGED as error:
         raise damage(path, error) from error
     labels = np.array([digit for _, digit, _ in sorted(names)], dtype=np.int64)
-    users = np.unique([speaker for speaker, _, _ in sorted(names)], return_inverse=True)[1].astype(np.int64)
+    users = numbered([speaker for speaker, _, _ in sorted(names)])
     return Arrays(x, labels, users)
 
 

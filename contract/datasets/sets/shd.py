@@ -13,6 +13,7 @@ from contract.datasets.archives import DAMAGED, damage, wanted
 from contract.datasets.cache import Arrays
 from contract.datasets.events import Masks, event_masks
 from contract.datasets.info import Archive, DatasetInfo, Source
+from contract.datasets.intensities import numbered
 
 CHANNELS = 700
 _MICROSECONDS = 1e6
@@ -40,8 +41,7 @@ def decode() -> Arrays:
         except DAMAGED as error:
             raise damage(path, error, archive) from error
     masks, labels, people = (np.concatenate(part) for part in zip(*parts, strict=True))
-    users = np.unique(people, return_inverse=True)[1].astype(np.int64)
-    return Arrays(masks, labels, users)
+    return Arrays(masks, labels, numbered(people))
 
 
 def _part(path: Path) -> tuple[Masks, Any, Any]:

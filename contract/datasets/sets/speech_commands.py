@@ -11,6 +11,7 @@ from contract.cochlea import BANDS, FRAMES, cochleagram, read_wav
 from contract.datasets.archives import DAMAGED, damage, wanted
 from contract.datasets.cache import Arrays
 from contract.datasets.info import Archive, DatasetInfo, Source
+from contract.datasets.intensities import numbered, of_levels
 
 _RECORDING = re.compile(r"(?:^|/)([a-z]+)/([0-9a-f]{8})_nohash_(\d+)\.wav$")
 _ARCHIVES = (
@@ -40,9 +41,8 @@ def decode() -> Arrays:
         x = np.stack([found[key] for key in keys])
     except DAMAGED as error:
         raise damage(path, error, _ARCHIVES[0]) from error
-    levels = (np.arange(256) / 255).astype(np.float32)
-    labels, users = (np.unique([key[axis] for key in keys], return_inverse=True)[1].astype(np.int64) for axis in (0, 1))
-    return Arrays(levels[x], labels, users)
+    labels, users = (numbered([key[axis] for key in keys]) for axis in (0, 1))
+    return Arrays(of_levels(x), labels, users)
 
 
 SOURCE = Source(

@@ -7,12 +7,13 @@ import re
 import zipfile
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 
 from contract.datasets.archives import DAMAGED, damage, there, wanted
 from contract.datasets.cache import Arrays, Indices, data_dir
 from contract.datasets.info import Archive, DatasetInfo, Source
-from contract.datasets.intensities import centred
+from contract.datasets.intensities import centred, numbered
 
 SPANS = {"body_acc": 1.5, "body_gyro": 4.0, "total_acc": 2.5}
 """Readings at which intensities end: g, rad/s, g."""
@@ -43,7 +44,7 @@ def decode_test() -> Arrays:
     """The 2,947 windows of the nine people of the test split, numbered from 0."""
     path = data_dir() / _TEST if there((_TEST,)) else wanted("uci_har_test", _ARCHIVES)[0]
     part = _part(_tables(path.name), "test")
-    return Arrays(part.x, part.y, np.unique(_subjects(part), return_inverse=True)[1].astype(np.int64))
+    return Arrays(part.x, part.y, numbered(_subjects(part)))
 
 
 def _subjects(part: Arrays) -> Indices:
@@ -77,9 +78,6 @@ def _part(tables: Mapping[tuple[str, str], Table], split: str) -> Arrays:
         raise damage(data_dir() / "uci-har", error) from error
 
 
-_LICENCE = "as is, no commercial use; cite Anguita et al. 2013"
-_SOURCE = "Anguita et al. 2013, ESANN; UCI Machine Learning Repository, doi 10.24432/C54S4K"
-
 SOURCE = Source(
     info=DatasetInfo(
         name="uci_har",
@@ -87,8 +85,8 @@ SOURCE = Source(
         shape=(9, READINGS),
         classes=6,
         samples=10299,
-        licence=_LICENCE,
-        source=_SOURCE,
+        licence="as is, no commercial use; cite Anguita et al. 2013",
+        source="Anguita et al. 2013, ESANN; UCI Machine Learning Repository, doi 10.24432/C54S4K",
         series=True,
         users=30,
     ),
@@ -96,15 +94,11 @@ SOURCE = Source(
     archives=_ARCHIVES,
 )
 TEST = Source(
-    info=DatasetInfo(
+    info=msgspec.structs.replace(
+        SOURCE.info,
         name="uci_har_test",
         title="UCI HAR, the 2,947 windows of the nine people of the test split",
-        shape=(9, READINGS),
-        classes=6,
         samples=2947,
-        licence=_LICENCE,
-        source=_SOURCE,
-        series=True,
         users=9,
         sha256="dfea773ed7eea0e748fd3c305a3b2b459dccc5b1e894a3ae9a589ef4cc3e90bd",
     ),

@@ -1,90 +1,168 @@
-"""Leakage along each axis of a sweep, and against the bytes of an update."""
+"""Leakage along each axis of a sweep and what its choices vary, and against ε and the bytes of an update."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
+import msgspec
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from deploy.sweep.report.configurations import Configuration
-from deploy.sweep.report.front import height
+from deploy.sweep.estimates import Estimate, middle
+from deploy.sweep.report.configurations import PARAMETERS, Configuration
+from deploy.sweep.report.lane import Lane, lane
+from deploy.sweep.report.scales import log_x
 from server.report import quantities
-from server.report.svg import INK, SERIES, chart, short
+from server.report.svg import SERIES, chart, short
 
 _COLORS = {"snn": SERIES[0], "ann": SERIES[1]}
+_ROOM = 30
+"""Characters that fit side by side under a panel."""
+_MOST_VALUES = 10
+"""Values of an axis beyond which its panel would hold nothing but labels."""
+
+
+class Panel(msgspec.Struct, frozen=True, kw_only=True):
+    """One axis or parameter, its values in order, and the configurations at each."""
+
+    title: str
+    values: tuple[str, ...]
+    groups: tuple[tuple[Configuration, ...], ...]
+
+    def over(self, at: int, family: str) -> Estimate:
+        """Median over all audited updates of one kind of network at one value."""
+        return middle([figure for one in self.groups[at] if one.family == family for figure in one.worst])
+
+
+def panels(found: Sequence[Configuration], axes: Sequence[str]) -> list[Panel]:
+    """Of each axis, then of each parameter that varies otherwise than one that is there already."""
+    attacked = [one for one in found if one.leakage.n > 0]
+    drawn: list[Panel] = []
+    for axis in axes:
+        _add(drawn, axis, [(one.labels[axis], one) for one in attacked if axis in one.labels])
+    for name, title in PARAMETERS.items():
+        known = [(one.parameters[name], one) for one in attacked if name in one.parameters]
+        _add(drawn, title, sorted(known, key=lambda pair: _order(pair[0])))
+    return drawn
+
+
+def _order(value: float | str) -> tuple[str, float]:
+    return (value, 0.0) if isinstance(value, str) else ("", value)
+
+
+def _add(drawn: list[Panel], title: str, known: Sequence[tuple[float | str, Configuration]]) -> None:
+    groups: dict[float | str, list[Configuration]] = {}
+    for value, one in known:
+        groups.setdefault(value, []).append(one)
+    parts = tuple(tuple(group) for group in groups.values())
+    ours = {id(one) for _, one in known}
+    seen = [_parting(panel.groups, ours) for panel in drawn]
+    if 2 <= len(groups) <= _MOST_VALUES and _parting(parts, ours) not in seen:
+        names = tuple(value if isinstance(value, str) else f"{value:g}" for value in groups)
+        drawn.append(Panel(title=title, values=names, groups=parts))
+
+
+def _parting(groups: Sequence[Sequence[Configuration]], among: set[int]) -> set[frozenset[int]]:
+    """How groups part some of the configurations, whatever the groups are called."""
+    return {part for group in groups if (part := frozenset(id(one) for one in group if id(one) in among))}
 
 
 def axis_chart(found: Sequence[Configuration], axes: Sequence[str]) -> Markup | None:
-    """One panel an axis with at least two values: every configuration as a point, a line through the medians."""
-    drawn = [axis for axis in axes if len({one.labels[axis] for one in found if axis in one.labels}) > 1]
-    attacked = [one for one in found if one.leakage.n > 0]
-    if not drawn or not attacked:
+    """One panel for each of `panels`; `None` without one."""
+    drawn = panels(found, axes)
+    if not drawn:
         return None
+    bottom = lane([one for one in found if one.leakage.n > 0])
 
     def draw(figure: Figure, narrow: bool) -> None:  # noqa: FBT001 - the form that svg.Draw has
         columns = 1 if narrow else min(3, len(drawn))
         rows = -(-len(drawn) // columns)
-        panels = figure.subplots(rows, columns, squeeze=False)
-        for ax, axis in zip(panels.flat, drawn, strict=False):
-            _panel(ax, attacked, axis)
-        for ax in panels.flat[len(drawn) :]:
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for ax, panel in zip(grid.flat, drawn, strict=False):
+            _draw(ax, panel, bottom)
+        for ax in grid.flat[len(drawn) :]:
             ax.set_visible(False)
-        handles, names = panels.flat[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper left", ncols=2)
+        handles = {
+            name: handle for ax in grid.flat for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=1 if narrow else 2)
 
     rows = -(-len(drawn) // 3)
-    label = "Worst-case leakage along each axis of the sweep"
+    label = "Worst-case leakage along each axis of the sweep and each parameter that varies"
     return chart("axes", label, draw, wide_height=60 + 270 * rows, narrow_height=60 + 260 * len(drawn))
 
 
-def _panel(ax: Axes, found: Sequence[Configuration], axis: str) -> None:
-    values = list(dict.fromkeys(one.labels[axis] for one in found if axis in one.labels))
+def _draw(ax: Axes, panel: Panel, bottom: Lane) -> None:
     for offset, family in ((-0.08, "snn"), (0.08, "ann")):
-        groups = [[height(one) for one in found if one.labels.get(axis) == v and one.family == family] for v in values]
-        if not any(groups):
-            continue
-        for at, group in enumerate(groups):
-            ax.plot([at + offset] * len(group), group, ".", color=_COLORS[family], alpha=0.5, zorder=3)
-        places = [at + offset for at, group in enumerate(groups) if group]
-        middles = [float(np.median(group)) for group in groups if group]
-        ax.plot(places, middles, "o-", color=_COLORS[family], label=f"{family.upper()}, median", zorder=4)
-    ax.set_xticks(range(len(values)), [short(value, 14) for value in values])
-    if max(map(len, values)) > 7 and len(values) > 2:
+        color = _COLORS[family]
+        places, heights = [], []
+        for at, group in enumerate(panel.groups):
+            ours = [one for one in group if one.family == family]
+            if not ours:
+                continue
+            ax.plot([at + offset] * len(ours), [bottom.height(one) for one in ours], ".", color=color, alpha=0.4)
+            all_ = panel.over(at, family)
+            places.append(at + offset)
+            heights.append(bottom.at_db if all_.value is None else all_.value)
+            _bar(ax, at + offset, all_, color, bottom)
+        if places:
+            ax.plot(places, heights, "o-", color=color, label=f"{family.upper()}, median of all updates", zorder=4)
+    names = [short(value, max(14, _ROOM // len(panel.values))) for value in panel.values]
+    ax.set_xticks(range(len(names)), names)
+    if sum(map(len, names)) > _ROOM:
         ax.tick_params("x", rotation=30)
-    ax.set_xlim(-0.5, len(values) - 0.5)
-    ax.set_ylim(bottom=-4)
-    ax.set_title(short(axis, 30))
+    ax.set_xlim(-0.5, len(panel.values) - 0.5)
+    bottom.dress(ax)
+    ax.set_title(short(panel.title, 34))
     ax.set_ylabel("worst case (dB)")
+
+
+def _bar(ax: Axes, at: float, one: Estimate, color: str, bottom: Lane) -> None:
+    """The interval; an end that falls on updates without an image reaches into their lane."""
+    if one.n > 1 and not (one.low is None and one.high is None):
+        ends = [bottom.at_db if end is None else end for end in (one.low, one.high)]
+        ax.plot([at, at], ends, color=color, linewidth=1.2, zorder=3)
 
 
 def bytes_chart(found: Sequence[Configuration]) -> Markup | None:
     """Leakage against the bytes of one update; `None` when all updates have the same size."""
-    shown = [one for one in found if one.bytes.value and one.leakage.n > 0]
-    if len({round(one.bytes.value or 0.0) for one in shown}) < 2:
-        return None
+    label = "Worst-case leakage against the size of an update"
+    ask = "KiB an update, mean over all rounds"
+    shown = [(one.bytes.value / 1024, one) for one in found if one.bytes.value]
+    return _against("bytes", (label, ask), shown, lambda kib: f"{kib:g}")
 
-    def draw(figure: Figure, narrow: bool) -> None:  # noqa: ARG001, FBT001 - the form that svg.Draw has
+
+def epsilon_chart(found: Sequence[Configuration]) -> Markup | None:
+    """Leakage against ε of the run; `None` with fewer than two values of it: without noise there is none."""
+    label = "Worst-case leakage against the privacy loss of the whole run"
+    ask = "ε of the whole run, local, by dp-accounting"
+    shown = [(one.epsilon, one) for one in found if one.epsilon]
+    return _against("epsilon", (label, ask), shown, lambda epsilon: quantities.significant(epsilon, 2))
+
+
+def _against(
+    name: str, labels: tuple[str, str], known: Sequence[tuple[float, Configuration]], text: Callable[[float], str]
+) -> Markup | None:
+    """Each configuration with its interval, over a logarithmic quantity; labels of the chart and of its axis."""
+    shown = [(x, one) for x, one in known if one.leakage.n > 0]
+    if len({f"{x:.3g}" for x, _ in shown}) < 2:
+        return None
+    bottom = lane([one for _, one in shown])
+
+    def draw(figure: Figure, narrow: bool) -> None:  # noqa: FBT001 - the form that svg.Draw has
         ax = figure.subplots()
         for family, color in _COLORS.items():
-            group = [one for one in shown if one.family == family]
+            group = [(x, one) for x, one in shown if one.family == family]
             if group:
-                xs, ys = [(one.bytes.value or 0.0) / 1024 for one in group], [height(one) for one in group]
-                ax.plot(xs, ys, "o", color=color, label=family.upper(), zorder=4)
-            for one in group:
-                if one.leakage.low is not None and one.leakage.high is not None:
-                    at = (one.bytes.value or 0.0) / 1024
-                    ax.plot([at, at], [one.leakage.low, one.leakage.high], color=color, linewidth=1.0, zorder=3)
-        ax.set_xscale("log")
-        for axis_formatter in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
-            axis_formatter(FuncFormatter(lambda size, _: quantities.significant(size, 2)))
-        ax.set_xlabel("KiB an update, mean over all rounds")
+                heights = [bottom.height(one) for _, one in group]
+                ax.plot([x for x, _ in group], heights, "o", color=color, label=family.upper(), zorder=4)
+            for x, one in group:
+                _bar(ax, x, one.leakage, color, bottom)
+        log_x(ax, [x for x, _ in shown], text, most=5 if narrow else 12)
+        ax.set_xlabel(labels[1])
         ax.set_ylabel("worst case (dB)")
-        ax.set_ylim(bottom=-4)
-        ax.legend(loc="best", labelcolor=INK)
+        bottom.dress(ax)
+        figure.legend(loc="outside upper left", ncols=2)
 
-    label = "Worst-case leakage against the size of an update"
-    return chart("bytes", label, draw, wide_height=320, narrow_height=280)
+    return chart(name, labels[0], draw, wide_height=320, narrow_height=290)

@@ -7,28 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from server.report.trials import bootstrap_median, finite, median
+from deploy.sweep.comparison import LITERATURE, labels_of
+from deploy.sweep.estimates import Estimate, mean, middle, share
+from server.report.trials import finite
 
 Row = dict[str, Any]
-LITERATURE = ("dlg", "cosine", "grnn")
-"""Gradient matching as published; the others of the ladder were derived for spiking networks, or are closed forms."""
-
-
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure over several runs or updates.
-
-    Attributes:
-        value: Mean or median; `None` when nothing gave a figure, or half of the trials gave none.
-        low, high: 95 % interval; `None` below two values, and an end is `None` where it falls on trials without figure.
-        n: How many values.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
+PARAMETERS: dict[str, str] = {
+    "encoding": "encoding",
+    "steps": "steps T",
+    "surrogate": "surrogate",
+    "hidden": "width of the first layer",
+    "weight_bits": "bits a weight",
+    "update_bits": "bits a value of the update",
+    "batch_size": "samples a step, B",
+    "local_steps": "local steps",
+    "noise_multiplier": "noise, in clip norms",
+    "clients": "devices",
+}
+"""Columns of a run along which leakage is drawn where they vary, and their names."""
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +50,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         literature: The same median over `LITERATURE` alone.
         exact: Share of audited updates that are certified in full.
         mean_image: Largest PSNR of the mean image: what needs no update at all.
+        parameters: What was run, by column of `PARAMETERS`; without those that are not known.
+        worst: The highest PSNR of each audited update, `-inf` without an image.
         controls: False certificates and certificates on noise: 0, or the attacks are not to be trusted.
     """
 
@@ -74,6 +73,8 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     literature: Estimate
     exact: Estimate
     mean_image: float | None
+    parameters: dict[str, float | str]
+    worst: tuple[float, ...]
     controls: int
 
     @property
@@ -96,15 +97,11 @@ def configurations(runs: Sequence[Row], attacks: Sequence[Row], *, seeds: int) -
         trials.setdefault((row["run"], row["arm"]), []).append(row)
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in runs:
-        groups.setdefault((*_labels(row).items(), row["arm"]), []).append(row)
+        groups.setdefault((*labels_of(row).items(), row["arm"]), []).append(row)
     return tuple(
         _configuration(rows, [t for row in rows for t in trials.get((row["run"], row["arm"]), [])], seeds)
         for rows in groups.values()
     )
-
-
-def _labels(row: Row) -> dict[str, str]:
-    return {name.removeprefix("axis."): str(value) for name, value in row.items() if name.startswith("axis.")}
 
 
 def _configuration(rows: Sequence[Row], trials: Sequence[Row], seeds: int) -> Configuration:
@@ -114,13 +111,13 @@ def _configuration(rows: Sequence[Row], trials: Sequence[Row], seeds: int) -> Co
     best, published = best_by_update(trials), best_by_update([t for t in trials if t["attack"] in LITERATURE])
     exact = {t["update"] for t in trials if t["verdict"] == "exact"}
     return Configuration(
-        labels=_labels(rows[0]),
+        labels=labels_of(rows[0]),
         arm=rows[0]["arm"],
         family=rows[0]["family"],
         dataset=rows[0]["dataset"],
         runs=tuple(row["run"] for row in rows),
         planned=seeds,
-        accuracy=over_runs([row["accuracy"] for row in rows]),
+        accuracy=over_runs([row["accuracy"] for row in rows]).within(0.0, 1.0),
         joules=over_runs([row["joules_per_round"] for row in rows]),
         joules_to_target=over_runs([row["joules_to_target"] for row in rows]),
         compute=over_runs([row["compute_j"] for row in rows]),
@@ -134,6 +131,8 @@ def _configuration(rows: Sequence[Row], trials: Sequence[Row], seeds: int) -> Co
         mean_image=max(
             (row["mean_image_max_db"] for row in rows if row["mean_image_max_db"] is not None), default=None
         ),
+        parameters={name: rows[0][name] for name in PARAMETERS if rows[0].get(name) is not None},
+        worst=tuple(best.values()),
         controls=sum(row["false_certificates"] + row["noise_certified"] for row in rows),
     )
 
@@ -146,37 +145,3 @@ def best_by_update(trials: Sequence[Row]) -> dict[str, float]:
             figure = -math.inf if row["psnr_db"] is None else row["psnr_db"]
             best[row["update"]] = max(best.get(row["update"], -math.inf), figure)
     return best
-
-
-def mean(values: Sequence[float], *, of: int) -> Estimate:
-    """Mean and t interval; without a value when some of the runs have none: nothing is averaged over the survivors."""
-    if not values or len(values) < of:
-        return Estimate(value=None, low=None, high=None, n=len(values))
-    middle_ = float(np.mean(values))
-    if len(values) < 2:
-        return Estimate(value=middle_, low=None, high=None, n=1)
-    from scipy.stats import t  # noqa: PLC0415 - takes a second
-
-    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-    return Estimate(value=middle_, low=middle_ - half, high=middle_ + half, n=len(values))
-
-
-def middle(values: Sequence[float]) -> Estimate:
-    """Median and bootstrap interval; trials without a figure rank below all others."""
-    if not values:
-        return Estimate(value=None, low=None, high=None, n=0)
-    low, high = None, None
-    if len(values) > 1:
-        ends = bootstrap_median(np.asarray(values), np.random.default_rng(0))
-        low, high = finite(ends[0]), finite(ends[1])
-    return Estimate(value=finite(median(values)), low=low, high=high, n=len(values))
-
-
-def share(count: int, of: int) -> Estimate:
-    """A share and its Wilson interval (Wilson 1927)."""
-    if of == 0:
-        return Estimate(value=None, low=None, high=None, n=0)
-    z, p = 1.959964, count / of
-    centre, half = p + z * z / (2 * of), z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
-    scale = 1 + z * z / of
-    return Estimate(value=p, low=max(0.0, (centre - half) / scale), high=min(1.0, (centre + half) / scale), n=of)

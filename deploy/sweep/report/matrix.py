@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from deploy.sweep.report.configurations import Configuration, Estimate, Row, best_by_update, middle
+from deploy.sweep.estimates import Estimate, middle
+from deploy.sweep.report.configurations import Configuration, Row, best_by_update
 from server.report.quantities import MISSING, decibel
 
 
@@ -69,13 +70,19 @@ def _level(value_db: float | None) -> int:
     return 0 if value_db is None else sum(value_db >= bound for bound in (12, 20, 30, 60))
 
 
+def ends(one: Estimate, digits: int = 1) -> str:
+    """The 95 % interval alone, for tables that say n elsewhere; nothing without one."""
+    if one.low is None and one.high is None:
+        return ""
+    low, high = (MISSING if end is None else f"{end:.{digits}f}" for end in (one.low, one.high))
+    return f"{low} to {high}"
+
+
 def interval(one: Estimate, digits: int = 1) -> str:
     """N and the 95 % interval in words."""
     if one.low is None and one.high is None:
         return f"n = {one.n}"
-    low = MISSING if one.low is None else f"{one.low:.{digits}f}"
-    high = MISSING if one.high is None else f"{one.high:.{digits}f}"
-    return f"n = {one.n}, 95 % CI {low} to {high}"
+    return f"n = {one.n}, 95 % CI {ends(one, digits)}"
 
 
 def pairs(found: Sequence[Configuration]) -> list[tuple[Configuration, Configuration]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from markupsafe import Markup
 
 import server.report
 from attack.method import Citation
+from deploy.sweep import comparison
+from deploy.sweep.comparison import LITERATURE
 from deploy.sweep.plan import Sweep
-from deploy.sweep.report import axis_charts, front, matrix, words
-from deploy.sweep.report.configurations import LITERATURE, Configuration, Estimate, Row, configurations
+from deploy.sweep.report import axis_charts, claim, front, matrix, words
+from deploy.sweep.report.configurations import Configuration, Row, configurations
 from deploy.sweep.report.pictures import WorstPicture, worst_picture
 from server.report import quantities
 
@@ -41,22 +44,21 @@ def _templates() -> jinja2.Environment:
         data_size=lambda value: quantities.data_size(None if value is None else round(value)),
         decibel=quantities.decibel,
         interval=matrix.interval,
-        of_hundred=_of_hundred,
+        ends=matrix.ends,
+        of_hundred=lambda one: one.scaled(100.0),
     )
     return environment
 
 
-def _of_hundred(one: Estimate) -> Estimate:
-    """A share in per cent."""
-
-    def times(value: float | None) -> float | None:
-        return None if value is None else 100 * value
-
-    return Estimate(value=times(one.value), low=times(one.low), high=times(one.high), n=one.n)
-
-
 def render(
-    sweep: Sweep, runs: list[Row], attacks: list[Row], *, folder: Path, missing: list[str], cited: list[Citation]
+    sweep: Sweep,
+    runs: list[Row],
+    attacks: list[Row],
+    *,
+    folder: Path,
+    missing: list[str],
+    cited: list[Citation],
+    guesses: Mapping[str, Row],
 ) -> str:
     """The whole page.
 
@@ -67,9 +69,11 @@ def render(
         folder: Where the runs' folders lie.
         missing: Names of runs that are not finished.
         cited: Works behind the attacks that were used.
+        guesses: Rows of ``baselines.parquet`` by data set.
     """
     found = configurations(runs, attacks, seeds=len(sweep.seeds))
     pictures = [worst_picture(one, attacks, folder) for one in found]
+    pairs = comparison.pairs(runs, attacks)
     cards = {i: _card(one, shown) for i, (one, shown) in enumerate(zip(found, pictures, strict=True))}
     return (
         _templates()
@@ -78,13 +82,16 @@ def render(
             sweep=sweep,
             style=Markup("\n".join(path.read_text(encoding="utf-8") for path in _STYLES)),  # noqa: S704 - our own files
             tiles=_tiles(runs, found, missing),
-            sentences=words.sentences(sweep, found, len(missing)),
+            sentences=words.sentences(sweep, found, missing=len(missing), unscored=unscored(runs)),
             front_chart=front.front_chart(found, cards),
             close_points=100 * front.CLOSE_POINTS,
             axis_chart=axis_charts.axis_chart(found, [axis.title for axis in sweep.axes]),
+            epsilon_chart=axis_charts.epsilon_chart(found),
             bytes_chart=axis_charts.bytes_chart(found),
             matrix=matrix.matrix(found, attacks),
-            pairs=matrix.pairs(found),
+            pairs=pairs,
+            claim=claim.paragraphs(pairs),
+            guesses=guesses,
             literature=", ".join(LITERATURE),
             small=COMPARED_RUNS,
             rows=list(zip(found, pictures, strict=True)),
@@ -100,6 +107,11 @@ def _card(one: Configuration, shown: WorstPicture | None) -> Markup:
     return Markup(_templates().get_template("card.html.j2").render(one=one, shown=shown))  # noqa: S704 - escaped by the template
 
 
+def unscored(runs: list[Row]) -> int:
+    """Updates of all runs that no score came of in time."""
+    return sum(row["unscored"] for row in runs)
+
+
 def _tiles(runs: list[Row], found: tuple[Configuration, ...], missing: list[str]) -> list[dict[str, Any]]:
     mains = [row for row in runs if row["arm"] == "main"]
     false = sum(one.controls for one in found)
@@ -113,7 +125,7 @@ def _tiles(runs: list[Row], found: tuple[Configuration, ...], missing: list[str]
         {
             "title": "Audited updates",
             "value": quantities.count(sum(row["audited"] for row in runs)),
-            "note": f"never attacked: {sum(row['never_attacked'] for row in runs)}",
+            "note": f"never attacked: {sum(row['never_attacked'] for row in runs)}; without a score: {unscored(runs)}",
         },
         {
             "title": "Controls",

@@ -19,7 +19,7 @@ class WorstPicture(msgspec.Struct, frozen=True, kw_only=True):
     """The update of a configuration that an attack reconstructed best.
 
     Attributes:
-        truth: Address of the true sample; empty when devices kept it.
+        truth: Address of the true sample; empty when devices kept it, or where the run's folder is gone.
         reconstruction: Address of the reconstruction; empty without an image.
         attack: Which attack.
         psnr_db: How near it comes.
@@ -43,9 +43,11 @@ def worst_picture(one: Configuration, attacks: Sequence[Row], folder: Path) -> W
     if not ours:
         return None
     best = max(ours, key=lambda row: row["psnr_db"])
-    directory = folder / best["run"] / ("twin" if one.arm == "twin" else "")
+    path = folder / best["run"] / ("twin" if one.arm == "twin" else "") / FILE_NAME
     truth, image = "", ""
-    with Ledger.open_read(directory / FILE_NAME) as ledger:
+    if not path.exists():
+        return WorstPicture(truth="", reconstruction="", attack=best["attack"], psnr_db=best["psnr_db"])
+    with Ledger.open_read(path) as ledger:
         scores: list[ScoreRow] = [row for row in read_scores(ledger) if row.update == best["update"]]
         if ledger.value("SELECT COUNT(*) FROM truths WHERE update_uid = ?", best["update"]):
             found = picture_of(ledger, scores)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from deploy.sweep.comparison import LITERATURE
+from deploy.sweep.estimates import Estimate
 from deploy.sweep.plan import Sweep
-from deploy.sweep.report.configurations import LITERATURE, Configuration
-from deploy.sweep.report.front import CLOSE_POINTS, accurate, front, height
+from deploy.sweep.report.configurations import Configuration
+from deploy.sweep.report.front import CLOSE_POINTS, accurate, front, rank
 from deploy.sweep.report.matrix import pairs
 from server.report import quantities
 
@@ -14,7 +17,7 @@ SAFE_DB = 15.0
 """Below this a digit's class can mostly not be told from the picture; the figure behind "below 15 dB"."""
 
 
-def sentences(sweep: Sweep, found: Sequence[Configuration], missing: int) -> list[str]:
+def sentences(sweep: Sweep, found: Sequence[Configuration], *, missing: int, unscored: int = 0) -> list[str]:
     """Paragraphs of the summary."""
     attacked = [one for one in found if one.leakage.n > 0]
     if not attacked:
@@ -22,7 +25,7 @@ def sentences(sweep: Sweep, found: Sequence[Configuration], missing: int) -> lis
     told = [_headline(attacked), _below(attacked), _front(attacked), _literature(attacked), _twins(found)]
     if sweep.target_accuracy is not None:
         told.append(_target(sweep.target_accuracy, found))
-    told.append(_trust(found, missing))
+    told.append(_trust(found, missing, unscored))
     return [text for text in told if text]
 
 
@@ -48,9 +51,9 @@ def _headline(found: Sequence[Configuration]) -> str:
 
 
 def _below(found: Sequence[Configuration]) -> str:
-    low = [one for one in found if (one.largest if one.largest is not None else 0.0) < SAFE_DB and one.joules.value]
+    low = [one for one in found if _largest(one) < SAFE_DB and one.joules.value]
     if not low:
-        least = min(found, key=lambda one: one.largest or 0.0)
+        least = min(found, key=_largest)
         return (
             f"No configuration keeps the worst case of every update below {SAFE_DB:g} dB; nearest comes {least.title} "
             f"with {quantities.decibel(least.largest)} dB (n = {least.leakage.n} updates)."
@@ -64,11 +67,15 @@ def _below(found: Sequence[Configuration]) -> str:
     return text if best is cheap else f"{text} The most accurate of them is {best.title}: {_cost(best)}."
 
 
+def _largest(one: Configuration) -> float:
+    return -math.inf if one.largest is None else one.largest
+
+
 def _cost(one: Configuration) -> str:
+    worst = "no image at all" if one.largest is None else f"worst case {one.largest:.1f} dB"
     return (
         f"{quantities.energy(one.joules.value)} a training round ({one.provenance}), accuracy "
-        f"{quantities.percent(one.accuracy.value)}, worst case {quantities.decibel(one.largest)} dB "
-        f"over n = {one.leakage.n} updates"
+        f"{quantities.percent(one.accuracy.value)}, {worst} over n = {one.leakage.n} updates"
     )
 
 
@@ -76,33 +83,44 @@ def _front(found: Sequence[Configuration]) -> str:
     near, best = accurate(found), front(found)
     if not best:
         return ""
-    names = "; ".join(
-        f"{one.title} ({quantities.energy(one.joules.value)}, {quantities.decibel(one.leakage.value)} dB)"
-        for one in best[:6]
-    )
+    names = "; ".join(f"{one.title} ({quantities.energy(one.joules.value)}, {_level(one)})" for one in best[:6])
     more = f"; and {len(best) - 6} more" if len(best) > 6 else ""
-    return (
-        f"{_configurations(len(near))} within {100 * CLOSE_POINTS:g} points of the best accuracy. Among these no other "
-        f"one is both cheaper and leaks less than: {names}{more}."
-    )
+    lie = "lies" if len(near) == 1 else "lie"
+    text = f"{_configurations(len(near))} {lie} within {100 * CLOSE_POINTS:g} points of the best accuracy. "
+    if len(near) > 1 and len({one.dataset for one in near}) == 1 and len(best) == 1:
+        return (
+            f"{text}One dominates: none of them is cheaper than {names}, and none leaks less, by its median worst case."
+        )
+    if len(near) > 1:
+        text += "None dominates all others. "
+    return f"{text}On the front, where no other one is as cheap and leaks as little: {names}{more}."
+
+
+def _level(one: Configuration) -> str:
+    """Its median worst case in words."""
+    return "no image" if one.leakage.value is None else f"{one.leakage.value:.1f} dB"
 
 
 def _literature(found: Sequence[Configuration]) -> str:
     known = [one for one in found if one.family == "snn" and one.literature.n > 0]
     if not known:
         return ""
-    fooled = [one for one in known if (one.literature.value or 0.0) < SAFE_DB <= (one.leakage.value or 0.0)]
+    fooled = [one for one in known if _below_safe(one.literature) and not _below_safe(one.leakage)]
     return (
         f"By gradient matching as published ({', '.join(LITERATURE)}) alone, {len(fooled)} of {len(known)} spiking "
         f"configurations pass as private (median below {SAFE_DB:g} dB) though the worst case over the ladder is above."
     )
 
 
+def _below_safe(one: Estimate) -> bool:
+    return one.value is None or one.value < SAFE_DB
+
+
 def _twins(found: Sequence[Configuration]) -> str:
     both = [(snn, ann) for snn, ann in pairs(found) if snn.leakage.n and ann.leakage.n]
     if not both:
         return ""
-    less = sum(height(snn) < height(ann) for snn, ann in both)
+    less = sum(rank(snn) < rank(ann) for snn, ann in both)
     return f"Beside its ANN twin the spiking network leaks less, by median worst case, in {less} of {len(both)} pairs."
 
 
@@ -117,7 +135,7 @@ def _target(target: float, found: Sequence[Configuration]) -> str:
     )
 
 
-def _trust(found: Sequence[Configuration], missing: int) -> str:
+def _trust(found: Sequence[Configuration], missing: int, unscored: int) -> str:
     false = sum(one.controls for one in found)
     controls = (
         "no certificate was false and none was given on noise"
@@ -125,4 +143,9 @@ def _trust(found: Sequence[Configuration], missing: int) -> str:
         else (f"{false} certificates were false or given on noise: do not trust the attacks before that is explained")
     )
     gaps = f" {missing} runs are missing; no figure of theirs is estimated." if missing else ""
+    if unscored:
+        gaps += (
+            f" Of {unscored} updates no score came before the server had waited long enough: they are in no figure of "
+            "leakage, and where all of a configuration's are among them it has none."
+        )
     return f"Controls: {controls}.{gaps} A failed attack is a failed attack, no proof of privacy."

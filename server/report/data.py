@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contract.messages import AttackScore, Operations, Verdict
+from contract.messages import AttackScore, Operations, Seen, Verdict
 from contract.task import RoundPlan, TaskSpec
 from hardware.energy import EnergyReading
 from server.integer_inference import Int8Inference
@@ -125,6 +125,7 @@ class ScoreRow(Record, frozen=True):
         update: Uid of the update.
         samples: Samples behind it.
         score: The device's verdict.
+        seen: What was attacked: the update itself, or a view that holds it.
     """
 
     update: str
@@ -133,19 +134,21 @@ class ScoreRow(Record, frozen=True):
     kind: RoundKind
     samples: int
     score: AttackScore
+    seen: Seen = "update"
 
 
 class NoiseRow(Record, frozen=True):
     """One attack on the noise control of one update: noise of its shapes and norms.
 
     Attributes:
-        update: Uid of the update whose place the noise took.
+        update: Uid of the update whose place the noise took, or of one in the view whose place it took.
     """
 
     update: str
     attack: str
     verdict: Verdict
     reason: str = ""
+    seen: Seen = "update"
 
 
 class Candidate(Record, frozen=True):
@@ -179,6 +182,8 @@ class Family(Record, frozen=True):
     Attributes:
         title: How the page calls it.
         status: `finished`, or what it was doing when it ended.
+        scores: Of the curious server, which takes the better of what it sees of an update (`server.report.sights`).
+        seen: Scores of all that was attacked, each for itself.
         bytes_up: Bytes of all admitted updates as published.
         initial_accuracy: Accuracy before the first round.
         evaluated_on: Number of held-out samples behind each accuracy.
@@ -206,6 +211,7 @@ class Family(Record, frozen=True):
     energy: tuple[EnergyRow, ...] = ()
     operations: tuple[OperationsRow, ...] = ()
     scores: tuple[ScoreRow, ...] = ()
+    seen: tuple[ScoreRow, ...] = ()
     reach: Reach | None = None
     noise: tuple[NoiseRow, ...] = ()
     pictures: tuple[Picture, ...] = ()

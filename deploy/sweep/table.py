@@ -74,6 +74,7 @@ ATTACK_COLUMNS: dict[str, type] = {
     "node": str,
     "round": int,
     "samples": int,
+    "seen": str,
     "attack": str,
     "verdict": str,
     "reason": str,
@@ -88,7 +89,10 @@ ATTACK_COLUMNS: dict[str, type] = {
     "membership_auc": float,
     "seconds": float,
 }
-"""Columns of an attack on one audited update; a refused attack (the threat model withholds something) is no trial."""
+"""Columns of an attack on one audited update; a refused attack (the threat model withholds something) is no trial.
+
+`seen`: what the curious server got most from, the update itself or what secure aggregation opened (`server.vantages`).
+"""
 Row = dict[str, Any]
 
 
@@ -209,5 +213,5 @@ def _leakage(audits: list[ScoreRow]) -> Row:
 
 def _trial(place: Row, row: ScoreRow) -> Row:
     score = msgspec.structs.asdict(row.score)
-    at = {"update": row.update, "node": row.node, "round": row.round, "samples": row.samples}
+    at = {"update": row.update, "node": row.node, "round": row.round, "samples": row.samples, "seen": row.seen}
     return {**place, **at, **{name: score[name] for name in ATTACK_COLUMNS if name in score}}

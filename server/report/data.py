@@ -6,7 +6,8 @@ missing is `None` or an empty tuple with a reason beside it, never 0.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -176,6 +177,55 @@ class Picture(Record, frozen=True):
     candidates: tuple[Candidate, ...]
 
 
+class Histogram(Record, frozen=True):
+    """Where the values of an update lie modulo 2^32.
+
+    Attributes:
+        shares: Share of the values in each of 64 equal parts.
+        chi2_p: Chance that uniform values deviate at least as much (Pearson's chi-squared test).
+        image: The same row of the first layer as of `Secure.mean_image`; `None` without one.
+    """
+
+    title: str
+    shares: tuple[float, ...]
+    chi2_p: float
+    image: Image | None = None
+
+
+class Secure(Record, frozen=True):
+    """Secure aggregation in one network's run.
+
+    Attributes:
+        told: Its part of `summary.json` (`server.secure_summary`).
+        values: Values of one update.
+        seen: A device's masked update, and its control: as many integers at random.
+        of: Whose update it is, in words.
+        mean_image: Of the mean that the server opened, the row of the first layer with the largest values.
+        bytes_up: Bytes of all updates of the run.
+    """
+
+    told: Mapping[str, Any]
+    values: int = 0
+    seen: tuple[Histogram, ...] = ()
+    of: str = ""
+    mean_image: Image | None = None
+    bytes_up: int = 0
+
+
+class View(Record, frozen=True):
+    """What was to be seen of several devices of a round together (`server.vantages`).
+
+    Attributes:
+        samples: Of each of its updates; empty when nothing was to be seen.
+        note: Why not, or what else must be known.
+    """
+
+    seen: Seen
+    round: int
+    samples: tuple[int, ...]
+    note: str = ""
+
+
 class Family(Record, frozen=True):
     """One network's run: the spiking one, or its ANN twin.
 
@@ -184,6 +234,8 @@ class Family(Record, frozen=True):
         status: `finished`, or what it was doing when it ended.
         scores: Of the curious server, which takes the better of what it sees of an update (`server.report.sights`).
         seen: Scores of all that was attacked, each for itself.
+        views: What of several devices together was mirrored, or could not be.
+        secure: Secure aggregation; `None` of a run without.
         bytes_up: Bytes of all admitted updates as published.
         initial_accuracy: Accuracy before the first round.
         evaluated_on: Number of held-out samples behind each accuracy.
@@ -212,6 +264,8 @@ class Family(Record, frozen=True):
     operations: tuple[OperationsRow, ...] = ()
     scores: tuple[ScoreRow, ...] = ()
     seen: tuple[ScoreRow, ...] = ()
+    views: tuple[View, ...] = ()
+    secure: Secure | None = None
     reach: Reach | None = None
     noise: tuple[NoiseRow, ...] = ()
     pictures: tuple[Picture, ...] = ()

@@ -28,8 +28,10 @@ from server.report.data import (
     RoundRow,
     ScoreRow,
     UpdateRow,
+    View,
 )
 from server.report.ledger_pictures import read_pictures
+from server.report.secure import read_secure
 from server.report.sights import of_server
 from server.report.waiting import read_waiting
 
@@ -72,6 +74,8 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
         operations=_operations(ledger, kinds),
         scores=scores,
         seen=tuple(seen),
+        views=_views(ledger),
+        secure=read_secure(ledger),
         reach=reach(ledger),
         noise=read_noise(ledger),
         pictures=read_pictures(ledger, scores),
@@ -200,6 +204,14 @@ def _operations(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[Operati
 def _counts_of(row: Row) -> Operations:
     layers = {name: tuple(json.loads(row[name])) for name in ("active", "sites")}
     return Operations(**_pick(row, _OPERATIONS) | layers)
+
+
+def _views(ledger: Ledger) -> tuple[View, ...]:
+    rows = ledger.rows("SELECT seen, round, parts, note FROM views ORDER BY round, seen")
+    return tuple(
+        View(seen=r["seen"], round=r["round"], samples=tuple(p[2] for p in json.loads(r["parts"])), note=r["note"])
+        for r in rows
+    )
 
 
 def read_scores(ledger: Ledger) -> list[ScoreRow]:

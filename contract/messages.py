@@ -192,7 +192,8 @@ class Aggregate(Message, frozen=True, kw_only=True):
         seen: How it came to be known.
         plan: Of the devices' updates.
         parts: The updates in it; each counts as `plan.secure` or their samples say.
-        errors: Largest absolute error of an element, per tensor: of the devices' rounding, or of the models'.
+        errors: Largest absolute error of an element, per tensor: of the devices' rounding, or of the models'. What a
+            device cut off at its `plan.secure.clip` is beyond it, and nobody else sees that.
         note: What else must be known of it.
     """
 

@@ -182,7 +182,8 @@ def sentences(title: str, found: Secure) -> tuple[str, ...]:
         overhead = (
             f"Keys, shares and their opening took {data_size(told['bytes_messages'])} up and down, "
             f"{data_size(told['bytes_messages_per_update'])} an update: {percent(share)} of what the updates took "
-            "themselves, in which a masked value has four bytes, as fp32 has."
+            "themselves, in which a masked value has four bytes, as fp32 has. What is beyond a plan's ± clip a device "
+            "cuts off before it rounds; nobody else sees how much that was."
         )
     return (said, overhead, _joules(told))
 

@@ -18,7 +18,7 @@ from server.drain import outstanding
 from server.integer_inference import noted
 from server.joules import energy
 from server.ledger import FILE_NAME, Ledger
-from server.mirror import reach
+from server.mirror import half_seen, reach
 from server.privacy import privacy
 from server.report import ledger_rows
 from server.report.controls import false_certificates
@@ -122,7 +122,7 @@ def _accuracy(ledger: Ledger) -> dict[str, Any]:
 def leakage(ledger: Ledger) -> dict[str, Any]:
     """Worst case over all attacks, each attack's own figures, and the same for each kind of round."""
     seen, reached = ledger_rows.read_scores(ledger), reach(ledger)
-    rows = of_server(seen)
+    rows = of_server(seen, half_seen(ledger))
     return {
         **_figures(rows),
         "by_schedule": {kind: _figures([row for row in rows if row.kind == kind]) for kind in KINDS},
@@ -161,7 +161,7 @@ def _certificates(rows: Sequence[ScoreRow]) -> dict[str, Any]:
 
 def read_scores(ledger: Ledger) -> list[ScoreRow]:
     """Scores of all attacks that were made, in the order of rounds, as the curious server has them (`of_server`)."""
-    return of_server(ledger_rows.read_scores(ledger))
+    return of_server(ledger_rows.read_scores(ledger), half_seen(ledger))
 
 
 def _figures(rows: Sequence[ScoreRow]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from contract.task import RoundPlan, TaskSpec, task_hash
 from hardware.energy import EnergyReading
 from server.integer_inference import noted
 from server.ledger import Ledger
-from server.mirror import ATTACKED, reach
+from server.mirror import ATTACKED, half_seen, reach
 from server.privacy import privacy
 from server.report.data import (
     Counts,
@@ -51,7 +51,7 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
     task = _task(ledger)
     kinds: dict[int, RoundKind] = {row["round"]: row["kind"] for row in ledger.rows("SELECT round, kind FROM rounds")}
     seen = read_scores(ledger)
-    scores = tuple(of_server(seen))
+    scores = tuple(of_server(seen, half_seen(ledger)))
     updates = _updates(ledger, kinds)
     refusals = _refusals(ledger)
     planned = ledger.meta("rounds")

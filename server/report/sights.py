@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import get_args
 
 from contract.messages import Seen, Verdict
@@ -13,14 +13,18 @@ from server.vantages import FELLOW
 _RANK = {verdict: -rank for rank, verdict in enumerate(get_args(Verdict))}
 
 
-def of_server(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+def of_server(rows: Iterable[ScoreRow], half_seen: Container[str] = ()) -> list[ScoreRow]:
     """One row for each update and attack: under secure aggregation the better one of masked update and sum.
 
     A fellow client's are left out. So a trial stays an update, and the worst case is over all that the server sees.
+
+    Args:
+        rows: Scores of all that was attacked.
+        half_seen: Updates whose sum was opened and never scored: no trials, like those that nobody attacked at all.
     """
     best: dict[tuple[str, str], ScoreRow] = {}
     for row in rows:
-        if row.seen not in FELLOW:
+        if row.seen not in FELLOW and row.update not in half_seen:
             key = (row.update, row.score.attack)
             held = best.get(key)
             best[key] = row if held is None or _success(row) > _success(held) else held

@@ -49,6 +49,7 @@ def test_the_opened_mean_is_mirrored_with_its_parts_and_each_device_scores_it(tm
             w.send("score", part.node, 1, uid, blob)
             assert w.wire.verdicts(uid) == [("admitted", "")]
     assert outstanding(w.ledger).scores == 0
+    assert summarise_ledger(w.ledger)["leakage"]["never_attacked"] == 0
     stranger, uid = score_of(head.parts[0].node, head.parts[0].uid, "models", psnr_db=90.0)
     w.send("score", head.parts[0].node, 1, uid, stranger)
     assert w.wire.verdicts(uid) == [("refused", "schema")]
@@ -60,6 +61,21 @@ def test_the_opened_mean_is_mirrored_with_its_parts_and_each_device_scores_it(tm
     assert said["by_sight"]["update"]["worst_psnr_db"] is None
     assert said["by_sight"]["update"]["by_attack"]["ratio"]["failed"] == 6
     assert said["by_sight"]["aggregate"]["vantages"] == ("broker", "server")
+    w.ledger.close()
+
+
+def test_updates_whose_sum_nobody_attacked_are_no_trials(tmp_path):
+    w = world(tmp_path)
+    w.play(integers(NAMES, SHAPES, 10, SECURE.largest), {})
+    head, _ = seen_of(w, "aggregate")
+    for index, part in enumerate(head.parts):
+        for seen in ("update", "aggregate")[: 1 if index < 3 else 2]:
+            blob, uid = score_of(part.node, part.uid, seen, psnr_db=7.0)
+            w.send("score", part.node, 1, uid, blob)
+    said = summarise_ledger(w.ledger)["leakage"]
+    assert said["never_attacked"] == 3, "a masked update alone is not what the server saw"
+    assert (said["updates"], said["by_attack"]["ratio"]["n"]) == (4, 4)
+    assert said["by_sight"]["update"]["by_attack"]["ratio"]["n"] == 7
     w.ledger.close()
 
 

@@ -66,7 +66,7 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         never_attacked: Admitted updates that no attack was tried on: the attacker did not see them, or gave them up.
-            Under secure aggregation also those whose masked values alone were attacked, and not the sum that was opened.
+            Under secure aggregation also those whose masked values alone were attacked, not the sum that was opened.
         dropped: Times that an update was not handed to the network in full; it is mirrored again later.
     """
 

@@ -171,10 +171,10 @@ def sentences(title: str, found: Secure) -> tuple[str, ...]:
         else "none lost"
     )
     failed = told["openings_failed"]
-    again = f"; {count(failed)} openings came to nothing and were begun anew" if failed else ""
+    again = f"; openings that came to nothing and were begun anew: {count(failed)}" if failed else ""
     said = (
-        f"{title}: {count(told['rounds'])} rounds were summed under masks, over {count(told['survivors'])} updates of "
-        f"devices that stayed to the end ({lost}){again}."
+        f"{title}, rounds that were summed under masks: {count(told['rounds'])}, over {count(told['survivors'])} "
+        f"updates of devices that stayed to the end ({lost}){again}."
     )
     overhead = ""
     if told["survivors"]:

@@ -50,7 +50,7 @@ def test_the_sum_leaks_what_the_masks_hid_and_two_models_leak_what_a_fellow_want
     program = [sys.executable, "-m", "deploy.cli", "run", "study.toml", "--out", "out"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        program, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment, check=False
+        program, cwd=tmp_path, capture_output=True, text=True, timeout=280, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
     with Ledger.open_read(tmp_path / "out" / "ledger.sqlite") as ledger:
@@ -79,4 +79,4 @@ def test_the_sum_leaks_what_the_masks_hid_and_two_models_leak_what_a_fellow_want
     assert "device-000 took its own update out" in section
     assert len(re.findall(r"p = [\d.]+", section)) == 2
     assert section.count("data:image/png") == 3
-    assert "1 rounds were summed under masks" in section
+    assert "rounds that were summed under masks: 1" in section

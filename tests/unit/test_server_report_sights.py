@@ -103,7 +103,7 @@ def test_the_page_says_what_masks_hid_and_what_the_sum_showed(monkeypatch):
     words = " ".join(part.sentences)
     for expected in (
         "2 lost after they had dealt shares",
-        "1 openings came to nothing",
+        "begun anew: 1",
         "10.0",
         "200 µJ for sending (modelled)",
         "none is known (no meter",

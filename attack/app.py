@@ -163,11 +163,12 @@ class _Process:
             self.outbox.popleft()
 
     def _publish(self, found: Answer) -> bool:
-        """Whether all of an answer was handed over; cut as small as the broker wants it now."""
+        """Whether all of an answer was handed over, to each device; cut as small as the broker wants it now."""
         message = found.message
         frames = split(found.blob, message.uid, frame_bytes=self.link.frame_bytes)
         run, node, round_ = self.settings.run, message.node, message.round
-        return all(self.link.publish(topics.recon_chunk(run, node, round_, i), f) for i, f in enumerate(frames))
+        sent = all(self.link.publish(topics.recon_chunk(run, node, round_, i), f) for i, f in enumerate(frames))
+        return sent and all(self._publish(copy) for copy in found.copies)
 
     def _answer(self, found: Answer) -> None:
         message = found.message
@@ -179,7 +180,8 @@ class _Process:
         except OSError as error:
             raise _unwritable(self.settings.directory, error) from error
         verdicts = ", ".join(f"{r.attack} {r.verdict} {r.seconds:.2f} s" for r in message.results)
-        log.info("round %d, %s: %s; %d wait", message.round, message.node, verdicts, len(self.desk.queue))
+        whose = message.node if message.seen == "update" else f"{message.seen} of {1 + len(found.copies)}"
+        log.info("round %d, %s: %s; %d wait", message.round, whose, verdicts, len(self.desk.queue))
 
 
 def run_attack(settings: AttackSettings, stop: threading.Event | None = None) -> int:

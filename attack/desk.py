@@ -7,13 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
+from attack.aggregate import as_update
 from attack.models import ModelStore
 from attack.share import Share
 from attack.worker import Answer, Job, UpdateQueue, Worker
 from contract import topics
 from contract.errors import WireError
 from contract.frames import Assembler, Frame, parse
-from contract.messages import ServerState, TaskManifest, Update, decode, unpack
+from contract.messages import Aggregate, Message, ServerState, TaskManifest, Update, decode, unpack_one_of
 from contract.task import TaskSpec, task_hash
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,11 @@ class Desk:
 
     def _workable(self, job: Job, at_s: float) -> bool:
         threat = self.worker.threat
-        if not threat.weights or threat.vantage == "client" or self.models.get(job.update.model_version) is not None:
+        if (
+            not threat.weights
+            or (threat.vantage == "client" and job.aggregate is None)
+            or self.models.get(job.update.model_version) is not None
+        ):
             return True
         return at_s - self._lacking_since_s.setdefault(job.update.uid, at_s) >= MODEL_PATIENCE_S
 
@@ -111,10 +116,10 @@ class Desk:
         return True
 
     def _keep(self, found: Answer) -> None:
-        self._answered[found.message.update_uid] = found
-        held = sum(len(kept.blob) for kept in self._answered.values())
+        self._answered[found.job] = found
+        held = sum(kept.nbytes for kept in self._answered.values())
         while held > ANSWERS_BYTES and len(self._answered) > 1:
-            held -= len(self._answered.popitem(last=False)[1].blob)
+            held -= self._answered.popitem(last=False)[1].nbytes
 
     def _server_state(self, payload: bytes) -> None:
         if payload:
@@ -146,12 +151,26 @@ class Desk:
                 self.share.settled(frame.uid)
         if whole is None:
             return
-        update, views = unpack(bytes(whole.blob), Update)
-        if update.uid in self._answered:
-            self._ready.append(self._answered[update.uid])
+        job = _job(bytes(whole.blob))
+        if job.update.uid in self._answered:
+            self._ready.append(self._answered[job.update.uid])
             return
-        victim = self.queue.put(Job(update=update, views=views))
+        victim = self.queue.put(job)
         if victim is not None:
             reason = f"given up: more than {self.queue.limit} updates waited for the attacker"
             log.warning("update %s %s (%d so far)", victim.update.uid, reason, self.queue.dropped)
             self._ready.append(self.worker.without(victim, "failed", reason))
+
+
+def _job(blob: bytes) -> Job:
+    """What a mirrored object asks for.
+
+    Raises:
+        WireError: Neither an update nor an aggregate.
+    """
+    kinds: tuple[type[Message], ...] = (Update, Aggregate)
+    head, views = unpack_one_of(blob, *kinds)
+    if isinstance(head, Aggregate):
+        return Job(update=as_update(head), views=views, aggregate=head)
+    assert isinstance(head, Update)
+    return Job(update=head, views=views)

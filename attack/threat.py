@@ -36,7 +36,8 @@ class ThreatModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         vantage: `server` and `broker` see each device's update: TLS ends at the broker, so that only who taps the line
-            sees nothing; under secure aggregation both see it masked. A fellow `client` sees successive models only.
+            sees nothing; under secure aggregation both see it masked, and the sum. A fellow `client` sees successive
+            models only.
         architecture: Layers, activation, readout and weight quantisation.
         neuron: Decay, threshold, reset and surrogate.
         encoding: Kind, number of steps and gain.
@@ -138,6 +139,7 @@ class Observation:
             and readout are the first and the last `.weight` of `update`.
         masked: Whether the update wears the masks of secure aggregation: each value alone is uniformly random, read as
             the nearest to 0 of the integers that it may stand for. Everybody can see that.
+        _errors: Largest absolute error of an element by parameter, beside its codec's: of the mean of several devices.
         _unknown: Why nobody told the attacker the architecture; empty where the threat model alone decides.
     """
 
@@ -156,6 +158,7 @@ class Observation:
     _rates: Mapping[str, float] = field(default_factory=dict)
     _network: OwnNetwork | None = None
     masked: bool = False
+    _errors: Mapping[str, float] = field(default_factory=dict)
     _unknown: str = ""
 
     def _require(self, *knowledge: Knowledge) -> None:
@@ -327,8 +330,8 @@ class Observation:
             return np.inf
         if plan is not None and (plan.noise_multiplier or plan.feeds_back):
             return np.inf
-        if record is None:
-            return 0.0
+        if record is None or name in self._errors:
+            return self._errors.get(name, 0.0)
         if record.codec == "sign":
             return np.inf if update.any() else 0.0
         if record.codec == "topk":

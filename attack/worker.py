@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from typing import get_args
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from attack.aggregate import addressed_messages, errors_of
 from attack.ladder import Rung, climb
 from attack.method import Finding, Method
 from attack.noise import noise_observation
@@ -21,7 +23,17 @@ from contract.datasets import task_info
 from contract.encodings import image_shape, input_shape
 from contract.errors import SpikeleakError
 from contract.masking import read_masked, signed
-from contract.messages import AttackResult, MembershipTest, Reconstruction, TensorRecord, Update, pack
+from contract.messages import (
+    Aggregate,
+    AttackResult,
+    MembershipTest,
+    Reconstruction,
+    Seen,
+    TensorRecord,
+    Update,
+    pack,
+    unpack,
+)
 from contract.metrics import sample_digest
 from contract.models.layout import parameter_shapes
 from contract.task import TaskSpec
@@ -31,10 +43,20 @@ _NOISE_STREAM = 1
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A mirrored update that waits: its head and the bytes of its tensors."""
+    """A mirrored update that waits: its head and the bytes of its tensors.
+
+    Attributes:
+        aggregate: What it stands for where it is no device's own (`attack.aggregate`).
+    """
 
     update: Update
     views: tuple[memoryview, ...]
+    aggregate: Aggregate | None = None
+
+    @property
+    def seen(self) -> Seen:
+        """What is attacked."""
+        return "update" if self.aggregate is None else self.aggregate.seen
 
 
 class UpdateQueue:
@@ -84,10 +106,22 @@ class UpdateQueue:
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A reconstruction and the object that carries it."""
+    """A reconstruction and the object that carries it.
+
+    Attributes:
+        job: Uid of what was mirrored.
+        copies: The same for the other devices of an aggregate.
+    """
 
     message: Reconstruction
     blob: bytes
+    job: str
+    copies: tuple[Answer, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return len(self.blob) + sum(copy.nbytes for copy in self.copies)
 
 
 class Worker:
@@ -99,7 +133,7 @@ class Worker:
         budget_s: Seconds per update.
         exhaustive: Run every attack even after an exact one.
         seed: Of all draws; each update's are its own.
-        noise_controls: Audit updates, the first of the run, whose noise control is run as well.
+        noise_controls: Audit updates, the first of the run, whose noise control is run as well; and as many aggregates.
         candidates: Samples `[N, *shape]` in [0, 1] of the attacker's own, if it has any.
         own: How a network that no task describes is looked at; `None`: without its file.
     """
@@ -118,7 +152,7 @@ class Worker:
     ) -> None:
         self.methods, self.threat = methods, threat
         self.budget_s, self.exhaustive, self.seed = budget_s, exhaustive, seed
-        self._noise_controls = noise_controls
+        self._noise_controls: dict[Seen, int] = dict.fromkeys(get_args(Seen), noise_controls)
         self._candidates = candidates
         self._own = own or OwnViews(None)
         self._digests = () if candidates is None else tuple(sample_digest(sample) for sample in candidates)
@@ -132,7 +166,7 @@ class Worker:
             parameters: The model that the update started from; `None` when this attacker does not hold it.
         """
         update = job.update
-        if self.threat.vantage == "client":
+        if self.threat.vantage == "client" and job.seen != "models":
             return self.without(job, "refused", "a fellow client sees successive models, not a single device's update")
         if parameters is None and self.threat.weights:
             return self.without(job, "failed", f"model version {update.model_version} is not at hand")
@@ -141,14 +175,17 @@ class Worker:
         except SpikeleakError as error:
             return self.without(job, "failed", f"the update cannot be read: {error}")
         rungs = climb(observation, self.methods, budget_s=self.budget_s, exhaustive=self.exhaustive)
-        noise = self._noise_control(update, observation)
-        return answer(update, rungs, self._uid(update), noise=noise, digests=self._digests)
+        noise = self._noise_control(job, observation)
+        return self._addressed(job, answer(update, rungs, self._uid(update), noise=noise, digests=self._digests))
 
-    def _noise_control(self, update: Update, observation: Observation) -> Sequence[Rung]:
+    def _addressed(self, job: Job, found: Answer) -> Answer:
+        return found if job.aggregate is None else addressed(found, job.aggregate)
+
+    def _noise_control(self, job: Job, observation: Observation) -> Sequence[Rung]:
         """The ladder on noise of this update's shapes and norms, with the same budget."""
-        if update.plan.kind != "audit" or self._noise_controls < 1:
+        if job.update.plan.kind != "audit" or self._noise_controls[job.seen] < 1:
             return ()
-        self._noise_controls -= 1
+        self._noise_controls[job.seen] -= 1
         noise = noise_observation(observation, np.random.default_rng([observation.seed, _NOISE_STREAM]))
         return climb(noise, self.methods, budget_s=self.budget_s, exhaustive=True)
 
@@ -188,6 +225,7 @@ class Worker:
             _records={alias: records[name] for alias, name in names.items()} if "codec" in knows else {},
             _candidates=self._candidates if "candidates" in knows else None,
             _network=None if view is None else view.network,
+            _errors={} if job.aggregate is None else errors_of(job.aggregate, names),
             masked=bool(update.masks),
             _unknown="" if view is None else view.unknown,
         )
@@ -196,7 +234,7 @@ class Worker:
         """The answer when no attack was run: each says so, none is missing."""
         finding = Finding(verdict="refused" if verdict == "refused" else "failed", reason=reason)
         rungs = [Rung(attack=name, finding=finding, seconds=0.0) for name in self.methods]
-        return answer(job.update, rungs, self._uid(job.update))
+        return self._addressed(job, answer(job.update, rungs, self._uid(job.update)))
 
     def _uid(self, update: Update) -> str:
         return hashlib.sha256(f"reconstruction/{self.seed}/{update.uid}".encode()).hexdigest()[:32]
@@ -283,4 +321,14 @@ def answer(
         ),
         tensors=tuple(records),
     )
-    return Answer(message=message, blob=pack(message, buffers))
+    return Answer(message=message, blob=pack(message, buffers), job=update.uid)
+
+
+def addressed(found: Answer, aggregate: Aggregate) -> Answer:
+    """The answer to an aggregate, for the device of each of its parts; the noise control is told once."""
+    _, views = unpack(found.blob, Reconstruction)
+    first, *others = (
+        Answer(message=message, blob=pack(message, views), job=found.job)
+        for message in addressed_messages(found.message, aggregate)
+    )
+    return msgspec.structs.replace(first, copies=tuple(others))

@@ -30,7 +30,9 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, Meta(ge=0)]
 Text = Annotated[str, Meta(max_length=1000)]
 Verdict = Literal["exact", "recovered", "partial", "failed", "refused"]
-
+Seen = Literal["update", "aggregate", "models"]
+"""What was attacked: a device's own update (masked, under secure aggregation), the sum that secure aggregation opens,
+or the difference of two global models."""
 MAX_HEAD_BYTES = 1 << 20
 """Longest record, bare or as an object's head."""
 MAX_REPORT_BYTES = 1 << 20
@@ -174,6 +176,39 @@ class Update(Message, frozen=True, kw_only=True):
     masks: Count = 0
 
 
+class AggregatePart(msgspec.Struct, frozen=True, array_like=True):
+    """An update that an `Aggregate` holds: its device, its uid, its samples."""
+
+    node: Name
+    uid: Uid
+    samples: Annotated[int, Meta(ge=1)]
+
+
+class Aggregate(Message, frozen=True, kw_only=True):
+    """What several devices' updates come to, as somebody sees it who sees no single one: their tensors' mean follows.
+
+    Attributes:
+        uid: Names it for ever.
+        seen: How it came to be known.
+        plan: Of the devices' updates.
+        parts: The updates in it; each counts as `plan.secure` or their samples say.
+        errors: Largest absolute error of an element, per tensor: of the devices' rounding, or of the models'. What a
+            device cut off at its `plan.secure.clip` is beyond it, and nobody else sees that.
+        note: What else must be known of it.
+    """
+
+    uid: Uid
+    seen: Literal["aggregate", "models"]
+    round: Count
+    model_version: Count
+    task_hash: Sha256
+    plan: RoundPlan
+    parts: Annotated[tuple[AggregatePart, ...], Meta(min_length=1)]
+    errors: tuple[Annotated[float, Meta(ge=0)], ...]
+    tensors: tuple[TensorRecord, ...]
+    note: Text = ""
+
+
 class Ack(Message, frozen=True, kw_only=True):
     """The server's verdict on one object of a device.
 
@@ -307,6 +342,8 @@ class Reconstruction(Message, frozen=True, kw_only=True):
         results: One per attack, in ladder order.
         noise: The same attacks on an update of Gaussian noise with this one's shapes and norms: what is found there is
             not in the data. Verdicts only; empty where the control was not run.
+        seen: What was attacked. Of what holds several updates each of their devices gets the same answer, with its own
+            update's uid: it can tell its own samples alone.
     """
 
     uid: Uid
@@ -316,6 +353,7 @@ class Reconstruction(Message, frozen=True, kw_only=True):
     results: tuple[AttackResult, ...]
     noise: tuple[AttackResult, ...] = ()
     tensors: tuple[TensorRecord, ...] = ()
+    seen: Seen = "update"
 
 
 class AttackScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -371,7 +409,7 @@ class AttackScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Score(Message, frozen=True, kw_only=True):
-    """All attacks on one update, scored by the device that owns the truth."""
+    """All attacks on one update, scored by the device that owns the truth; `seen` as in its `Reconstruction`."""
 
     uid: Uid
     update_uid: Uid
@@ -379,6 +417,7 @@ class Score(Message, frozen=True, kw_only=True):
     round: Count
     samples: Count
     attacks: tuple[AttackScore, ...]
+    seen: Seen = "update"
 
 
 class Truth(Message, frozen=True, kw_only=True):
@@ -496,6 +535,7 @@ AnyMessage = (
     | ServerState
     | Model
     | Update
+    | Aggregate
     | Ack
     | EnergyReport
     | Reconstruction
@@ -514,6 +554,7 @@ MESSAGES: tuple[type[Message], ...] = (
     ServerState,
     Model,
     Update,
+    Aggregate,
     Ack,
     EnergyReport,
     Reconstruction,
@@ -566,6 +607,18 @@ def decode_one_of(payload: bytes | memoryview, *expected: type[M]) -> M:
         with contextlib.suppress(WireError):
             return decode(payload, kind)
     return decode(payload, expected[-1])
+
+
+def unpack_one_of(blob: bytes | memoryview, *expected: type[M]) -> tuple[M, tuple[memoryview, ...]]:
+    """As `unpack`, of one of several messages.
+
+    Raises:
+        WireError: As `unpack`; it is none of these.
+    """
+    for kind in expected[:-1]:
+        with contextlib.suppress(WireError):
+            return unpack(blob, kind)
+    return unpack(blob, expected[-1])
 
 
 def pack(message: Message, tensors: Sequence[npt.NDArray[Any] | bytes | memoryview] = ()) -> bytes:

@@ -260,6 +260,7 @@ def _parties(study: Study, arm: Arm, ground: _Ground, run: str) -> tuple[Party, 
         mirror="whole" if study.attack.workers == 1 else "first",
         evaluate=study.server.evaluate,
         attacked=study.attack.attacks != (),
+        vantages=study.attack.vantages,
     )
     suspects = None
     if study.attack.candidates:
@@ -307,6 +308,7 @@ def _parties(study: Study, arm: Arm, ground: _Ground, run: str) -> tuple[Party, 
             seed=study.devices.seed,
             lpips=study.devices.lpips,
             publish_truth=study.truth.publish,
+            fellows="fellow" in study.attack.vantages,
             sync=_synced(study),
             graphs=base / "devices" / "graphs" if study.devices.per_process > 1 else None,
         )

@@ -32,7 +32,7 @@ from edge_client.sensors.settings import SensorSettings
 from hardware.energy_model import EnergyModel
 from hardware.errors import MeterError
 from hardware.meter import open_meters
-from server.settings import AdmissionSettings, PrivacySettings, ScheduleEntry
+from server.settings import AdmissionSettings, PrivacySettings, ScheduleEntry, Vantage
 
 STUDIES = Path(__file__).parent / "studies"
 LONGEST_NAME = 48
@@ -138,6 +138,8 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         queue: Mirrored updates that may wait.
         threads: Threads of each attack process.
         workers: Attack processes; they share the updates out among themselves.
+        vantages: From where updates are looked at: `server`, and `fellow` for what the first device reads off
+            successive models as well, in rounds that move the model by the plain mean.
         threat: What the attacker knows.
     """
 
@@ -148,6 +150,7 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     queue: Annotated[int, Meta(ge=1)] = 256
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    vantages: tuple[Vantage, ...] = ("server",)
     threat: ThreatModel = ThreatModel()
 
 

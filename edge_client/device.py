@@ -18,6 +18,7 @@ from contract.messages import (
     Ack,
     NodeState,
     Reconstruction,
+    Seen,
     ServerState,
     TaskManifest,
     decode,
@@ -352,6 +353,7 @@ class Device:
             node=workshop.node,
             round_=action.round,
             uid=uid,
+            fellows=self.settings.fellows,
         )
         made = training.local_update(
             workshop.engine,
@@ -438,9 +440,20 @@ class Device:
         receipt = msgspec.msgpack.decode(kept.note, type=training.Receipt)
         if workshop is None or receipt.task_hash != workshop.task_hash:
             raise WireError(f"update {recon.update_uid} belongs to another task than the present one")
+        if recon.seen not in receipt.awaited:
+            log.info("reconstruction of update %s from %r: not awaited, or scored already", receipt.uid, recon.seen)
+            return
         items = objects.scored_items(workshop, receipt, recon, views, publish_truth=self.settings.publish_truth)
         self.handle(events.Made(items=items))
-        self.spool.receipts.delete(receipt.uid)
+        self._settle(receipt, recon.seen)
+
+    def _settle(self, receipt: training.Receipt, seen: Seen) -> None:
+        """Notes that a receipt served; the last time it goes."""
+        awaited = tuple(other for other in receipt.awaited if other != seen)
+        if awaited:
+            self.spool.receipts.put(objects.receipt_item(msgspec.structs.replace(receipt, awaited=awaited)))
+        else:
+            self.spool.receipts.delete(receipt.uid)
 
 
 @functools.lru_cache(maxsize=4)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import cast
 
 import msgspec
+import numpy as np
 
 from contract import messages, topics
 from contract.errors import WireError
@@ -185,6 +186,12 @@ class MaskExchange:
         assert session is not None, "the machine asks for masked updates with a session only"
         assert session.place.attempt == attempt, "a session is of one opening"
         assert plan.secure is not None
+        cut = sum(int((np.abs(tensor) > plan.secure.clip).sum()) for tensor in update.values())
+        if cut:
+            total = sum(tensor.size for tensor in update.values())
+            log.warning(
+                "%d of %d values are beyond secure.clip = %g and cut off: raise it", cut, total, plan.secure.clip
+            )
         with self._account.overhead():
             integers = quantised(update, plan.secure, draws("codec"))
             records, buffers = records_of(masking.masked(session, integers), plan.secure)

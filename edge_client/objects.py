@@ -17,6 +17,7 @@ from contract.messages import (
     PhaseEnergy,
     Reconstruction,
     Score,
+    Seen,
     Truth,
     Update,
     pack,
@@ -156,15 +157,16 @@ def energy_item(
     return SpoolItem(uid=report.uid, kind="energy", round=update.round, blob=pack(report))
 
 
-def score_item(receipt: Receipt, node: str, scores: tuple[AttackScore, ...]) -> SpoolItem:
-    """The scores of all attacks on one update."""
+def score_item(receipt: Receipt, node: str, scores: tuple[AttackScore, ...], seen: Seen = "update") -> SpoolItem:
+    """The scores of all attacks on one update, or on what holds it."""
     message = Score(
-        uid=derived_uid(receipt.uid, "score"),
+        uid=derived_uid(receipt.uid, "score" if seen == "update" else f"score {seen}"),
         update_uid=receipt.uid,
         node=node,
         round=receipt.round,
         samples=len(receipt.samples),
         attacks=scores,
+        seen=seen,
     )
     return SpoolItem(uid=message.uid, kind="score", round=receipt.round, blob=pack(message))
 
@@ -179,7 +181,8 @@ def scored_items(
 ) -> tuple[SpoolItem, ...]:
     """A reconstruction held against the truth: its score and, in lab mode, the true samples that the score names.
 
-    The score comes last: while it is missing the server mirrors again, so that a crash in between heals.
+    The score comes last: while it is missing the server mirrors again, so that a crash in between heals. The truth goes
+    with the reconstruction of the update itself.
 
     Raises:
         WireError: The reconstruction's tensors are not what its head says.
@@ -196,9 +199,9 @@ def scored_items(
     )
     rng = update_stream(workshop.secret, "control", workshop.node, receipt.round, receipt.uid)
     scores = scoring.score(recon, views, truth, rng)
-    last = score_item(receipt, workshop.node, scores)
+    last = score_item(receipt, workshop.node, scores, recon.seen)
     indices = scoring.named_samples(scores, len(receipt.samples))
-    if not (publish_truth and indices):
+    if not (publish_truth and indices) or recon.seen != "update":
         return (last,)
     return (truth_item(receipt, workshop.node, shard, indices, encoding), last)
 

@@ -44,6 +44,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             Whoever knows it can repeat a rate encoding and read the input off the spikes, so a device in the field
             has none: `None` draws from the system.
         receipts_kept: Receipts that may wait for a score before the oldest is dropped.
+        fellows: Whether a fellow client's attack on successive models is run (`vantages` of the server): a receipt of a
+            round that moves the model then waits for its score as well.
         sleep: Duty cycle between rounds; `None` stays awake.
         sync: Whether what is stored is on the disk before the device goes on. Without it what is stored survives a
             process that is killed, but not a power cut: for emulated devices, never for a board.
@@ -70,6 +72,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Annotated[int, Meta(ge=1)] = 1
     seed: Annotated[int, Meta(ge=0)] | None = None
     receipts_kept: Annotated[int, Meta(ge=1)] = 1024
+    fellows: bool = False
     infer_samples: Annotated[int, Meta(ge=1)] = 32
     sleep: SleepSettings | None = None
     sync: bool = True

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from contract.datasets.cache import Samples
 from contract.encodings import encode, input_shape
 from contract.errors import ConfigurationError
-from contract.messages import Operations
+from contract.messages import Operations, Seen
 from contract.models.operations import OperationCounter
 from contract.streams import stream
 from contract.task import EncodingSpec, RoundPlan, TaskSpec, task_hash
@@ -53,6 +53,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         task_hash: The task; decides the shard.
         draws: Positions in the shard, per local step.
         encoding_seeds: Seed of the encoding's generator, per local step.
+        awaited: What is seen of the update and was not scored yet; with the last the receipt goes.
     """
 
     uid: str
@@ -60,6 +61,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     task_hash: str
     draws: tuple[tuple[int, ...], ...]
     encoding_seeds: tuple[int, ...]
+    awaited: tuple[Seen, ...] = ("update",)
 
     @property
     def samples(self) -> tuple[int, ...]:
@@ -124,9 +126,17 @@ def draw_batches(rng: np.random.Generator, samples: int, batch_size: int, steps:
 
 
 def make_receipt(
-    task: TaskSpec, plan: RoundPlan, shard_size: int, *, secret: int, node: str, round_: int, uid: str
+    task: TaskSpec,
+    plan: RoundPlan,
+    shard_size: int,
+    *,
+    secret: int,
+    node: str,
+    round_: int,
+    uid: str,
+    fellows: bool = False,
 ) -> Receipt:
-    """Draws samples and encoding seeds of one update.
+    """Draws samples and encoding seeds of one update; `fellows`: whether one attacks successive models.
 
     Raises:
         ConfigurationError: The shard is empty.
@@ -142,7 +152,13 @@ def make_receipt(
         task_hash=task_hash(task),
         draws=tuple(tuple(int(i) for i in batch) for batch in batches),
         encoding_seeds=tuple(int(seed) for seed in seeds),
+        awaited=_awaited(plan, fellows=fellows),
     )
+
+
+def _awaited(plan: RoundPlan, *, fellows: bool) -> tuple[Seen, ...]:
+    together: tuple[Seen, ...] = () if plan.secure is None else ("aggregate",)
+    return ("update", *together, *(("models",) if fellows and plan.applied and plan.secure is None else ()))
 
 
 def encoded_steps(receipt: Receipt, shard: Shard, spec: EncodingSpec) -> Iterator[NDArray[np.float32]]:

@@ -48,6 +48,8 @@ from server.rounds import (
     advance,
 )
 from server.settings import ScheduleEntry, ServerSettings
+from server.sights import Round, show_models, show_sum
+from server.vantages import UNSCORED
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +158,7 @@ class Coordinator:
         self.herald.everything(self.state)
         if not self._remirror:  # otherwise all that lack an answer follow once the devices are back
             self._mirror_rows("mirrored = 0")
+            self.intake.send_views("mirrored = 0")
 
     def mirror_again(self) -> None:
         """Mirrors the updates that were not scored, each after the model that it starts from.
@@ -164,8 +167,11 @@ class Coordinator:
         sends the answer that it has.
         """
         count = self._mirror_rows("uid NOT IN (SELECT update_uid FROM objects WHERE kind = 'score')", with_models=True)
+        for row in self.ledger.rows(f"SELECT DISTINCT model_version {UNSCORED}"):
+            self.herald.model_again(row["model_version"])
+        count += self.intake.send_views(f"uid IN (SELECT uid {UNSCORED})")
         if count:
-            log.info("mirrored %d updates again that were not scored", count)
+            log.info("mirrored %d updates and views again that were not scored", count)
 
     def _mirror_rows(self, which: str, *, with_models: bool = False) -> int:
         """Mirrors the admitted updates that a condition names; how many there are."""
@@ -298,8 +304,31 @@ class Coordinator:
                 text = f"round {action.round} closed without {', '.join(action.missing)}"
                 self.ledger.event("warning", text)
                 log.warning("%s (%s)", text, action.reason)
+            self._look(action, entry, version)
         if version is not None:
             self.herald.new_model()
+        self.intake.send_views("mirrored = 0")
+
+    def _look(self, action: CloseRound, entry: ScheduleEntry, version: int | None) -> None:
+        """Notes what the closing of a round shows to those who see more than single updates."""
+        if not self.settings.attacked or not action.uids:
+            return
+        started = self.ledger.value(
+            "SELECT model_version FROM rounds WHERE round = ? AND attempt = ?", action.round, action.attempt
+        )
+        closing = Round(
+            round=action.round,
+            attempt=action.attempt,
+            plan=entry.plan,
+            task_hash=self._hash,
+            model_version=started,
+            uids=action.uids,
+            new_version=None if entry.fedbuff is not None else version,
+        )
+        if entry.secure is not None:
+            show_sum(self.ledger, closing)
+        if "fellow" in self.settings.vantages:
+            show_models(self.ledger, closing, entry.recipe, min(self._births))
 
     def _version_of(self, action: CloseRound, entry: ScheduleEntry) -> int | None:
         """The version that a round leaves, made now unless the round was asynchronous; `None`: the model stays."""

@@ -7,6 +7,7 @@ import logging
 import msgspec
 
 from server.ledger import Ledger
+from server.vantages import UNSCORED
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ _WITHOUT = (
 
 
 class Outstanding(msgspec.Struct, frozen=True):
-    """Admitted updates without an energy report, and without a score."""
+    """Admitted updates without an energy report, and without a score of what was mirrored of them."""
 
     energy: int
     scores: int
@@ -30,8 +31,13 @@ class Outstanding(msgspec.Struct, frozen=True):
 
 
 def outstanding(ledger: Ledger, *, scores: bool = True) -> Outstanding:
-    """What the ledger still lacks; `scores = False`: nobody attacks, so that none will come."""
-    return Outstanding(ledger.value(_WITHOUT, "energy"), ledger.value(_WITHOUT, "score") if scores else 0)
+    """What the ledger still lacks; `scores = False`: nobody attacks, so that none will come.
+
+    A device scores what is seen of it together with others (`server.vantages`) apart from its own update.
+    """
+    seen = f"SELECT COUNT(*) {UNSCORED}"  # a literal
+    unscored = ledger.value(_WITHOUT, "score") + ledger.value(seen) if scores else 0
+    return Outstanding(ledger.value(_WITHOUT, "energy"), unscored)
 
 
 class Drain:

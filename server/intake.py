@@ -12,7 +12,7 @@ from contract import frames, messages, topics
 from contract.errors import WireError
 from contract.messages import MAX_IMAGES_BYTES, MAX_REPORT_BYTES, Ack, EnergyReport, Reconstruction, Score, Truth
 from contract.topics import Topic
-from server import journal
+from server import journal, vantages
 from server.admission import Admission, Expected, Refusal, examine
 from server.inbox import Delivery, Inbox, OversizeError
 from server.ledger import Ledger
@@ -75,7 +75,7 @@ class Intake:
         """Takes one frame; whatever it holds, nothing is raised but a fault of the ledger."""
         if topic.kind == "claim":
             self._claimed(topic, at_s)
-        elif topic.kind == "working" and self._admitted_row("uid", topic) is not None:
+        elif topic.kind == "working" and self._seen(topic) is not None:
             self.news += 1
         if topic.kind not in self._objects:
             return
@@ -206,18 +206,28 @@ class Intake:
         if self._settings.attacked and self.mirror.send(node, round_, uid, blob, self._wire.frame_bytes):
             self._ledger.execute("UPDATE updates SET mirrored = mirrored + 1 WHERE uid = ?", uid)
 
+    def send_views(self, which: str) -> int:
+        """Mirrors what is seen of several devices together and fulfils a condition; how many there are."""
+        sql = f"SELECT uid, seen, round, object FROM views WHERE object IS NOT NULL AND {which} ORDER BY round, uid"  # noqa: S608
+        rows = self._ledger.rows(sql) if self._settings.attacked else []
+        for row in rows:
+            if self.mirror.send(row["seen"], row["round"], row["uid"], row["object"], self._wire.frame_bytes):
+                self._ledger.execute("UPDATE views SET mirrored = mirrored + 1 WHERE uid = ?", row["uid"])
+        return len(rows)
+
     def _claimed(self, topic: Topic, at_s: float) -> None:
         """A worker has the first chunk of an admitted update: it gets the others, at most every half second."""
-        row = self._admitted_row("object", topic)
+        row = self._seen(topic)
         if row is None:
             log.warning("claim of update %s of %s ignored: it is not in the ledger", topic.uid, topic.node)
         elif self._pause_is_over(f"claim {topic.uid}", at_s):
             self.mirror.rest(topic.node, topic.round, topic.uid, row["object"], self._wire.frame_bytes)
 
-    def _admitted_row(self, columns: str, topic: Topic) -> sqlite3.Row | None:
-        """Columns of the admitted update that an attacker names."""
+    def _seen(self, topic: Topic) -> sqlite3.Row | None:
+        """The object that an attacker names: an admitted update, or what is seen of several devices together."""
         return self._ledger.row(
-            f"SELECT {columns} FROM updates WHERE uid = ? AND node = ? AND round = ? AND status = 'admitted'",  # noqa: S608 - literals
+            "SELECT object FROM updates WHERE uid = ?1 AND node = ?2 AND round = ?3 AND status = 'admitted' UNION ALL "
+            "SELECT object FROM views WHERE uid = ?1 AND seen = ?2 AND round = ?3 AND object IS NOT NULL",
             topic.uid,
             topic.node,
             topic.round,
@@ -247,6 +257,8 @@ class Intake:
             raise WireError(f"update {report.update_uid} is not in the ledger")
         if owner not in {None, report.node}:
             raise WireError(f"update {report.update_uid} is another device's")
+        if isinstance(report, Score) and not vantages.holds(self._ledger, report.update_uid, report.seen):
+            raise WireError(f"update {report.update_uid} is part of no {report.seen} that was mirrored")
 
     # --- the attacker's answers -----------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from contract.errors import WireError
 from contract.messages import EnergyReport, Message, NodeState, Reconstruction, Score, TensorRecord, Truth
 from server.exchange_desk import write_cost
 from server.ledger import Ledger
+from server.vantages import holds, kind_of
 
 Images = npt.NDArray[np.float32]
 Views = Sequence[memoryview]
@@ -63,7 +64,7 @@ def write_report(ledger: Ledger, report: EnergyReport | Score | Truth, views: Vi
     Raises:
         WireError: A truth whose tensor does not fit, or a value that cannot be stored.
     """
-    kind = KINDS[type(report)]
+    kind = kind_of(KINDS[type(report)], report.seen if isinstance(report, Score) else "update")
     with storable(ledger):
         first = ledger.row("SELECT 1 FROM objects WHERE kind = ? AND update_uid = ?", kind, report.update_uid) is None
         place = {"node": report.node, "round": report.round, "update_uid": report.update_uid}
@@ -91,7 +92,7 @@ def _write_energy(ledger: Ledger, report: EnergyReport, _views: Views, place: di
 def _write_score(ledger: Ledger, score: Score, _views: Views, place: dict[str, Any]) -> None:
     for attack in score.attacks:
         values = {name: _finite(value) for name, value in msgspec.structs.asdict(attack).items()}
-        ledger.insert("scores", {**place, "batch": score.samples, **values})
+        ledger.insert("scores", {**place, "seen": score.seen, "batch": score.samples, **values})
 
 
 def _write_truth(ledger: Ledger, truth: Truth, views: Views, place: dict[str, Any]) -> None:
@@ -135,13 +136,16 @@ def write_reconstruction(ledger: Ledger, recon: Reconstruction, views: Views, *,
     )
     if kind is None:
         raise WireError(f"update {recon.update_uid} of {recon.node} is not in the ledger")
-    place = {"update_uid": recon.update_uid, "node": recon.node, "round": recon.round, "received_wall": time.time()}
+    if not holds(ledger, recon.update_uid, recon.seen):
+        raise WireError(f"update {recon.update_uid} is part of no {recon.seen} that was mirrored")
+    place = {"update_uid": recon.update_uid, "node": recon.node, "round": recon.round, "seen": recon.seen}
     with storable(ledger):
         for result in recon.results:
             found = images_of(recon.tensors, views, result.images)
             kept = found[:keep] if found is not None and kind == "audit" else None
             values = {
                 **place,
+                "received_wall": time.time(),
                 "attack": result.attack,
                 "verdict": result.verdict,
                 "reason": result.reason,
@@ -155,8 +159,7 @@ def write_reconstruction(ledger: Ledger, recon: Reconstruction, views: Views, *,
             ledger.insert("reconstructions", values, or_ignore=True)
         for result in recon.noise:
             said = {"attack": result.attack, "verdict": result.verdict, "reason": result.reason}
-            where = {"update_uid": recon.update_uid, "node": recon.node, "round": recon.round}
-            ledger.insert("noise_controls", {**where, **said, "seconds": result.seconds}, or_ignore=True)
+            ledger.insert("noise_controls", {**place, **said, "seconds": result.seconds}, or_ignore=True)
 
 
 def images_of(records: Sequence[TensorRecord], views: Views, index: int) -> Images | None:

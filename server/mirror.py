@@ -18,6 +18,11 @@ GIVEN_UP = "given up: "
 """How an attacker's reason begins where it had no time for an update."""
 ATTACKED = f"reason NOT LIKE '{GIVEN_UP}%'"
 """Condition on rows of `scores`: an attack was really tried."""
+_OPENED = (
+    "SELECT json_extract(part.value, '$[1]') FROM views, json_each(views.parts) AS part "
+    "WHERE seen = 'aggregate' AND object IS NOT NULL"
+)
+"""Updates whose sum the server has opened: what it saw of them is attacked only when that is."""
 
 
 class Mirror:
@@ -61,6 +66,7 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         never_attacked: Admitted updates that no attack was tried on: the attacker did not see them, or gave them up.
+            Under secure aggregation also those whose masked values alone were attacked, not the sum that was opened.
         dropped: Times that an update was not handed to the network in full; it is mirrored again later.
     """
 
@@ -70,12 +76,22 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
 
 def reach(ledger: Ledger) -> Reach:
     """Counts it."""
+    tried = (
+        f"SELECT update_uid FROM reconstructions WHERE {ATTACKED} AND seen = 'aggregate' UNION "  # noqa: S608 - literals
+        f"SELECT update_uid FROM scores WHERE {ATTACKED} AND seen = 'aggregate'"
+    )
     never = (
-        "SELECT COUNT(*) FROM updates WHERE status = 'admitted' AND uid NOT IN "
-        "(SELECT update_uid FROM reconstructions WHERE reason NOT LIKE ? UNION "
-        "SELECT update_uid FROM scores WHERE reason NOT LIKE ?)"
+        "SELECT COUNT(*) FROM updates WHERE status = 'admitted' AND (uid NOT IN "  # noqa: S608 - literals
+        f"(SELECT update_uid FROM reconstructions WHERE {ATTACKED} UNION "
+        f"SELECT update_uid FROM scores WHERE {ATTACKED}) OR uid IN ({_OPENED} EXCEPT SELECT * FROM ({tried})))"
     )
     return Reach(
-        never_attacked=ledger.value(never, f"{GIVEN_UP}%", f"{GIVEN_UP}%"),
+        never_attacked=ledger.value(never),
         dropped=ledger.value("SELECT COALESCE(SUM(mirror_dropped), 0) FROM sessions"),
     )
+
+
+def half_seen(ledger: Ledger) -> frozenset[str]:
+    """Updates of which the opened sum was not scored: their masked half alone would look like privacy."""
+    scored = f"SELECT update_uid FROM scores WHERE seen = 'aggregate' AND {ATTACKED}"  # noqa: S608 - literals
+    return frozenset(row[0] for row in ledger.rows(f"{_OPENED} EXCEPT {scored}"))

@@ -26,6 +26,7 @@ from server.aggregation import (
     is_moments,
 )
 from server.ledger import Ledger
+from server.vantages import UNSCORED
 
 PUBLISHED_VERSIONS = 3
 KEEP_BYTES = 256 * 1024 * 1024
@@ -190,9 +191,10 @@ class GlobalModel:
         held = self._ledger.value("SELECT COALESCE(SUM(bytes), 0) FROM models WHERE object IS NOT NULL")
         if held > KEEP_BYTES:
             self._ledger.execute(
-                "UPDATE models SET object = NULL WHERE version <= ? AND object IS NOT NULL AND version NOT IN "
+                "UPDATE models SET object = NULL WHERE version <= ? AND object IS NOT NULL "  # noqa: S608 - a literal
+                "AND version NOT IN "
                 "(SELECT model_version FROM updates WHERE status = 'admitted' AND uid NOT IN "
-                "(SELECT update_uid FROM reconstructions))",
+                f"(SELECT update_uid FROM reconstructions) UNION SELECT model_version {UNSCORED})",
                 oldest - behind,
             )
 

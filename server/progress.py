@@ -82,7 +82,7 @@ def _read(ledger: Ledger) -> Progress | None:
         selected=0 if newest is None else len(msgspec.json.decode(newest["invited"])),
         accuracy=ledger.value("SELECT accuracy FROM evaluations ORDER BY version DESC LIMIT 1"),
         energy_j=_energy(ledger),
-        worst_psnr_db=ledger.value("SELECT MAX(psnr_db) FROM scores"),
+        worst_psnr_db=ledger.value("SELECT MAX(psnr_db) FROM scores WHERE seen != 'models'"),
         admitted=ledger.value("SELECT COUNT(*) FROM updates WHERE status = 'admitted'"),
         scored=ledger.value("SELECT COUNT(DISTINCT update_uid) FROM scores"),
     )

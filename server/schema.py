@@ -5,7 +5,7 @@ A column that may be NULL is NULL when the value is not known: never 0.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (            -- schema, run, settings (JSON), task_hash, rounds, outcome
@@ -84,7 +84,7 @@ CREATE TABLE IF NOT EXISTS evaluations (     -- of a version, on the held-out sa
 CREATE TABLE IF NOT EXISTS objects (         -- energy reports, scores and truths that were accepted, for idempotence
     uid TEXT PRIMARY KEY, kind TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL, update_uid TEXT NOT NULL,
     bytes INTEGER NOT NULL, received_wall REAL NOT NULL, redelivered INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
+) WITHOUT ROWID;                             -- kind: energy, truth, score; score aggregate, score models: of a view
 
 CREATE TABLE IF NOT EXISTS energy (          -- one row per reading; rows of different provenance are never added up
     update_uid TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL, phase TEXT NOT NULL,
@@ -141,25 +141,37 @@ CREATE TABLE IF NOT EXISTS masking_costs (   -- what secure aggregation added to
     CHECK ((energy_j IS NULL) = (provenance = 'unavailable'))
 ) WITHOUT ROWID;
 
-CREATE TABLE IF NOT EXISTS reconstructions ( -- what the attacker said of one update, per attack
+CREATE TABLE IF NOT EXISTS views (           -- what is seen of several devices of a round together (`server.vantages`)
+    uid TEXT PRIMARY KEY,
+    seen TEXT NOT NULL,                      -- aggregate: the sum that secure aggregation opened; models: a difference
+    round INTEGER NOT NULL, attempt INTEGER NOT NULL, model_version INTEGER NOT NULL,
+    parts TEXT NOT NULL,                     -- JSON list of [device, uid of its update, samples]
+    object BLOB,                             -- contract.messages.Aggregate; NULL: nothing can be seen, note says why
+    note TEXT NOT NULL, mirrored INTEGER NOT NULL DEFAULT 0, made_wall REAL NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS reconstructions ( -- what the attacker said of one update, per attack and what it saw
     update_uid TEXT NOT NULL, attack TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
+    seen TEXT NOT NULL,                      -- update: itself; aggregate, models: a view that holds it
     verdict TEXT NOT NULL, reason TEXT NOT NULL, seconds REAL NOT NULL, objective REAL,
     labels TEXT NOT NULL,                    -- JSON list
     shape TEXT NOT NULL,                     -- JSON list; of `images` before the cap: [n, …]; [] without images
     images BLOB,                             -- float32, the first images only; NULL outside audit rounds or without
     kept INTEGER NOT NULL DEFAULT 0,         -- how many images are kept
     received_wall REAL NOT NULL,
-    PRIMARY KEY (update_uid, attack)
+    PRIMARY KEY (update_uid, attack, seen)
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS noise_controls (  -- the same attacks on noise with that update's shapes and norms
     update_uid TEXT NOT NULL, attack TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
+    seen TEXT NOT NULL,
     verdict TEXT NOT NULL, reason TEXT NOT NULL, seconds REAL NOT NULL,
-    PRIMARY KEY (update_uid, attack)
+    PRIMARY KEY (update_uid, attack, seen)
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS scores (          -- what attacks gave, held against the truth by the device that owns it
     update_uid TEXT NOT NULL, attack TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
+    seen TEXT NOT NULL,                      -- as in reconstructions; figures are of this update's samples always
     batch INTEGER NOT NULL,                  -- samples in the update
     verdict TEXT NOT NULL, reason TEXT NOT NULL, seconds REAL NOT NULL, objective REAL,
     psnr_db REAL, ssim REAL, sample INTEGER NOT NULL, candidate INTEGER NOT NULL,
@@ -167,7 +179,7 @@ CREATE TABLE IF NOT EXISTS scores (          -- what attacks gave, held against 
     matched_psnr_db REAL, unmatched INTEGER, identified REAL,          -- mean over all true samples, best assignment
     frames_exact REAL, frames_placed REAL, spike_precision REAL, spike_recall REAL,
     rate_psnr_db REAL, rate_bound_db REAL, lpips REAL, membership_auc REAL,
-    PRIMARY KEY (update_uid, attack)
+    PRIMARY KEY (update_uid, attack, seen)
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS truths (          -- true inputs, lab mode only

@@ -19,6 +19,7 @@ from server.aggregation.multi_krum import MultiKrum
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Vantage = Literal["server", "fellow"]
 
 
 class ScheduleEntry(RoundPlan, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -195,6 +196,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         model: `FILE.py:FACTORY` of a network of the user's own, which then stands in `task.model`'s place. The factory
             takes nothing and returns an `nn.Module` that maps frames `[T, B, *shape]` to logits `[B, classes]`. The
             file is executed here; devices get graphs. Needs `export = true`.
+        vantages: From where updates are looked at. `server`: what it reads itself, under secure aggregation the masked
+            updates and their sum. `fellow`: also what the first device by name reads off successive models.
         attacked: Whether there is an attacker: without one nothing is mirrored and no score is waited for.
         evaluate: Whether accuracy on held-out samples is computed (needs torch and the data set).
         held_out: For a task with `dataset = "own"`: an `.npz` file with samples `x` `[N, *shape]` in [0, 1] and labels
@@ -215,6 +218,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     export: bool = True
     mirror: Literal["whole", "first"] = "whole"
     model: str | None = None
+    vantages: tuple[Vantage, ...] = ("server",)
     attacked: bool = True
     evaluate: bool = True
     held_out: Path | None = None
@@ -222,6 +226,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     privacy: PrivacySettings = PrivacySettings()
 
     def __post_init__(self) -> None:
+        if "server" not in self.vantages:
+            raise ValueError(f"vantages = {list(self.vantages)}: the server mirrors what it sees; add 'server'")
         for entry in self.schedule:
             entry.require_updates(self.clients if entry.fedbuff is None else None)
             for key, count in (("clients", self.clients), ("start_with", self.start_with), ("clients", entry.clients)):

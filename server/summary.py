@@ -7,29 +7,29 @@ survivors.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from contract.messages import AttackScore
 from server.accounting import count_updates
 from server.drain import outstanding
 from server.integer_inference import noted
 from server.joules import energy
 from server.ledger import FILE_NAME, Ledger
-from server.mirror import ATTACKED, reach
+from server.mirror import half_seen, reach
 from server.privacy import privacy
+from server.report import ledger_rows
 from server.report.controls import false_certificates
-from server.report.data import KINDS, RoundKind, ScoreRow
+from server.report.data import KINDS, ScoreRow
 from server.report.ledger_rows import read_noise
+from server.report.sights import kinds, of_kind, of_server
 from server.report.trials import spread, worst_case
 from server.report.waiting import read_waiting, summarised
 from server.secure_summary import secure
-
-_SCORE = AttackScore.__struct_fields__
+from server.vantages import VANTAGES
+from server.vantages import summarised as summarised_views
 
 
 def summarise(directory: Path, twin: Path | None = None) -> dict[str, Any]:
@@ -121,24 +121,34 @@ def _accuracy(ledger: Ledger) -> dict[str, Any]:
 
 def leakage(ledger: Ledger) -> dict[str, Any]:
     """Worst case over all attacks, each attack's own figures, and the same for each kind of round."""
-    rows, reached = read_scores(ledger), reach(ledger)
+    seen, reached = ledger_rows.read_scores(ledger), reach(ledger)
+    rows = of_server(seen, half_seen(ledger))
     return {
         **_figures(rows),
         "by_schedule": {kind: _figures([row for row in rows if row.kind == kind]) for kind in KINDS},
+        "by_sight": {
+            kind: {"vantages": VANTAGES[kind], **_figures(of_kind(seen, kind)), **_audits(of_kind(seen, kind))}
+            for kind in kinds(seen)
+        },
+        "views": summarised_views(ledger),
         "updates_scored": ledger.value("SELECT COUNT(*) FROM objects WHERE kind = 'score'"),
         "unscored": outstanding(ledger).scores,
         "noise": _noise(ledger),
-        "certificates": _certificates(rows),
+        "certificates": _certificates(seen),
         "never_attacked": reached.never_attacked,
         "mirror_dropped": reached.dropped,
     }
+
+
+def _audits(rows: Sequence[ScoreRow]) -> dict[str, Any]:
+    return {"audit": _figures([row for row in rows if row.kind == "audit"])}
 
 
 def _noise(ledger: Ledger) -> dict[str, Any]:
     """Negative control: attacks on noise in place of an update, and those of them that certified something."""
     rows = [row for row in read_noise(ledger) if row.verdict != "refused"]
     return {
-        "updates": len({row.update for row in rows}),
+        "updates": len({(row.update, row.seen) for row in rows}),
         "attacks": len(rows),
         "certified": sum(row.verdict == "exact" for row in rows),
     }
@@ -150,21 +160,8 @@ def _certificates(rows: Sequence[ScoreRow]) -> dict[str, Any]:
 
 
 def read_scores(ledger: Ledger) -> list[ScoreRow]:
-    """Scores of all attacks that were made, in the order of rounds."""
-    kinds: dict[int, RoundKind] = {row["round"]: row["kind"] for row in ledger.rows("SELECT round, kind FROM rounds")}
-    rows = ledger.rows(f"SELECT * FROM scores WHERE {ATTACKED} ORDER BY round, node, update_uid, seconds")  # noqa: S608
-    return [_score(row, kinds) for row in rows]
-
-
-def _score(row: sqlite3.Row, kinds: dict[int, RoundKind]) -> ScoreRow:
-    return ScoreRow(
-        update=row["update_uid"],
-        node=row["node"],
-        round=row["round"],
-        kind=kinds.get(row["round"], "train"),
-        samples=row["batch"],
-        score=msgspec.convert({name: row[name] for name in _SCORE}, AttackScore),
-    )
+    """Scores of all attacks that were made, in the order of rounds, as the curious server has them (`of_server`)."""
+    return of_server(ledger_rows.read_scores(ledger), half_seen(ledger))
 
 
 def _figures(rows: Sequence[ScoreRow]) -> dict[str, Any]:

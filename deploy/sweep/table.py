@@ -92,6 +92,7 @@ ATTACK_COLUMNS: dict[str, type] = {
     "node": str,
     "round": int,
     "samples": int,
+    "seen": str,
     "attack": str,
     "verdict": str,
     "reason": str,
@@ -106,7 +107,10 @@ ATTACK_COLUMNS: dict[str, type] = {
     "membership_auc": float,
     "seconds": float,
 }
-"""Columns of an attack on one audited update; a refused attack (the threat model withholds something) is no trial."""
+"""Columns of an attack on one audited update; a refused attack (the threat model withholds something) is no trial.
+
+`seen`: what the curious server got most from, the update itself or what secure aggregation opened (`server.vantages`).
+"""
 _MANY = 1 << 16
 """Values of a tensor that tells a codec's bits a value."""
 Row = dict[str, Any]
@@ -260,5 +264,5 @@ def _leakage(audits: list[ScoreRow]) -> Row:
 
 def _trial(place: Row, row: ScoreRow) -> Row:
     score = msgspec.structs.asdict(row.score)
-    at = {"update": row.update, "node": row.node, "round": row.round, "samples": row.samples}
+    at = {"update": row.update, "node": row.node, "round": row.round, "samples": row.samples, "seen": row.seen}
     return {**place, **at, **{name: score[name] for name in ATTACK_COLUMNS if name in score}}

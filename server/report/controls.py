@@ -60,7 +60,11 @@ def _ratio(family: Family) -> Control:
     task = family.task
     if task is None or not family.spiking or task.encoding.kind != "direct" or task.model.kind != "fc":
         return _not_run(name, "positive", "it holds for a direct-coded, fully connected spiking network; this is none")
-    rows = [row for row in select(family, "audit", RATIO) if row.samples == 1 and row.score.verdict != "refused"]
+    bare = {r.round for r in family.rounds if r.plan.kind == "audit" and r.plan.secure is None}
+    if not bare and any(r.plan.kind == "audit" for r in family.rounds):
+        return _not_run(name, "positive", "under secure aggregation nobody sees the update of a single sample")
+    rows = [r for r in select(family, "audit", RATIO) if r.samples == 1 and r.score.verdict != "refused"]
+    rows = [row for row in rows if row.round in bare]
     expected = (
         f"at least {level_db:.0f} dB on audit updates of one sample sent as {', '.join(sorted(codecs)) or 'fp32'}"
     )
@@ -139,7 +143,7 @@ def _noise(family: Family) -> Control:
 
 def _certificates(family: Family) -> Control:
     name = f"Certificates against the truth, {family.title}"
-    certified = [row for row in family.scores if row.score.verdict == "exact"]
+    certified = [row for row in family.seen or family.scores if row.score.verdict == "exact"]
     if not certified:
         return _not_run(name, "negative", "no attack certified anything")
     wrong = false_certificates(certified)
@@ -155,7 +159,8 @@ def _certificates(family: Family) -> Control:
 def false_certificates(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
     """Scores with verdict `exact` that the truth gives the lie.
 
-    Where spike frames were recovered they decide: each certified spike has to be a true one. Otherwise the best image
+    Where spike frames were recovered they decide: each certified spike has to be a true one; of what holds several
+    devices, whose spikes one of them cannot tell, each of its own has to be there. Otherwise the best image
     has to reach `CERTIFIED_DB`; a certificate on labels alone has to have all of them right.
     """
     return [row for row in rows if row.score.verdict == "exact" and not _upheld(row)]
@@ -163,6 +168,8 @@ def false_certificates(rows: Sequence[ScoreRow]) -> list[ScoreRow]:
 
 def _upheld(row: ScoreRow) -> bool:
     score = row.score
+    if score.spike_precision is not None and row.seen != "update":
+        return score.spike_recall == 1.0
     if score.spike_precision is not None:
         return score.spike_precision == 1.0
     if score.psnr_db is not None:

@@ -6,13 +6,14 @@ missing is `None` or an empty tuple with a reason beside it, never 0.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from contract.messages import AttackScore, Operations, Verdict
+from contract.messages import AttackScore, Operations, Seen, Verdict
 from contract.task import RoundPlan, TaskSpec
 from hardware.energy import EnergyReading
 from server.integer_inference import Int8Inference
@@ -125,6 +126,7 @@ class ScoreRow(Record, frozen=True):
         update: Uid of the update.
         samples: Samples behind it.
         score: The device's verdict.
+        seen: What was attacked: the update itself, or a view that holds it.
     """
 
     update: str
@@ -133,19 +135,21 @@ class ScoreRow(Record, frozen=True):
     kind: RoundKind
     samples: int
     score: AttackScore
+    seen: Seen = "update"
 
 
 class NoiseRow(Record, frozen=True):
     """One attack on the noise control of one update: noise of its shapes and norms.
 
     Attributes:
-        update: Uid of the update whose place the noise took.
+        update: Uid of the update whose place the noise took, or of one in the view whose place it took.
     """
 
     update: str
     attack: str
     verdict: Verdict
     reason: str = ""
+    seen: Seen = "update"
 
 
 class Candidate(Record, frozen=True):
@@ -173,12 +177,65 @@ class Picture(Record, frozen=True):
     candidates: tuple[Candidate, ...]
 
 
+class Histogram(Record, frozen=True):
+    """Where the values of an update lie modulo 2^32.
+
+    Attributes:
+        shares: Share of the values in each of 64 equal parts.
+        chi2_p: Chance that uniform values deviate at least as much (Pearson's chi-squared test).
+        image: The same row of the first layer as of `Secure.mean_image`; `None` without one.
+    """
+
+    title: str
+    shares: tuple[float, ...]
+    chi2_p: float
+    image: Image | None = None
+
+
+class Secure(Record, frozen=True):
+    """Secure aggregation in one network's run.
+
+    Attributes:
+        told: Its part of `summary.json` (`server.secure_summary`).
+        values: Values of one update.
+        seen: A device's masked update, and its control: as many integers at random.
+        of: Whose update it is, in words.
+        mean_image: Of the mean that the server opened, the row of the first layer with the largest values.
+        bytes_up: Bytes of all updates of the run.
+    """
+
+    told: Mapping[str, Any]
+    values: int = 0
+    seen: tuple[Histogram, ...] = ()
+    of: str = ""
+    mean_image: Image | None = None
+    bytes_up: int = 0
+
+
+class View(Record, frozen=True):
+    """What was to be seen of several devices of a round together (`server.vantages`).
+
+    Attributes:
+        samples: Of each of its updates; empty when nothing was to be seen.
+        note: Why not, or what else must be known.
+    """
+
+    seen: Seen
+    round: int
+    samples: tuple[int, ...]
+    note: str = ""
+
+
 class Family(Record, frozen=True):
     """One network's run: the spiking one, or its ANN twin.
 
     Attributes:
         title: How the page calls it.
         status: `finished`, or what it was doing when it ended.
+        scores: Of the curious server, which takes the better of what it sees of an update (`server.report.sights`).
+        seen: Scores of all that was attacked, each for itself.
+        views: What of several devices together was mirrored, or could not be.
+        secure: Secure aggregation; `None` of a run without.
         bytes_up: Bytes of all admitted updates as published.
         initial_accuracy: Accuracy before the first round.
         evaluated_on: Number of held-out samples behind each accuracy.
@@ -206,6 +263,9 @@ class Family(Record, frozen=True):
     energy: tuple[EnergyRow, ...] = ()
     operations: tuple[OperationsRow, ...] = ()
     scores: tuple[ScoreRow, ...] = ()
+    seen: tuple[ScoreRow, ...] = ()
+    views: tuple[View, ...] = ()
+    secure: Secure | None = None
     reach: Reach | None = None
     noise: tuple[NoiseRow, ...] = ()
     pictures: tuple[Picture, ...] = ()

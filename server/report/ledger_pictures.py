@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 
-from contract.messages import AttackScore
 from server.ledger import Ledger
 from server.report.data import Candidate, Image, Picture, ScoreRow
 
@@ -67,15 +66,18 @@ def picture_of(ledger: Ledger, rows: list[ScoreRow]) -> Picture:
         truth=_array(truth["image"], json.loads(truth["shape"])),
         label=truth["label"],
         candidates=tuple(
-            Candidate(score=row.score, image=_reconstruction(ledger, update, row.score, truth["sample"]))
-            for row in rows
+            Candidate(score=row.score, image=_reconstruction(ledger, row, truth["sample"])) for row in rows
         ),
     )
 
 
-def _reconstruction(ledger: Ledger, update: str, score: AttackScore, sample: int) -> Image | None:
+def _reconstruction(ledger: Ledger, row: ScoreRow, sample: int) -> Image | None:
+    score = row.score
     found = ledger.row(
-        "SELECT shape, images, kept FROM reconstructions WHERE update_uid = ? AND attack = ?", update, score.attack
+        "SELECT shape, images, kept FROM reconstructions WHERE update_uid = ? AND attack = ? AND seen = ?",
+        row.update,
+        score.attack,
+        row.seen,
     )
     if found is None or found["images"] is None or score.sample != sample or not 0 <= score.candidate < found["kept"]:
         return None

@@ -14,7 +14,7 @@ from contract.task import RoundPlan, TaskSpec, task_hash
 from hardware.energy import EnergyReading
 from server.integer_inference import noted
 from server.ledger import Ledger
-from server.mirror import ATTACKED, reach
+from server.mirror import ATTACKED, half_seen, reach
 from server.privacy import privacy
 from server.report.data import (
     Counts,
@@ -28,8 +28,11 @@ from server.report.data import (
     RoundRow,
     ScoreRow,
     UpdateRow,
+    View,
 )
 from server.report.ledger_pictures import read_pictures
+from server.report.secure import read_secure
+from server.report.sights import of_server
 from server.report.waiting import read_waiting
 
 _READING = EnergyReading.__struct_fields__
@@ -47,7 +50,8 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
     """
     task = _task(ledger)
     kinds: dict[int, RoundKind] = {row["round"]: row["kind"] for row in ledger.rows("SELECT round, kind FROM rounds")}
-    scores = _scores(ledger, kinds)
+    seen = read_scores(ledger)
+    scores = tuple(of_server(seen, half_seen(ledger)))
     updates = _updates(ledger, kinds)
     refusals = _refusals(ledger)
     planned = ledger.meta("rounds")
@@ -69,6 +73,9 @@ def read_family(ledger: Ledger, summary: Mapping[str, Any], *, twin: bool) -> Fa
         energy=_energy(ledger, kinds),
         operations=_operations(ledger, kinds),
         scores=scores,
+        seen=tuple(seen),
+        views=_views(ledger),
+        secure=read_secure(ledger),
         reach=reach(ledger),
         noise=read_noise(ledger),
         pictures=read_pictures(ledger, scores),
@@ -199,24 +206,43 @@ def _counts_of(row: Row) -> Operations:
     return Operations(**_pick(row, _OPERATIONS) | layers)
 
 
-def _scores(ledger: Ledger, kinds: Mapping[int, RoundKind]) -> tuple[ScoreRow, ...]:
+def _views(ledger: Ledger) -> tuple[View, ...]:
+    rows = ledger.rows("SELECT seen, round, parts, note FROM views ORDER BY round, seen")
     return tuple(
+        View(seen=r["seen"], round=r["round"], samples=tuple(p[2] for p in json.loads(r["parts"])), note=r["note"])
+        for r in rows
+    )
+
+
+def read_scores(ledger: Ledger) -> list[ScoreRow]:
+    """Scores of all attacks that were made, in the order of rounds, each thing that was seen for itself."""
+    kinds: dict[int, RoundKind] = {row["round"]: row["kind"] for row in ledger.rows("SELECT round, kind FROM rounds")}
+    return [
         ScoreRow(
             update=row["update_uid"],
             node=row["node"],
             round=row["round"],
             kind=kinds.get(row["round"], "train"),
             samples=row["batch"],
-            score=AttackScore(**_pick(row, _SCORE)),
+            score=msgspec.convert(_pick(row, _SCORE), AttackScore),
+            seen=row["seen"],
         )
-        for row in ledger.rows(f"SELECT * FROM scores WHERE {ATTACKED} ORDER BY round, node, seconds")  # noqa: S608
-    )
+        for row in ledger.rows(
+            f"SELECT * FROM scores WHERE {ATTACKED} ORDER BY round, node, update_uid, seconds"  # noqa: S608
+        )
+    ]
 
 
 def read_noise(ledger: Ledger) -> tuple[NoiseRow, ...]:
     """What the attacks said of the noise controls."""
     rows = ledger.rows("SELECT * FROM noise_controls ORDER BY round, node, seconds")
     return tuple(
-        NoiseRow(update=row["update_uid"], attack=row["attack"], verdict=row["verdict"], reason=row["reason"])
+        NoiseRow(
+            update=row["update_uid"],
+            attack=row["attack"],
+            seen=row["seen"],
+            verdict=row["verdict"],
+            reason=row["reason"],
+        )
         for row in rows
     )

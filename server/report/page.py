@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from contract.task import TaskSpec
-from server.report import attack_tables, energy_comparison, energy_tables, galleries, headline
+from server.report import attack_tables, energy_comparison, energy_tables, galleries, headline, secure, sight_table
 from server.report.conclusion import conclusion
 from server.report.controls import controls
 from server.report.data import Family, ReportData
@@ -55,6 +55,10 @@ def render(data: ReportData) -> str:
         accuracy_chart=accuracy_chart(families),
         integer_lines=integer_lines(data),
         energy_chart=energy_chart(families),
+        sight_lines=sight_table.sight_lines(data),
+        sight_notes=sight_table.sight_notes(data),
+        secure_parts=secure.parts(families),
+        bins=secure.BINS,
         attack_groups=attack_tables.attack_groups(data),
         galleries=galleries.galleries(data),
         reasons=attack_tables.attack_reasons(data),

@@ -7,6 +7,8 @@ import numpy as np
 from contract.codecs import encode_tensors
 from contract.messages import (
     Ack,
+    Aggregate,
+    AggregatePart,
     AttackResult,
     AttackScore,
     EnergyReport,
@@ -80,6 +82,20 @@ EXAMPLES: tuple[tuple[Message, list], ...] = (
             packed[1],
         )
         for codec, packed in (("fp32", FP32), ("fp16", FP16), ("int8", INT8))
+    ),
+    (
+        Aggregate(
+            uid=UID,
+            seen="aggregate",
+            round=3,
+            model_version=7,
+            task_hash=HASH,
+            plan=RoundPlan(),
+            parts=(AggregatePart("pi-1", OTHER_UID, 32),),
+            errors=(1e-5,) * len(FP32[0]),
+            tensors=FP32[0],
+        ),
+        FP32[1],
     ),
     (Ack(uid=UID, status="missing", missing=(0, 5)), []),
     (

@@ -85,7 +85,7 @@ def test_journal_on_a_full_disk_is_the_machines_fault(tmp_path):
             _send=lambda: None,
         )
         with pytest.raises(EnvironmentFaultError, match=r"No space left.*make room there"):
-            _Process._answer(process, Answer(message=message, blob=b""))
+            _Process._answer(process, Answer(message=message, blob=b"", job="1" * 32))
 
 
 def test_broker_that_is_not_there_is_the_machines_fault(tmp_path, monkeypatch):

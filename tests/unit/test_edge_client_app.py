@@ -7,22 +7,34 @@ import time
 import tomllib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from contract import topics
-from contract.codecs import decode_tensors
+from contract.codecs import decode_tensors, encode_tensors
 from contract.configuration import decode_tables
 from contract.errors import ConfigurationError, EnvironmentFaultError
+from contract.frames import split
 from contract.link import LinkSettings
-from contract.messages import EnergyReport, NodeState, Score, Truth, Update, decode
+from contract.messages import (
+    AttackResult,
+    EnergyReport,
+    NodeState,
+    Reconstruction,
+    Score,
+    Truth,
+    Update,
+    decode,
+    pack,
+)
 from contract.secure import SecureAggregation
 from contract.task import RoundPlan
 from edge_client.app import INTERRUPTED, main, run_client
 from edge_client.settings import ClientSettings
 from hardware.energy import PHASES
 from tests.conftest import ROOT
-from tests.unit.edge_client_world import HASH, INFO, NODE, RUN, TASK, MemoryLink, MemoryServer, settings
+from tests.unit.edge_client_world import HASH, INFO, NODE, PLAN, RUN, TASK, MemoryLink, MemoryServer, settings
 
 
 def test_a_device_without_the_packages_for_masks_names_the_extra(tmp_path, monkeypatch):
@@ -149,6 +161,42 @@ def test_reconstructions_beyond_the_backlogs_memory_are_dropped(tmp_path, monkey
     assert len(server.updates) == 1
     assert "dropped: 0 bytes wait to be scored already" in caplog.text
     assert not any(isinstance(message, Score) for message, _ in server.objects.values())
+
+
+@pytest.mark.parametrize("fellows", [True, False])
+def test_a_receipt_serves_each_sight_that_is_awaited_once(tmp_path, monkeypatch, fellows):
+    class Twice(MemoryServer):
+        """What a fellow client found comes first, then what the server found, then the first again."""
+
+        def reconstruct(self, update: Update) -> None:
+            images = np.full((3, *INFO.shape), 0.25, dtype=np.float32)
+            records, buffers = encode_tensors("fp32", {"0": images}, np.random.default_rng(0))
+            result = AttackResult(attack="grey", verdict="partial", images=0)
+            for digit in "12":
+                message = Reconstruction(
+                    uid=digit * 32,
+                    update_uid=update.uid,
+                    node=NODE,
+                    round=update.round,
+                    results=(result,),
+                    tensors=records,
+                    seen="models",
+                )
+                for index, frame in enumerate(split(pack(message, buffers), message.uid)):
+                    self.say(topics.recon_chunk(RUN, NODE, update.round, index), frame)
+                if digit == "1":
+                    super().reconstruct(update)
+
+    monkeypatch.setattr("tests.unit.edge_client_world.PLAN", msgspec.structs.replace(PLAN, apply=True))
+    server = Twice(rounds=1)
+    link = {"link_type": lambda *a, **k: MemoryLink(server, *a, **k)}
+    assert run_client(settings(tmp_path, fellows=fellows), **link) == 0
+    scores = [message for message, _ in server.objects.values() if isinstance(message, Score)]
+    assert [score.seen for score in scores] == (["models", "update"] if fellows else ["update"])
+    assert len({(score.uid, score.update_uid) for score in scores}) == len(scores)
+    assert len({score.update_uid for score in scores}) == 1
+    assert sum(isinstance(message, Truth) for message, _ in server.objects.values()) == 1
+    assert not list((tmp_path / "device" / "receipts").iterdir())
 
 
 def test_garbage_on_every_topic_is_survived(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,7 @@ class LayerInputs:
         layer: The layer.
         steps: See below.
         columns: Whether its entries come with samples innermost: behind a convolution.
-        spikes: Whether they are spikes, 0 or 1, or sums of them over steps; else levels, of which each that is not 0
-            counts once.
+        spikes: Whether they are spikes, 0 or 1; else levels, of which each that is not 0 counts once.
 
     Attributes:
         steps: Steps at which its products are formed.
@@ -78,11 +78,11 @@ class LayerInputs:
         return int(self._effective if self._alike is None else self._alike * self._active)
 
     def add(self, x: NDArray[np.float32] | NDArray[np.uint8], rows: int, batch: int) -> None:
-        """Counts entries: spikes, or sums of spikes over some steps, or levels.
+        """Counts entries, spikes or levels.
 
         Args:
             x: `rows` times as many numbers as the layer has inputs.
-            rows: Steps times samples, or samples where steps are summed.
+            rows: Steps times samples.
             batch: Samples that are innermost where samples are.
 
         Raises:
@@ -91,13 +91,35 @@ class LayerInputs:
         if x.size != rows * self.count:
             raise ValueError(f"shape {x.shape}: expected {rows} times {self.count} numbers")
         if self._spikes and x.itemsize > 1:
-            exact = x.size * self.steps < _EXACT
-            self._active += float(x.sum(dtype=np.float32 if exact else np.float64))
+            self._active += float(x.sum(dtype=np.float32 if x.size < _EXACT else np.float64))
         else:
             self._active += np.count_nonzero(x.reshape(-1).view(_SAME_SIZE[x.itemsize]))
         if self._alike is None:
             places = self._at_places(x if self._spikes else x != 0, batch)
             self._effective += float(places.astype(np.float64) @ self._fan)
+
+    def add_counts(self, counts: Sequence[NDArray[np.float32]]) -> None:
+        """Adds spikes that were counted already, in float32.
+
+        Args:
+            counts: Of some batches each: how many entries were 1, a scalar where all take part in as many products,
+                else `[inputs]`.
+
+        Raises:
+            ValueError: They are not as many numbers, or so large that float32 may have lost a spike.
+        """
+        numbers = self.count if self._alike is None else 1
+        for found in counts:
+            if found.size != numbers:
+                raise ValueError(f"counts of shape {found.shape}: expected {numbers} numbers")
+        places = np.array(counts, dtype=np.float64).reshape(-1, numbers)
+        if places.max() >= _EXACT:
+            raise ValueError(
+                f"{places.max():.0f} spikes in one sum: float32 counts below {_EXACT}; use smaller batches"
+            )
+        self._active += float(places.sum())
+        if self._alike is None:
+            self._effective += float(places.sum(0) @ self._fan)
 
     def _at_places(self, ones: NDArray[Any], batch: int) -> NDArray[Any]:
         """How often each input was active, `[inputs]`. Sums, not products: these would start threads."""

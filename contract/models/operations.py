@@ -47,8 +47,8 @@ from contract.models.layout import layers
 from contract.task import TaskSpec
 
 _FLOAT_BYTES = 4
-_HELD = 2**16
-"""Numbers that wait to be counted together, at most about so many: what a small processor's cache holds."""
+_HELD, _WAITING = 2**16, 64
+"""At most so many numbers and batches wait to be counted together: what a small processor's cache holds."""
 
 Frames = NDArray[np.float32] | NDArray[np.uint8]
 
@@ -79,7 +79,7 @@ class OperationCounter:
             )
         self._numbers = sum(inputs.count for inputs in self._inputs[1:])
         self._waiting: list[tuple[NDArray[np.float32], ...]] = []
-        self._batch = self._batches = self._samples = self._given = 0
+        self._batch = self._batches = self._samples = self._given = self._most = 0
         self._readout = math.prod(self._specs[-1].outputs)
 
     def give(self, frames: Frames) -> None:
@@ -100,15 +100,16 @@ class OperationCounter:
 
         Args:
             batch: Samples in it.
-            emitted: What each hidden layer emitted, spikes summed over all steps or an ANN's activations:
-                `[1, B * neurons]`, and behind a convolution `[1, neurons * B]`, as SPEC.md has it. They are kept until
-                enough wait to be counted together, and must not change.
+            emitted: What each hidden layer emitted, as SPEC.md has it: counts of spikes, or an ANN's activations
+                `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. They are kept until enough wait to be
+                counted together, and must not change.
         """
         if batch != self._batch:
             self._settle()
             self._batch = batch
+            self._most = min(_WAITING, 1 + _HELD // (1 + batch * self._numbers))
         self._waiting.append(tuple(emitted))
-        if len(self._waiting) * batch * self._numbers >= _HELD:
+        if len(self._waiting) >= self._most:
             self._settle()
 
     def _settle(self) -> None:
@@ -118,7 +119,10 @@ class OperationCounter:
             if len(emitted) != len(self._inputs) - 1:
                 raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._inputs) - 1} hidden ones")
         for inputs, arrays in zip(self._inputs[1:], zip(*waiting, strict=True), strict=False):
-            inputs.add(np.concatenate(arrays), len(arrays) * self._batch, self._batch)
+            if self._ann:
+                inputs.add(np.concatenate(arrays), len(arrays) * self._batch, self._batch)
+            else:
+                inputs.add_counts(arrays)
         self._batches += len(waiting)
         self._samples += len(waiting) * self._batch
 

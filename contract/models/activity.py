@@ -58,6 +58,7 @@ class LayerInputs:
         steps: Steps at which its products are formed.
         count: Inputs.
         products: For one sample and one step.
+        numbers: That tell of any batch's spikes, see `add_counts`.
     """
 
     def __init__(self, layer: LayerSpec, *, steps: int, columns: bool, spikes: bool) -> None:
@@ -66,6 +67,7 @@ class LayerInputs:
         self._active = self._effective = 0.0  # whole numbers, exact below 2^53
         self._columns, self._spikes = columns, spikes
         self._alike = int(self._fan[0]) if layer.kind == "linear" else None
+        self.numbers = self.count if self._alike is None else 1
 
     @property
     def active(self) -> int:
@@ -108,18 +110,20 @@ class LayerInputs:
         Raises:
             ValueError: They are not as many numbers, or so large that float32 may have lost a spike.
         """
-        numbers = self.count if self._alike is None else 1
+        shape = (self.count,) if self._alike is None else ()
         for found in counts:
-            if found.size != numbers:
-                raise ValueError(f"counts of shape {found.shape}: expected {numbers} numbers")
-        places = np.array(counts, dtype=np.float64).reshape(-1, numbers)
-        if places.max() >= _EXACT:
-            raise ValueError(
-                f"{places.max():.0f} spikes in one sum: float32 counts below {_EXACT}; use smaller batches"
-            )
-        self._active += float(places.sum())
-        if self._alike is None:
-            self._effective += float(places.sum(0) @ self._fan)
+            if found.shape != shape:
+                raise ValueError(f"counts of shape {found.shape}: expected {shape}")
+        if shape:
+            together = np.concatenate(counts).reshape(-1, self.count)
+            largest, places = float(together.max()), together.sum(0, dtype=np.float64)
+            self._active += float(places.sum())
+            self._effective += float(places @ self._fan)
+        else:
+            largest = max(map(float, counts))
+            self._active += sum(map(float, counts))
+        if largest >= _EXACT:
+            raise ValueError(f"{largest:.0f} spikes in one sum: float32 counts below {_EXACT}; use smaller batches")
 
     def _at_places(self, ones: NDArray[Any], batch: int) -> NDArray[Any]:
         """How often each input was active, `[inputs]`. Sums, not products: these would start threads."""

@@ -77,7 +77,7 @@ class OperationCounter:
                     spikes=not (self._ann or once),
                 )
             )
-        self._numbers = sum(inputs.count for inputs in self._inputs[1:])
+        self._numbers = sum(inputs.count if self._ann else inputs.numbers for inputs in self._inputs[1:])
         self._waiting: list[tuple[NDArray[np.float32], ...]] = []
         self._batch = self._batches = self._samples = self._given = self._most = 0
         self._readout = math.prod(self._specs[-1].outputs)
@@ -107,7 +107,8 @@ class OperationCounter:
         if batch != self._batch:
             self._settle()
             self._batch = batch
-            self._most = min(_WAITING, 1 + _HELD // (1 + batch * self._numbers))
+            numbers = self._numbers * (batch if self._ann else 1)
+            self._most = min(_WAITING, 1 + _HELD // (1 + numbers))
         self._waiting.append(tuple(emitted))
         if len(self._waiting) >= self._most:
             self._settle()

@@ -41,10 +41,10 @@ PUBLISHED: tuple[Published, ...] = (
     Published(
         figure="0.27 mJ against 5.6 mJ",
         of=(
-            "dynamic energy of one inference, keyword spotting, measured: a spiking network on Loihi against a Jetson TX1 "
-            "(a GPU: 29.8 mJ); inference alone, nothing is trained there"
+            "dynamic energy of one inference of keyword spotting, a spiking network on Loihi against a Jetson TX1 "
+            "(a GPU: 29.8 mJ); nothing is trained there"
         ),
-        source="P. Blouw et al. 2018, keyword spotting on neuromorphic hardware (as restated; the paper was not at hand)",
+        source="P. Blouw et al. 2018, keyword spotting on neuromorphic hardware (restated; the paper was not at hand)",
     ),
 )
 

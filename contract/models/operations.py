@@ -47,9 +47,6 @@ from contract.models.layout import layers
 from contract.task import TaskSpec
 
 _FLOAT_BYTES = 4
-_HELD, _WAITING = 2**16, 64
-"""At most so many numbers and batches wait to be counted together: what a small processor's cache holds."""
-
 Frames = NDArray[np.float32] | NDArray[np.uint8]
 
 
@@ -77,9 +74,7 @@ class OperationCounter:
                     spikes=not (self._ann or once),
                 )
             )
-        self._numbers = sum(inputs.count if self._ann else inputs.numbers for inputs in self._inputs[1:])
-        self._waiting: list[tuple[NDArray[np.float32], ...]] = []
-        self._batch = self._batches = self._samples = self._given = self._most = 0
+        self._batches = self._samples = self._given = 0
         self._readout = math.prod(self._specs[-1].outputs)
 
     def give(self, frames: Frames) -> None:
@@ -101,39 +96,31 @@ class OperationCounter:
         Args:
             batch: Samples in it.
             emitted: What each hidden layer emitted, as SPEC.md has it: counts of spikes, or an ANN's activations
-                `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. They are kept until enough wait to be
-                counted together, and must not change.
-        """
-        if batch != self._batch:
-            self._settle()
-            self._batch = batch
-            numbers = self._numbers * (batch if self._ann else 1)
-            self._most = min(_WAITING, 1 + _HELD // (1 + numbers))
-        self._waiting.append(tuple(emitted))
-        if len(self._waiting) >= self._most:
-            self._settle()
+                `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. None of them is kept: they may be memory
+                that the engine wants back for its next step.
 
-    def _settle(self) -> None:
-        """Counts what waits."""
-        waiting, self._waiting = self._waiting, []
-        for emitted in waiting:
-            if len(emitted) != len(self._inputs) - 1:
-                raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._inputs) - 1} hidden ones")
-        for inputs, arrays in zip(self._inputs[1:], zip(*waiting, strict=True), strict=False):
+        Raises:
+            ValueError: They do not fit the layers.
+        """
+        hidden = self._inputs[1:]
+        if len(emitted) != len(hidden):
+            raise ValueError(f"{len(emitted)} layers emitted: expected {len(hidden)} hidden ones")
+        for inputs, found in zip(hidden, emitted, strict=True):
             if self._ann:
-                inputs.add(np.concatenate(arrays), len(arrays) * self._batch, self._batch)
+                inputs.hold(found, batch)
             else:
-                inputs.add_counts(arrays)
-        self._batches += len(waiting)
-        self._samples += len(waiting) * self._batch
+                inputs.add_spikes(found, batch)
+        self._batches += 1
+        self._samples += batch
 
     def total(self) -> Operations:
         """All operations so far.
 
         Raises:
-            ValueError: What was added does not fit the layers, or not the frames that were given.
+            ValueError: What was added does not fit the frames that were given.
         """
-        self._settle()
+        for inputs in self._inputs:
+            inputs.settle()
         if self._given != self._samples:
             raise ValueError(f"frames of {self._given} samples were given, passes over {self._samples} added")
         steps = self._steps

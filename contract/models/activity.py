@@ -110,16 +110,16 @@ class LayerInputs:
         Raises:
             ValueError: It is not as many numbers, or so large that float32 may have lost a spike.
         """
-        if self._places is not None:
+        if self._places is None:
+            if count.shape:
+                raise ValueError(f"counts of shape {count.shape}: expected a scalar")
+            most = float(count)
+            self._active += most
+        else:
             if count.shape != self._places.shape:
                 raise ValueError(f"counts of shape {count.shape}: expected [{self.count}]")
             most = float(self.steps * batch)
             self._places += count
-        elif count.shape:
-            raise ValueError(f"counts of shape {count.shape}: expected a scalar")
-        else:
-            most = float(count)
-            self._active += most
         if most >= _EXACT:
             raise ValueError(f"{most:.0f} spikes in one sum: float32 counts below {_EXACT}; use smaller batches")
 

@@ -74,6 +74,7 @@ class OperationCounter:
                     spikes=not (self._ann or once),
                 )
             )
+        self._told = [inputs.hold if self._ann else inputs.add_spikes for inputs in self._inputs[1:]]
         self._batches = self._samples = self._given = 0
         self._readout = math.prod(self._specs[-1].outputs)
 
@@ -102,14 +103,10 @@ class OperationCounter:
         Raises:
             ValueError: They do not fit the layers.
         """
-        hidden = self._inputs[1:]
-        if len(emitted) != len(hidden):
-            raise ValueError(f"{len(emitted)} layers emitted: expected {len(hidden)} hidden ones")
-        for inputs, found in zip(hidden, emitted, strict=True):
-            if self._ann:
-                inputs.hold(found, batch)
-            else:
-                inputs.add_spikes(found, batch)
+        if len(emitted) != len(self._told):
+            raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._told)} hidden ones")
+        for told, found in zip(self._told, emitted, strict=False):
+            told(found, batch)
         self._batches += 1
         self._samples += batch
 

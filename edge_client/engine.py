@@ -21,8 +21,9 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         loss: Mean loss over the batch.
         gradients: Gradient of that mean, per parameter, in the parameter's shape.
-        emitted: What each hidden layer emitted, summed over the steps (`ann`: activations), `[1, B * neurons]`, behind
-            a convolution `[1, neurons * B]`. Empty for a network of the user's own.
+        emitted: Spikes of each hidden layer over all steps and samples: a scalar, or `[neurons]` where a convolution
+            follows. Of an ANN its activations, `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. Empty for a
+            network of the user's own.
     """
 
     loss: float

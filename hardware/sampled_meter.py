@@ -3,6 +3,11 @@
 All samples are taken by that one thread, those at the ends of windows too: a driver need not be thread-safe, and one
 that hangs holds up nothing for longer than `ANSWER_S`. The spacing of samples is drawn anew each time, so that a load
 in step with the sampler is not seen at one and the same place of its period for ever.
+
+Windows are cut where a phase begins, and power changes with it: the straight line from the sample at the cut to the
+next one, h later, would give ``d h / 2`` too little to a window that begins with a rise of d watts, and as much too
+much to one that begins with a fall. So the next sample comes as soon as the source has a new value, at the earliest
+after `SOON_S`. What edges at other times do to a window is in `hardware.sampling`.
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ INTERVAL_S = 0.05
 """Spacing of samples where the source has new values as often as that."""
 JITTER = 0.25
 """The spacing is drawn from this part below to this part above."""
+SOON_S = 0.005
+"""Spacing of the first two samples of a window, where the source has new values as often."""
 ANSWER_S = 2.0
 """Longest wait for the sample at the end of a window."""
 CLOSED = "the meter is closed"
@@ -218,11 +225,16 @@ class SampledMeter:
                 if self._stop:
                     return
                 ticket, restart = self._asked, self._restart
-            due_s = time.monotonic() + self.interval_s * self._jitter.uniform(1 - JITTER, 1 + JITTER)
+            due_s = time.monotonic() + self._spacing_s(after_cut=asked)
             if asked:
                 self._reply(self._window(restart=restart), ticket)
             else:
                 self.sample()
+
+    def _spacing_s(self, *, after_cut: bool) -> float:
+        if after_cut:
+            return min(self.interval_s, max(self._power.interval_s, SOON_S))
+        return self.interval_s * self._jitter.uniform(1 - JITTER, 1 + JITTER)
 
     def _reply(self, answer: tuple[WindowFigures, float], ticket: int) -> None:
         with self._turn:

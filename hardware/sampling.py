@@ -8,6 +8,13 @@ their joules add up to those of one long window.
 intervals and `LEAST_GAP_S` apart, or the sample at an end fails, the window has no figure, and the reason is that of
 the failure.
 
+**What edges do.** An edge of d watts at a time that has nothing to do with the sampler lies anywhere between its two
+neighbours, so the line is off by ``d h (u - 1/2)`` with u uniform: nothing on average, since rises and falls are missed
+alike. Over a window with n edges the errors add up to a standard deviation of ``d h sqrt(n (1 + j^2) / 12)`` with a
+mean spacing h that is drawn from ``1 - j`` to ``1 + j`` of it (an edge meets the longer ones more often). A square wave
+of 10 and 2 W and 1 Hz, sampled every 50 ms, is within 1.7 % of 10 s in 95 of 100 windows and within 0.5 % of about
+two minutes, or of 10 s sampled every 14 ms: that is how much the samples tell, whatever is made of them.
+
 **Uncertainty**, half width of 95 %, of three parts whose squares are added:
 
 - resolution: every sample may be off by half a step in the same direction, ``r / 2 · D`` over a window of D seconds;

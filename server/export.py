@@ -68,8 +68,9 @@ def training_graph(task: TaskSpec, shape: tuple[int, ...], classes: int) -> byte
     Returns:
         A serialized model. Inputs: `frames` float32 `[S, B, *shape]` with S = 1 for direct encoding, else T; `labels`
         int64 `[B]`; every parameter by its own name. Outputs: `loss`, a scalar; `gradient:NAME` of every parameter in
-        the order of `parameter_shapes`; `emitted:I` float32 `[1, B * neurons]`, what hidden
-        layer I emitted, summed over the steps, with samples innermost behind a convolution.
+        the order of `parameter_shapes`; `emitted:I` float32, of hidden layer I: how many spikes it emitted,
+        `[neurons]` where a convolution follows, else a scalar; of an ANN its activations `[1, B * neurons]`, with
+        samples innermost behind a convolution.
 
     Raises:
         ConfigurationError: The model does not fit the samples.

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from contract.models.layout import LayerSpec
 
+_HELD = 2**13
+"""Levels that are counted together, at most: what a small processor's nearest cache holds."""
 _BYTE, _EXACT = 2**8 - 1, 2**24
 """Sums of whole numbers up to these are exact in bytes and in float32."""
 _SAME_SIZE: dict[int, type[np.unsignedinteger[Any]]] = {1: np.uint8, 4: np.uint32}
@@ -51,8 +53,7 @@ class LayerInputs:
         layer: The layer.
         steps: See below.
         columns: Whether its entries come with samples innermost: behind a convolution.
-        spikes: Whether they are spikes, 0 or 1, or sums of them over steps; else levels, of which each that is not 0
-            counts once.
+        spikes: Whether they are spikes, 0 or 1; else levels, of which each that is not 0 counts once.
 
     Attributes:
         steps: Steps at which its products are formed.
@@ -63,26 +64,28 @@ class LayerInputs:
     def __init__(self, layer: LayerSpec, *, steps: int, columns: bool, spikes: bool) -> None:
         self._fan = fan_out(layer)
         self.steps, self.count, self.products = steps, len(self._fan), int(self._fan.sum())
-        self._active = self._effective = 0.0  # whole numbers, exact below 2^53
         self._columns, self._spikes = columns, spikes
-        self._alike = int(self._fan[0]) if layer.kind == "linear" else None
+        # Whole numbers, exact below 2^53: of each place where the products differ, else of all together.
+        self._active, self._places = 0.0, None if layer.kind == "linear" else np.zeros(self.count)
+        self._levels = np.empty((0, 0), np.float32)
+        self._held = self._batch = 0
 
     @property
     def active(self) -> int:
         """Entries that were not 0, so far."""
-        return int(self._active)
+        return int(self._active if self._places is None else self._places.sum())
 
     @property
     def effective(self) -> int:
         """Products of these."""
-        return int(self._effective if self._alike is None else self._alike * self._active)
+        return int(self._active * self._fan[0] if self._places is None else self._places @ self._fan)
 
     def add(self, x: NDArray[np.float32] | NDArray[np.uint8], rows: int, batch: int) -> None:
-        """Counts entries: spikes, or sums of spikes over some steps, or levels.
+        """Counts entries, spikes or levels.
 
         Args:
             x: `rows` times as many numbers as the layer has inputs.
-            rows: Steps times samples, or samples where steps are summed.
+            rows: Steps times samples.
             batch: Samples that are innermost where samples are.
 
         Raises:
@@ -90,14 +93,58 @@ class LayerInputs:
         """
         if x.size != rows * self.count:
             raise ValueError(f"shape {x.shape}: expected {rows} times {self.count} numbers")
-        if self._spikes and x.itemsize > 1:
-            exact = x.size * self.steps < _EXACT
-            self._active += float(x.sum(dtype=np.float32 if exact else np.float64))
+        if self._places is not None:
+            self._places += self._at_places(x if self._spikes else x != 0, batch)
+        elif self._spikes and x.itemsize > 1:
+            self._active += float(x.sum(dtype=np.float32 if x.size < _EXACT else np.float64))
         else:
             self._active += np.count_nonzero(x.reshape(-1).view(_SAME_SIZE[x.itemsize]))
-        if self._alike is None:
-            places = self._at_places(x if self._spikes else x != 0, batch)
-            self._effective += float(places.astype(np.float64) @ self._fan)
+
+    def add_spikes(self, count: NDArray[np.float32], batch: int) -> None:
+        """Adds spikes that were counted already, in float32.
+
+        Args:
+            count: How many entries were 1: a scalar where all take part in as many products, else `[inputs]`.
+            batch: Samples in it.
+
+        Raises:
+            ValueError: It is not as many numbers, or so large that float32 may have lost a spike.
+        """
+        if self._places is None:
+            if count.shape:
+                raise ValueError(f"counts of shape {count.shape}: expected a scalar")
+            most = float(count)
+            self._active += most
+        else:
+            if count.shape != self._places.shape:
+                raise ValueError(f"counts of shape {count.shape}: expected [{self.count}]")
+            most = float(self.steps * batch)
+            self._places += count
+        if most >= _EXACT:
+            raise ValueError(f"{most:.0f} spikes in one sum: float32 counts below {_EXACT}; use smaller batches")
+
+    def hold(self, x: NDArray[np.float32], batch: int) -> None:
+        """Copies the levels of one batch, to be counted together with others' by `settle`.
+
+        Raises:
+            ValueError: They are not `batch` times as many as the layer has inputs.
+        """
+        if batch != self._batch:
+            self.settle()
+            width = batch * self.count
+            self._batch, self._levels = batch, np.empty((max(1, _HELD // width), width), np.float32)
+        if x.size != self._levels.shape[1]:
+            raise ValueError(f"shape {x.shape}: expected {batch} times {self.count} numbers")
+        self._levels[self._held] = x
+        self._held += 1
+        if self._held == len(self._levels):
+            self.settle()
+
+    def settle(self) -> None:
+        """Counts what is held."""
+        held, self._held = self._held, 0
+        if held:
+            self.add(self._levels[:held], held * self._batch, self._batch)
 
     def _at_places(self, ones: NDArray[Any], batch: int) -> NDArray[Any]:
         """How often each input was active, `[inputs]`. Sums, not products: these would start threads."""

@@ -47,9 +47,6 @@ from contract.models.layout import layers
 from contract.task import TaskSpec
 
 _FLOAT_BYTES = 4
-_HELD = 2**16
-"""Numbers that wait to be counted together, at most about so many: what a small processor's cache holds."""
-
 Frames = NDArray[np.float32] | NDArray[np.uint8]
 
 
@@ -77,9 +74,8 @@ class OperationCounter:
                     spikes=not (self._ann or once),
                 )
             )
-        self._numbers = sum(inputs.count for inputs in self._inputs[1:])
-        self._waiting: list[tuple[NDArray[np.float32], ...]] = []
-        self._batch = self._batches = self._samples = self._given = 0
+        self._told = [inputs.hold if self._ann else inputs.add_spikes for inputs in self._inputs[1:]]
+        self._batches = self._samples = self._given = 0
         self._readout = math.prod(self._specs[-1].outputs)
 
     def give(self, frames: Frames) -> None:
@@ -100,35 +96,28 @@ class OperationCounter:
 
         Args:
             batch: Samples in it.
-            emitted: What each hidden layer emitted, spikes summed over all steps or an ANN's activations:
-                `[1, B * neurons]`, and behind a convolution `[1, neurons * B]`, as SPEC.md has it. They are kept until
-                enough wait to be counted together, and must not change.
-        """
-        if batch != self._batch:
-            self._settle()
-            self._batch = batch
-        self._waiting.append(tuple(emitted))
-        if len(self._waiting) * batch * self._numbers >= _HELD:
-            self._settle()
+            emitted: What each hidden layer emitted, as SPEC.md has it: counts of spikes, or an ANN's activations
+                `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. None of them is kept: they may be memory
+                that the engine wants back for its next step.
 
-    def _settle(self) -> None:
-        """Counts what waits."""
-        waiting, self._waiting = self._waiting, []
-        for emitted in waiting:
-            if len(emitted) != len(self._inputs) - 1:
-                raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._inputs) - 1} hidden ones")
-        for inputs, arrays in zip(self._inputs[1:], zip(*waiting, strict=True), strict=False):
-            inputs.add(np.concatenate(arrays), len(arrays) * self._batch, self._batch)
-        self._batches += len(waiting)
-        self._samples += len(waiting) * self._batch
+        Raises:
+            ValueError: They do not fit the layers.
+        """
+        if len(emitted) != len(self._told):
+            raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._told)} hidden ones")
+        for told, found in zip(self._told, emitted, strict=False):
+            told(found, batch)
+        self._batches += 1
+        self._samples += batch
 
     def total(self) -> Operations:
         """All operations so far.
 
         Raises:
-            ValueError: What was added does not fit the layers, or not the frames that were given.
+            ValueError: What was added does not fit the frames that were given.
         """
-        self._settle()
+        for inputs in self._inputs:
+            inputs.settle()
         if self._given != self._samples:
             raise ValueError(f"frames of {self._given} samples were given, passes over {self._samples} added")
         steps = self._steps

@@ -42,20 +42,22 @@ class OnnxEngine:
         self._names = tuple(parameter_shapes(task, shape, classes))
         self._inference: onnxruntime.InferenceSession | None = None
         self._training = _session(self._graphs.pop("training"), threads, "training")
-        self._outputs = tuple(output.name for output in self._training.get_outputs())
-        self._gradients = tuple(f"gradient:{name}" for name in self._names)
-        self._emitted = tuple(name for name in self._outputs if name.startswith("emitted:"))
+        outputs = [output.name for output in self._training.get_outputs()]
+        gradients = [f"gradient:{name}" for name in self._names]
+        emitted = [name for name in outputs if name.startswith("emitted:")]
         _expect("inputs", {"frames", "labels", *self._names}, {i.name for i in self._training.get_inputs()})
-        _expect("outputs", {"loss", *self._gradients}, set(self._outputs) - set(self._emitted))
+        _expect("outputs", {"loss", *gradients}, set(outputs) - set(emitted))
+        self._wanted = ["loss", *gradients, *emitted]  # named, since the session would ask itself for them each time
 
     def gradients(self, params: Parameters, frames: NDArray[np.float32], labels: NDArray[np.int64]) -> StepResult:
         """See `edge_client.engine.Engine`."""
         feed = {"frames": frames, "labels": labels, **{name: params[name] for name in self._names}}
-        found = dict(zip(self._outputs, self._training.run(None, feed), strict=True))
+        loss, *found = self._training.run(self._wanted, feed)
+        parameters = len(self._names)
         return StepResult(
-            loss=float(found["loss"]),
-            gradients={name: found[key] for name, key in zip(self._names, self._gradients, strict=True)},
-            emitted=tuple(found[key] for key in self._emitted),
+            loss=float(loss),
+            gradients=dict(zip(self._names, found[:parameters], strict=True)),
+            emitted=tuple(found[parameters:]),
         )
 
     def logits(self, params: Parameters, frames: NDArray[np.float32]) -> NDArray[np.float32]:

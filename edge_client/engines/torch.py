@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from contract.errors import ConfigurationError
+from contract.models.layout import LayerSpec
 from contract.models.network import Network
 from contract.task import TaskSpec
 from edge_client.engine import StepResult
@@ -55,7 +57,13 @@ class TorchEngine:
             loss=float(loss.detach()),
             gradients={name: g.numpy() for name, g in zip(leaves, gradients, strict=True)},
             emitted=tuple(
-                (x.flatten(2).movedim(1, 2) if spec.kind == "conv" else x).detach().sum(0).reshape(1, -1).numpy()
-                for x, spec in zip(hidden, self._network.layers, strict=False)
+                self._emitted(x.detach(), spec, following)
+                for x, (spec, following) in zip(hidden, pairwise(self._network.layers), strict=True)
             ),
         )
+
+    def _emitted(self, x: torch.Tensor, spec: LayerSpec, following: LayerSpec) -> NDArray[np.float32]:
+        """What a layer's spikes `[T, B, *]` or activations `[1, B, *]` are told as, `StepResult`."""
+        if self._network.task.model.family == "ann":
+            return (x.flatten(2).movedim(1, 2) if spec.kind == "conv" else x).reshape(1, -1).numpy()
+        return (x.sum((0, 1)).flatten() if following.kind == "conv" else x.sum()).numpy()

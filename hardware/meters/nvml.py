@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hardware.energy import EnergyReading, unavailable
+from hardware.counter_meter import CounterMeter
 from hardware.errors import MeterError
 from hardware.finding import Finding
 from hardware.meters.nvml_library import CtypesLibrary, Library, NvmlError
@@ -41,112 +41,54 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     uuid: str
 
 
-class NvmlMeter:
-    """Energy of one GPU, or of several that the user named together.
+class _Counter(msgspec.Struct, frozen=True):
+    """One GPU's counter, in millijoules; see `hardware.counter_meter.Counter`."""
 
-    Args:
-        devices: The GPUs; none where there is no figure to be had.
-        library: NVML, `None` where it is not there.
-        fault: Why there is no figure.
-        clock: Monotonic seconds.
-    """
-
-    name = NAME
-    scope = SCOPE
-
-    def __init__(
-        self,
-        devices: tuple[Device, ...],
-        library: Library | None,
-        *,
-        fault: str = "",
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._devices = devices
-        self._library = library
-        self._fault = fault
-        self._clock = clock
-        self._since_s = clock()
-        self._before: tuple[int, ...] | NvmlError = NvmlError("read() before start()")
+    device: Device
+    library: Library
 
     @property
-    def source(self) -> str:
-        """The GPUs read, for example ``nvml:0 NVIDIA H100``."""
-        names = "+".join(f"{device.index} {device.name}" for device in self._devices)
-        return f"{NAME}:{names}" if names else NAME
+    def label(self) -> str:
+        """Number and name."""
+        return f"{self.device.index} {self.device.name}"
 
-    def start(self) -> None:
-        """Begin a window now."""
-        self._since_s, self._before = self._snapshot()
+    def value(self) -> int:
+        """What it shows."""
+        return self.library.energy_mj(self.device.index)
 
-    def read(self) -> EnergyReading:
-        """Energy since `start` or the last `read`; the next window begins here."""
-        since_s, before = self._since_s, self._before
-        self._since_s, self._before = now_s, after = self._snapshot()
-        duration_s = max(0.0, now_s - since_s)
-        try:
-            energy_j = self._energy_mj(before, after, duration_s) * 1e-3
-        except NvmlError as fault:
-            return unavailable(self.source, self.scope, str(fault), duration_s=duration_s)
-        return EnergyReading(
-            energy_j=energy_j,
-            duration_s=duration_s,
-            source=self.source,
-            scope=self.scope,
-            provenance="measured",
-            resolution_j=RESOLUTION_J,
-            samples=2 * len(self._devices),
-            uncertainty_j=(1 - math.sqrt(0.05)) * UPDATE_S * energy_j / duration_s,
-        )
+    def advance(self, before_mj: int, after_mj: int, duration_s: float) -> int:
+        """Millijoules between two values.
 
-    def close(self) -> None:
-        """End measuring: readings after it are unavailable."""
-        self._fault = "the meter is closed"
-
-    def _snapshot(self) -> tuple[float, tuple[int, ...] | NvmlError]:
-        now_s = self._clock()
-        if self._fault or self._library is None:
-            return now_s, NvmlError(self._fault or "no NVML")
-        try:
-            return now_s, tuple(self._library.energy_mj(device.index) for device in self._devices)
-        except NvmlError as fault:
-            return now_s, fault
-
-    def _energy_mj(
-        self, before: tuple[int, ...] | NvmlError, after: tuple[int, ...] | NvmlError, duration_s: float
-    ) -> int:
-        for end in (after, before):
-            if isinstance(end, NvmlError):
-                raise end
+        Raises:
+            NvmlError: The counter stood still, went back or leapt, or no time has passed.
+        """
+        counter = f"the energy counter of GPU {self.device.index}"
         if duration_s <= 0.0:
             raise NvmlError("the window has no length: the clock did not move")
-        assert not isinstance(before, NvmlError)
-        assert not isinstance(after, NvmlError)
-        steps = zip(self._devices, before, after, strict=True)
-        return sum(_advance_mj(device, first, second, duration_s) for device, first, second in steps)
+        if after_mj < before_mj:
+            raise NvmlError(
+                f"{counter} went back from {before_mj} to {after_mj} mJ: the driver was reloaded in this window"
+            )
+        if after_mj == before_mj:
+            raise NvmlError(
+                f"{counter} did not move in {duration_s:.3g} s: it moves every 20 to 100 ms, take longer windows"
+            )
+        if (after_mj - before_mj) * 1e-3 > LARGEST_POWER_W * (duration_s + UPDATE_S):
+            raise NvmlError(
+                f"{counter} went from {before_mj} to {after_mj} mJ in {duration_s:.3g} s, above "
+                f"{LARGEST_POWER_W:.0f} W: it was reset"
+            )
+        return after_mj - before_mj
 
 
-def _advance_mj(device: Device, before_mj: int, after_mj: int, duration_s: float) -> int:
-    """Millijoules between two counter values.
+class NvmlMeter(CounterMeter):
+    """Energy of one GPU, or of several that the user named together."""
 
-    Raises:
-        NvmlError: The counter stood still, went back or leapt.
-    """
-    counter = f"the energy counter of GPU {device.index}"
-    if after_mj < before_mj:
-        raise NvmlError(
-            f"{counter} went back from {before_mj} to {after_mj} mJ: the driver was reloaded in this window"
-        )
-    if after_mj == before_mj:
-        raise NvmlError(
-            f"{counter} did not move in {duration_s:.3g} s: it moves every 20 to 100 ms, take longer windows"
-        )
-    if (after_mj - before_mj) * 1e-3 > LARGEST_POWER_W * (duration_s + UPDATE_S):
-        raise NvmlError(
-            f"{counter} went from {before_mj} to {after_mj} mJ in {duration_s:.3g} s, above "
-            f"{LARGEST_POWER_W:.0f} W: it was reset"
-        )
-    return after_mj - before_mj
+    name, scope, unit_j, resolution_j = NAME, SCOPE, 1e-3, RESOLUTION_J
+
+    def uncertainty_j(self, energy_j: float, duration_s: float) -> float | None:
+        """See the top."""
+        return (1 - math.sqrt(0.05)) * UPDATE_S * energy_j / duration_s
 
 
 def find(root: Path = Path("/"), *, library: Library | None = None) -> Finding:
@@ -183,8 +125,8 @@ def open_meter(
         devices = _devices(library)
         chosen = _named(devices, argument) if argument else (_only(devices),)
     except NvmlError as fault:
-        return NvmlMeter((), None, fault=str(fault), clock=clock)
-    return NvmlMeter(chosen, library, clock=clock)
+        return NvmlMeter((), fault=str(fault), clock=clock)
+    return NvmlMeter([_Counter(device, library) for device in chosen], clock=clock)
 
 
 def _installed(root: Path) -> Library:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hardware.counter_meter import CounterError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,7 +33,7 @@ REMEDIES = {
 """What to say to the return codes (nvmlReturn_t) that users meet."""
 
 
-class NvmlError(Exception):
+class NvmlError(CounterError):
     """NVML gave no figure; the message says why."""
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hardware.energy import EnergyReading, unavailable
+from hardware.counter_meter import CounterError, CounterMeter
 from hardware.finding import Finding
 
 if TYPE_CHECKING:
@@ -56,8 +56,20 @@ REGISTER_STEPS = 2**32 - 1
 """Units from the counter's 0 to its largest value."""
 
 
+def _read_int(path: Path) -> int:
+    try:
+        text = path.read_text(encoding="ascii")
+    except PermissionError as error:
+        raise CounterError(f"no permission to read {path}: {REMEDY}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CounterError(f"cannot read {path}: {error}") from error
+    if not re.fullmatch(r"\d{1,20}", text.strip(), re.ASCII):
+        raise CounterError(f"{path} holds {text[:40]!r}: expected a whole number of microjoules")
+    return int(text)
+
+
 class _Domain(msgspec.Struct, frozen=True):
-    name: str
+    label: str
     folder: Path
     range_uj: int
 
@@ -66,169 +78,94 @@ class _Domain(msgspec.Struct, frozen=True):
         """Microjoules from one wrap-around to the next: the range and one unit."""
         return self.range_uj + max(1, round(self.range_uj / REGISTER_STEPS))
 
+    def value(self) -> int:
+        """Microjoules on the counter, see `hardware.counter_meter.Counter`."""
+        path = self.folder / "energy_uj"
+        value = _read_int(path)
+        if value > self.range_uj:
+            raise CounterError(f"{path} holds {value}, above its own max_energy_range_uj of {self.range_uj}")
+        return value
 
-class _CounterError(Exception):
-    """A counter file that cannot be used; the text is the reason of the reading."""
+    def advance(self, before_uj: int, after_uj: int, duration_s: float) -> int:
+        """Microjoules from one counter value to the next, over at most one wrap-around.
 
+        A wrap adds the counter's period; what comes back is right to the microjoule that the file rounds off.
 
-def _read_int(path: Path) -> int:
-    try:
-        text = path.read_text(encoding="ascii")
-    except PermissionError as error:
-        raise _CounterError(f"no permission to read {path}: {REMEDY}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise _CounterError(f"cannot read {path}: {error}") from error
-    if not re.fullmatch(r"\d{1,20}", text.strip(), re.ASCII):
-        raise _CounterError(f"{path} holds {text[:40]!r}: expected a whole number of microjoules")
-    return int(text)
+        Raises:
+            CounterError: The counter stood still, was reset, or may have wrapped more than once.
+        """
+        longest_s = self.range_uj * 1e-6 / LARGEST_POWER_W
+        if duration_s > longest_s:
+            raise CounterError(
+                f"window of {duration_s:.3g} s: at {LARGEST_POWER_W:.0f} W the counter of {self.label} could have "
+                f"wrapped more than once; read at least every {longest_s:.3g} s"
+            )
+        advance = after_uj - before_uj if after_uj >= before_uj else after_uj + self.period_uj - before_uj
+        if advance == 0:
+            raise CounterError(
+                f"the counter of {self.label} did not move in {duration_s:.3g} s: the window is shorter than its "
+                "update of about 1 ms, or the machine (often a virtual one) does not count"
+            )
+        if advance * 1e-6 > LARGEST_POWER_W * (duration_s + UPDATE_SLACK_S):
+            raise CounterError(
+                f"the counter of {self.label} went from {before_uj} to {after_uj} µJ in {duration_s:.3g} s, more than "
+                f"{LARGEST_POWER_W:.0f} W: it was reset"
+            )
+        return advance
 
 
 def _domains(root: Path) -> tuple[_Domain, ...]:
     """Package domains under `root`, in the order of their number.
 
     Raises:
-        _CounterError: No powercap tree, no package in it, or a package whose range cannot be read.
+        CounterError: No powercap tree, no package in it, or a package whose range cannot be read.
     """
     base = root / POWERCAP
     try:
         entries = [entry for entry in base.iterdir() if re.fullmatch(r"intel-rapl:\d+", entry.name, re.ASCII)]
         named = [(entry, (entry / "name").read_text(encoding="utf-8").strip()) for entry in entries]
     except (OSError, UnicodeDecodeError) as error:
-        raise _CounterError(
+        raise CounterError(
             f"no readable RAPL under {base}: {error}; it needs an x86 processor, the kernel module intel_rapl_common "
             "and neither a virtual machine nor a container that hides it"
         ) from error
     packages = sorted((entry, name) for entry, name in named if name.startswith("package"))
     if not packages:
-        raise _CounterError(f"no package domain under {base}: found {sorted(name for _, name in named) or 'nothing'}")
+        raise CounterError(f"no package domain under {base}: found {sorted(name for _, name in named) or 'nothing'}")
     domains = tuple(_Domain(name, entry, _read_int(entry / "max_energy_range_uj")) for entry, name in packages)
     for domain in domains:
         if domain.range_uj <= 0:
-            raise _CounterError(f"{domain.folder / 'max_energy_range_uj'} is {domain.range_uj}: must be above 0")
+            raise CounterError(f"{domain.folder / 'max_energy_range_uj'} is {domain.range_uj}: must be above 0")
     return domains
 
 
-def _counter_uj(domain: _Domain) -> int:
-    path = domain.folder / "energy_uj"
-    value = _read_int(path)
-    if value > domain.range_uj:
-        raise _CounterError(f"{path} holds {value}, above its own max_energy_range_uj of {domain.range_uj}")
-    return value
-
-
-def _advance_uj(domain: _Domain, before_uj: int, after_uj: int, duration_s: float) -> int:
-    """Microjoules from one counter value to the next, over at most one wrap-around.
-
-    A wrap adds the counter's period; what comes back is right to the microjoule that the file rounds off.
-
-    Raises:
-        _CounterError: The counter stood still, was reset, or may have wrapped more than once.
-    """
-    longest_s = domain.range_uj * 1e-6 / LARGEST_POWER_W
-    if duration_s > longest_s:
-        raise _CounterError(
-            f"window of {duration_s:.3g} s: at {LARGEST_POWER_W:.0f} W the counter of {domain.name} could have wrapped "
-            f"more than once; read at least every {longest_s:.3g} s"
-        )
-    advance = after_uj - before_uj if after_uj >= before_uj else after_uj + domain.period_uj - before_uj
-    if advance == 0:
-        raise _CounterError(
-            f"the counter of {domain.name} did not move in {duration_s:.3g} s: the window is shorter than its update "
-            "of about 1 ms, or the machine (often a virtual one) does not count"
-        )
-    if advance * 1e-6 > LARGEST_POWER_W * (duration_s + UPDATE_SLACK_S):
-        raise _CounterError(
-            f"the counter of {domain.name} went from {before_uj} to {after_uj} µJ in {duration_s:.3g} s, more than "
-            f"{LARGEST_POWER_W:.0f} W: it was reset"
-        )
-    return advance
-
-
-class RaplMeter:
+class RaplMeter(CounterMeter):
     """Energy of all processor packages together.
 
-    A tree that is missing, unreadable or damaged makes the readings `unavailable`; nothing is raised, so that
-    a device goes on without figures. The packages are those present at construction: one that vanishes
-    later makes the readings unavailable instead of shrinking the sum.
+    The packages are those present at construction: one that vanishes later makes the readings unavailable instead of
+    shrinking the sum.
 
     Args:
         root: Where ``sys/`` lies; ``/`` on a real machine.
         clock: Monotonic seconds.
     """
 
-    name = NAME
-    scope = SCOPE
+    name, scope, unit_j, resolution_j = NAME, SCOPE, 1e-6, RESOLUTION_J
 
     def __init__(self, root: Path = Path("/"), *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._domains: tuple[_Domain, ...] = ()
-        self._since_s = clock()
-        self._before: tuple[int, ...] | _CounterError = _CounterError("read() before start()")
-        self._fault: _CounterError | None = None
+        domains: tuple[_Domain, ...] = ()
+        fault = ""
         try:
-            self._domains = _domains(root)
-        except _CounterError as fault:
-            self._fault = fault
+            domains = _domains(root)
+        except CounterError as found:
+            fault = str(found)
+        super().__init__(domains, fault=fault, clock=clock)
 
-    @property
-    def source(self) -> str:
-        """The packages read, for example ``rapl:package-0+package-1``."""
-        names = "+".join(domain.name for domain in self._domains)
-        return f"{self.name}:{names}" if names else self.name
-
-    def start(self) -> None:
-        """Begin a window now."""
-        self._since_s, self._before = self._snapshot()
-
-    def read(self) -> EnergyReading:
-        """Energy since `start` or the last `read`; the next window begins here."""
-        since_s, before = self._since_s, self._before
-        self._since_s, self._before = now_s, after = self._snapshot()
-        duration_s = max(0.0, now_s - since_s)
-        try:
-            energy_uj = self._energy_uj(before, after, duration_s)
-        except _CounterError as fault:
-            return unavailable(self.source, self.scope, str(fault), duration_s=duration_s)
-        return EnergyReading(
-            energy_j=energy_uj * 1e-6,
-            duration_s=duration_s,
-            source=self.source,
-            scope=self.scope,
-            provenance="measured",
-            resolution_j=RESOLUTION_J,
-            samples=2 * len(self._domains),
-            uncertainty_j=self._uncertainty_j(energy_uj * 1e-6, duration_s),
-        )
-
-    def close(self) -> None:
-        """End measuring: readings after it are unavailable."""
-        self._fault = _CounterError("the meter is closed")
-
-    def _uncertainty_j(self, energy_j: float, duration_s: float) -> float | None:
+    def uncertainty_j(self, energy_j: float, duration_s: float) -> float | None:
         """One step of each counter, and what flows in one of its updates; Intel states no accuracy beyond that."""
         if duration_s <= 0:
             return None
-        return len(self._domains) * RESOLUTION_J + energy_j * min(1.0, UPDATE_S / duration_s)
-
-    def _snapshot(self) -> tuple[float, tuple[int, ...] | _CounterError]:
-        now_s = self._clock()
-        if self._fault is not None:
-            return now_s, self._fault
-        try:
-            return now_s, tuple(_counter_uj(domain) for domain in self._domains)
-        except _CounterError as fault:
-            return now_s, fault
-
-    def _energy_uj(
-        self, before: tuple[int, ...] | _CounterError, after: tuple[int, ...] | _CounterError, duration_s: float
-    ) -> int:
-        for end in (after, before):
-            if isinstance(end, _CounterError):
-                raise end
-        assert not isinstance(before, _CounterError)
-        assert not isinstance(after, _CounterError)
-        steps = zip(self._domains, before, after, strict=True)
-        return sum(_advance_uj(domain, first, second, duration_s) for domain, first, second in steps)
+        return len(self._counters) * RESOLUTION_J + energy_j * min(1.0, UPDATE_S / duration_s)
 
 
 def find(root: Path = Path("/")) -> Finding:
@@ -236,7 +173,7 @@ def find(root: Path = Path("/")) -> Finding:
     try:
         domains = _domains(root)
         for domain in domains:
-            _counter_uj(domain)
-    except _CounterError as fault:
+            domain.value()
+    except CounterError as fault:
         return Finding(meter=NAME, available=False, detail=str(fault))
-    return Finding(meter=NAME, available=True, detail="processor " + ", ".join(domain.name for domain in domains))
+    return Finding(meter=NAME, available=True, detail="processor " + ", ".join(domain.label for domain in domains))

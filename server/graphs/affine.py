@@ -13,7 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from contract.models.layout import LayerSpec
-from server.graphs.builder import Graph, Value
+from server.graphs.builder import Dimension, Graph, Value
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -35,6 +35,10 @@ class Place(Struct, frozen=True, kw_only=True):
         return math.prod(self.spec.outputs)
 
 
+Count = tuple[Value, list[Dimension | None]]
+"""How many spikes there were, or what a count is made from, and its shape."""
+
+
 class Affine(Protocol):
     """``y = W x + b`` of one layer."""
 
@@ -43,6 +47,13 @@ class Affine(Protocol):
 
     def forward(self, x: Value) -> Value:
         """From `[S, N]`, or frames `[S, B, *shape]`, to `[S, N']`; called once."""
+        ...
+
+    def active(self) -> Count:
+        """How many spikes entered it, over all steps and samples; after `forward`.
+
+        One number where each takes part in as many products, else `[features]`.
+        """
         ...
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
@@ -98,6 +109,10 @@ class Linear:
         self._rows = as_rows(graph, x, place.steps, place.spec.inputs, columns=place.columns)
         current = graph.node("Gemm", self._rows, self._weight, self._bias, transB=1)
         return graph.reshape(current, place.steps, -1)
+
+    def active(self) -> Count:
+        """See `Affine`."""
+        return self._graph.total(self._rows), []
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
         """See `Affine`."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 
 from contract.models.layout import layers, parameter_shapes
 from contract.task import TaskSpec
-from server.graphs.builder import FLOAT, INT64, Graph, Value
+from server.graphs.builder import FLOAT, INT64, Graph
 from server.graphs.loss import cross_entropy
 from server.graphs.networks import NETWORKS, Stage
 
@@ -39,7 +38,7 @@ def training_model(
         shape: Shape of one sample.
         classes: Number of classes.
         traces: Adds the network's `traces` as outputs `[T, B * neurons]`, to be compared with another implementation.
-        counted: Whether sums of what hidden layers emitted are put out; without them, what counting costs is measured.
+        counted: Whether it shows what hidden layers emitted; without, what counting costs is measured.
     """
     made = Assembly(task, shape, classes)
     graph, labels = made.graph, made.graph.input("labels", INT64, ["B"])
@@ -48,19 +47,12 @@ def training_model(
     graph.output("loss", loss, FLOAT, [])
     for (name, size), gradient in zip(made.shapes.items(), network.backward(delta), strict=True):
         graph.output(f"gradient:{name}", gradient, FLOAT, size)
-    for i, emitted in enumerate(network.emitted if counted else ()):
-        graph.output(f"emitted:{i}", _summed(graph, emitted, task), FLOAT, [1, None])
+    for i, (count, told) in enumerate(network.counts() if counted else ()):
+        graph.output(f"emitted:{i}", count, FLOAT, told)
     if traces:
         for name, value in network.traces().items():
             graph.output(name, value, FLOAT, [None, None])
     return graph.model("training")
-
-
-def _summed(graph: Graph, emitted: Value, task: TaskSpec) -> Value:
-    """Over the steps, by a product with ones: a third of the time of a reduction."""
-    if task.model.family == "ann" or task.encoding.steps == 1:
-        return emitted
-    return graph.node("MatMul", graph.constant(np.ones((1, task.encoding.steps), np.float32)), emitted)
 
 
 def inference_model(task: TaskSpec, shape: tuple[int, ...], classes: int) -> onnx.ModelProto:

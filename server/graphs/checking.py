@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -122,11 +123,18 @@ def stepped(task: TaskSpec, shape: tuple[int, ...], classes: int, batch: Batch) 
     for (name, _), gradient in zip(network.named_parameters(), gradients, strict=True):
         found[f"gradient:{name}"] = gradient.numpy()
     found |= {name: torch.stack(steps).flatten(1).numpy() for name, steps in recorded.items()}
-    for i, spec in enumerate(layers(task, shape, classes)[:-1]):
+    specs = layers(task, shape, classes)
+    for i, (spec, following) in enumerate(pairwise(specs)):
         train = found[f"trains:{i}"].reshape(-1, len(batch.labels), math.prod(spec.outputs))
-        inner = train.transpose(0, 2, 1) if AFFINES[spec.kind].columns else train
-        found[f"emitted:{i}"] = inner.sum(0).reshape(1, -1)
+        found[f"emitted:{i}"] = _emitted(task, train, columns=AFFINES[spec.kind].columns, following=following.kind)
     return found
+
+
+def _emitted(task: TaskSpec, train: NDArray[np.float32], *, columns: bool, following: str) -> NDArray[np.float32]:
+    """What a training graph shows of a layer's `[T, B, neurons]`."""
+    if task.model.family == "ann":
+        return (train.transpose(0, 2, 1) if columns else train).reshape(1, -1)
+    return np.asarray(train.sum((0, 1) if following == "conv" else None))
 
 
 def _recorder(recorded: dict[str, list[Tensor]], index: int) -> Any:

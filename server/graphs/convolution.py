@@ -20,7 +20,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from server.graphs.affine import Place
+from server.graphs.affine import Count, Place
 from server.graphs.builder import Graph, Value
 
 
@@ -39,18 +39,22 @@ class Convolution:
     def __init__(self, graph: Graph, place: Place, weight: Value, bias: Value) -> None:
         self._graph, self._place, self._weight, self._bias = graph, place, weight, bias
         self._spec, self._steps = place.spec, place.steps
-        self._patches = self._delta = ""
+        self._inputs = self._patches = self._delta = ""
 
     def forward(self, x: Value) -> Value:
         """See `server.graphs.affine.Affine`."""
         graph, spec = self._graph, self._spec
         taps = np.arange(spec.kernel) - spec.padding
         places = [spec.stride * np.arange(side) + taps[:, None] for side in spec.outputs[1:]]
-        within = self._within(x, spec.inputs, columns=self._place.columns)
-        self._patches = self._gathered(within, spec.inputs, places, ones=True)
+        self._inputs = self._within(x, spec.inputs, columns=self._place.columns)
+        self._patches = self._gathered(self._inputs, spec.inputs, places, ones=True)
         flat = graph.reshape(self._weight, spec.outputs[0], -1)
         rows = graph.node("Concat", flat, graph.reshape(self._bias, -1, 1), axis=1)
         return self._outside(graph.node("MatMul", rows, self._patches), spec.outputs)
+
+    def active(self) -> Count:
+        """See `server.graphs.affine.Affine`."""
+        return self._graph.total(self._inputs, 1), [math.prod(self._spec.inputs)]
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
         """See `server.graphs.affine.Affine`."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from contract.models.layout import LayerSpec
 from contract.task import TaskSpec
-from server.graphs.affine import Affine, Linear, Place, as_rows
+from server.graphs.affine import Affine, Count, Linear, Place, as_rows
 from server.graphs.builder import Graph, Value
 from server.graphs.convolution import Convolution
 from server.graphs.neurons import Neurons, Upstream
@@ -21,15 +21,16 @@ Gradients = list[Value]
 class Stage(Protocol):
     """A family of networks in a graph."""
 
-    emitted: list[Value]
-    """Per hidden layer its spikes or activations, `[T or 1, B * neurons]`."""
-
     def forward(self, frames: Value) -> Value:
         """Class scores `[B, classes]` of frames `[S, B, *shape]`."""
         ...
 
     def backward(self, delta: Value) -> Gradients:
         """Parameters' gradients from the scores'."""
+        ...
+
+    def counts(self) -> list[Count]:
+        """`emitted:I` of each hidden layer, as SPEC.md has it."""
         ...
 
     def traces(self) -> dict[str, Value]:
@@ -68,7 +69,7 @@ class Spiking:
         last = _parameters(graph, task, specs[-1], params)
         self._readout = READOUTS[task.model.readout](graph, task, self._places[-1], *last)
         self._membranes: list[Value] = []
-        self.emitted: list[Value] = []
+        self._spikes: list[Value] = []
 
     def forward(self, frames: Value) -> Value:
         """See `Stage`."""
@@ -77,13 +78,18 @@ class Spiking:
             constant = self._constant and i == 0
             self._membranes.append(self._neurons.membranes(affine.forward(x), constant=constant))
             x = self._neurons.fires(self._membranes[-1])
-            self.emitted.append(x)
+            self._spikes.append(x)
         return self._readout.forward(x)
+
+    def counts(self) -> list[Count]:
+        """How often each input of a convolution was 1; of a product, how often all of them together."""
+        found: list[Count] = [affine.active() for affine in self._affines[1:]]
+        return [*found, *((self._graph.total(spikes), []) for spikes in self._spikes[-1:])]
 
     def traces(self) -> dict[str, Value]:
         """See `Stage`."""
         found: dict[str, Value] = {}
-        for kind, values in (("membranes", self._membranes), ("trains", self.emitted)):
+        for kind, values in (("membranes", self._membranes), ("trains", self._spikes)):
             for i, (value, place, affine) in enumerate(zip(values, self._places[:-1], self._affines, strict=True)):
                 rows = as_rows(self._graph, value, self._steps, place.spec.outputs, columns=affine.columns)
                 found[f"{kind}:{i}"] = self._graph.reshape(rows, self._steps, -1)
@@ -96,7 +102,7 @@ class Spiking:
         for i in range(len(self._affines) - 1, -1, -1):
             affine = self._affines[i]
             gradient = self._neurons.total_adjoint if self._constant and i == 0 else self._neurons.adjoint
-            inner = gradient(self._membranes[i], self.emitted[i], upstream)
+            inner = gradient(self._membranes[i], self._spikes[i], upstream)
             found.append(affine.parameter_gradients(inner))
             if i > 0:
                 upstream = Upstream(value=affine.input_gradient(inner))
@@ -111,7 +117,7 @@ class Twin:
         places = _places(specs, 1, 1)
         self._affines, self._classes = [_affine(graph, task, place, params) for place in places], places[-1].outputs
         self._first = task.encoding.kind != "direct" and task.encoding.steps > 1
-        self.emitted: list[Value] = []
+        self._activations: list[Value] = []
 
     def forward(self, frames: Value) -> Value:
         """See `Stage`."""
@@ -119,8 +125,12 @@ class Twin:
         x = graph.node("Slice", frames, graph.integers(0), graph.integers(1)) if self._first else frames
         for affine in self._affines[:-1]:
             x = graph.node(self._activation.capitalize(), affine.forward(x))
-            self.emitted.append(x)
+            self._activations.append(x)
         return graph.reshape(self._affines[-1].forward(x), -1, self._classes)
+
+    def counts(self) -> list[Count]:
+        """The activations themselves: which of them are 0 is told faster outside."""
+        return [(activation, [1, None]) for activation in self._activations]
 
     def traces(self) -> dict[str, Value]:
         """See `Stage`: no steps, nothing that a rounding could flip."""
@@ -132,7 +142,7 @@ class Twin:
         found = [self._affines[-1].parameter_gradients(delta)]
         for i in range(len(self._affines) - 2, -1, -1):
             outer = self._affines[i + 1].input_gradient(delta)
-            delta = self._through(outer, self.emitted[i])
+            delta = self._through(outer, self._activations[i])
             found.append(self._affines[i].parameter_gradients(delta))
         return [gradient for pair in reversed(found) for gradient in pair]
 

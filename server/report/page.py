@@ -9,7 +9,16 @@ import jinja2
 from markupsafe import Markup
 
 from contract.task import TaskSpec
-from server.report import attack_tables, energy_comparison, energy_tables, galleries, headline, secure, sight_table
+from server.report import (
+    attack_tables,
+    energy_comparison,
+    energy_skipping,
+    energy_tables,
+    galleries,
+    headline,
+    secure,
+    sight_table,
+)
 from server.report.conclusion import conclusion
 from server.report.controls import controls
 from server.report.data import Family, ReportData
@@ -70,6 +79,7 @@ def render(data: ReportData) -> str:
         waiting_lines=[line for family in families for line in waiting_lines(family.title, family.waiting)],
         activity_lines=energy_tables.activity_lines(data),
         comparison_lines=energy_comparison.comparison_lines(data),
+        skipping_notes=energy_skipping.skipping_notes(data),
         published=energy_comparison.PUBLISHED,
         gaps=[(family.title, gap) for family in families for gap in gaps(family.energy)],
         glossary=GLOSSARY,

@@ -44,9 +44,9 @@ RECORD = GraphRecord(name="training", sha256=hashlib.sha256(GRAPH).hexdigest(), 
 PLAN = RoundPlan(kind="audit", algorithm="fedsgd", batch_size=2)
 
 
-def silence(batch: int) -> tuple[np.ndarray, ...]:
+def silence() -> tuple[np.ndarray, ...]:
     """What the task's hidden layers emit when no neuron spikes."""
-    return tuple(np.zeros((1, batch * width), np.float32) for width in TASK.model.hidden)
+    return tuple(np.zeros((), np.float32) for _ in TASK.model.hidden)
 
 
 class MemoryServer:

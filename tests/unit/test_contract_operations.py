@@ -32,15 +32,21 @@ def counted(spec, shape, active, batch=3, batches=1):
     counter = OperationCounter(spec, shape, 4)
     for _ in range(batches):
         given = []
+        counts = []
         for i, (layer, ones) in enumerate(zip(layers(spec, shape, 4), active, strict=True)):
             rows = 1 if i == 0 and spec.encoding.kind == "direct" else steps
             x = np.zeros(rows * batch * math.prod(layer.inputs), np.float32)
             x[:ones] = 1
-            given.append(x.reshape(rows, -1))
-        frames = given[0].reshape(-1, batch, *shape)
-        counter.give(frames)
-        counter.add(batch, [x.sum(0, keepdims=True) for x in given[1:]])
+            given.append(x.reshape(rows * batch, -1))
+            counts.append(x.reshape(1, -1) if spec.model.family == "ann" else summed(layer, given[-1]))
+        counter.give(given[0].reshape(-1, batch, *shape))
+        counter.add(batch, counts[1:])
     return counter.total()
+
+
+def summed(layer, spikes):
+    """What is told of `[T * B, inputs]`: spikes of all places together, or of each where their fan-out differs."""
+    return spikes.sum(0) if layer.kind == "conv" else spikes.sum()
 
 
 @pytest.mark.parametrize(("kernel", "stride"), list(itertools.product((1, 2, 3, 5), (1, 2, 3))))
@@ -113,13 +119,57 @@ def test_full_convolution_activity_costs_the_dense_products():
     assert found.acs == found.dense_macs == sum(dense_products(layer) for layer in layers(spec, (1, 8, 8), 4))
 
 
-@pytest.mark.parametrize("emitted", [(), ((1, 18), (1, 18)), ((1, 17),)])
+@pytest.mark.parametrize("emitted", [(), ((), ()), ((6,),), ((1, 18),)])
 def test_what_does_not_fit_the_layers_is_refused(emitted):
     counter = OperationCounter(task(), (10,), 4)
     counter.give(np.zeros((5, 3, 10), np.float32))
-    counter.add(3, [np.zeros(shape, np.float32) for shape in emitted])
     with pytest.raises(ValueError, match="expected"):
-        counter.total()
+        counter.add(3, [np.zeros(shape, np.float32) for shape in emitted])
+
+
+def test_what_does_not_fit_an_ann_or_a_convolution_is_refused():
+    for spec, shape, emitted in (
+        (task(family="ann"), (10,), (1, 17)),
+        (task("conv", channels=(2, 3)), (1, 8, 8), (31,)),
+    ):
+        counter = OperationCounter(spec, shape, 4)
+        hidden = [np.zeros(emitted, np.float32)] * (len(layers(spec, shape, 4)) - 1)
+        with pytest.raises(ValueError, match="expected"):
+            counter.add(3, hidden)
+
+
+def test_a_sum_that_float32_may_have_rounded_is_refused():
+    counter = OperationCounter(task(), (10,), 4)
+    counter.give(np.zeros((5, 3, 10), np.uint8))
+    counter.add(3, [np.float32(2**24 - 1)])
+    assert counter.total().spikes == 2**24 - 1
+    with pytest.raises(ValueError, match=r"16777216 spikes in one sum: .* smaller batches"):
+        counter.add(3, [np.float32(2**24)])
+
+
+@pytest.mark.parametrize("batches", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("name", ["fc, rate", "conv with borders, rate", "ann of rectifiers, conv"])
+def test_however_many_batches_wait_all_are_counted(name, batches):
+    """Batches of two sizes in turn now and then, each of other activity."""
+    spec, shape = NETWORKS[name]
+    rng = np.random.default_rng(4)
+    counter, expected = OperationCounter(spec, shape, 4), np.zeros(len(layers(spec, shape, 4)), np.int64)
+    for i in range(batches):
+        batch = 2 + i // 50 % 2
+        hidden = [
+            (rng.random((batch, math.prod(layer.inputs))) < 0.3).astype(np.float32) for layer in layers(spec, shape, 4)
+        ]
+        ann = spec.model.family == "ann"
+        frames = np.zeros((1 if ann else 5, batch, *shape), np.float32)
+        frames[0] = hidden[0].reshape(batch, *shape)
+        counter.give(frames)
+        fed = [
+            x.reshape(1, -1) if ann else summed(layer, x)
+            for layer, x in zip(layers(spec, shape, 4), hidden, strict=True)
+        ]
+        counter.add(batch, fed[1:])
+        expected += [int(x.sum()) for x in hidden]
+    assert counter.total().active == tuple(expected)
 
 
 def test_frames_that_were_never_passed_are_noticed():
@@ -135,7 +185,7 @@ def test_more_ones_at_a_place_than_a_byte_holds_are_counted():
     spec = task("conv", channels=(3,), kernel=3, steps=300, hidden=())
     counter = OperationCounter(spec, (1, 8, 8), 4)
     counter.give(np.ones((300, 2, 1, 8, 8), np.uint8))
-    counter.add(2, [np.full((1, 2 * 3 * 16), 300, np.float32)])
+    counter.add(2, [np.float32(2 * 3 * 16 * 300)])
     found = counter.total()
     assert found.acs == found.dense_macs
     assert found.active == found.sites

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hardware import sampled_meter
 from hardware.energy import EnergyReading
 from hardware.power import SampleError
-from hardware.sampled_meter import SampledMeter
+from hardware.sampled_meter import INTERVAL_S, JITTER, SampledMeter
 from hardware.sampling import GAP_INTERVALS, Integrator
 from hardware.uncertainty import added, student_95
 
@@ -84,6 +84,48 @@ def test_square_wave_within_half_a_percent() -> None:
     assert abs(reading.energy_j - 60.0) < reading.uncertainty_j < 1.0
     assert (reading.provenance, reading.source, reading.scope) == ("measured", "wave:1", "board")
     assert reading.samples > 900
+
+
+def test_a_square_wave_at_the_default_interval_is_off_by_what_its_edges_do_and_by_nothing_on_average() -> None:
+    """20 edges of 8 W in 10 s, 50 ms apart: 0.53 J of 60 J at random, as `hardware.sampling` says, within the ±."""
+    errors_j, stated_j = [], []
+    for seed in range(160):
+        rng, clock = np.random.default_rng(seed), Clock()
+        phase_s = rng.uniform(0, 1)
+        source = Source(lambda s, phase_s=phase_s: square(s + phase_s), clock)
+        meter = SampledMeter(source, clock=clock, background=False)
+        meter.start()
+        stepped(meter, clock, 10.0, spacing_s=INTERVAL_S, rng=rng)
+        reading = meter.read()
+        assert reading.energy_j is not None
+        assert reading.uncertainty_j is not None
+        errors_j.append(reading.energy_j - 60.0)
+        stated_j.append(reading.uncertainty_j)
+    expected_j = 8.0 * INTERVAL_S * math.sqrt(20 * (1 + JITTER**2) / 12)
+    assert abs(np.mean(errors_j)) < 3 * expected_j / math.sqrt(len(errors_j)), "no bias"
+    assert np.std(errors_j) == pytest.approx(expected_j, rel=0.2)
+    held = np.abs(errors_j) <= np.array(stated_j)
+    assert held.mean() >= 0.95
+    assert max(stated_j) < 8 * expected_j, "the ± says something"
+
+
+def test_power_that_rises_when_a_window_begins_is_in_it() -> None:
+    """Phases of 10 W between rests of 2 W: nothing of a phase is drawn into the line up to its first sample."""
+    source = Source(lambda _: 10.0 if busy.is_set() else 2.0, time.monotonic, interval_s=1e-3)
+    busy, meter = threading.Event(), SampledMeter(source)
+    meter.start()
+    errors_j: dict[float, list[float]] = {10.0: [], 2.0: []}
+    for _ in range(8):
+        for power_w, found_j in errors_j.items():
+            (busy.set if power_w > 5 else busy.clear)()
+            time.sleep(0.08)
+            reading = meter.read()
+            assert reading.energy_j is not None
+            found_j.append(reading.energy_j - power_w * reading.duration_s)
+    meter.close()
+    bound_j = 8.0 * INTERVAL_S / 2 / 2
+    assert abs(np.median(errors_j[10.0])) < bound_j, "half of what a whole interval would miss"
+    assert abs(np.median(errors_j[2.0])) < bound_j
 
 
 def test_square_wave_through_a_real_thread() -> None:

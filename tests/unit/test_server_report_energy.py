@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import re
+
 import msgspec
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from contract.messages import Operations
 from contract.models.layout import initial_parameters
 from contract.models.operations import OperationCounter
 from contract.task import EncodingSpec, ModelSpec, RoundPlan, TaskSpec
-from edge_client.engine import open_engine
+from edge_client.engine import Engine, open_engine
 from hardware.energy import EnergyReading
 from hardware.energy_model import EnergyModel
 from hardware.profile import Fit, Interval
@@ -21,22 +25,36 @@ from server.export import training_graph
 from server.report.constants import used_constants
 from server.report.data import EnergyRow, Family, OperationsRow, ReportData, RoundRow, UpdateRow
 from server.report.energy import totals
-from server.report.energy_comparison import PUBLISHED, comparison_lines
+from server.report.energy_comparison import PUBLISHED, Mean, comparison_lines, mean_of
+from server.report.energy_skipping import DIRECT, Pair, Traffic, cheaper_batches, skipping_notes, traffic
 from server.report.energy_tables import activity_lines, phase_lines
 from server.report.page import render
 from server.report.quantities import energy_between
 from tests.unit.test_server_report_page import Page
 
 CLASSES = 10
-X = load("mnist5k").x
+DIGITS = load("mnist5k")
+X, Y = DIGITS.x, DIGITS.y
+SHAPE = X.shape[1:]
 
 
+@functools.cache
+def trained(task: TaskSpec) -> tuple[Engine, dict[str, np.ndarray]]:
+    """An engine and 784-256-10 after 30 steps of SGD on batches of 16 real digits."""
+    engine = open_engine("onnx", task, SHAPE, CLASSES, graphs={"training": training_graph(task, SHAPE, CLASSES)})
+    params, rng = initial_parameters(task, SHAPE, CLASSES), np.random.default_rng(0)
+    for _ in range(30):
+        chosen = rng.choice(len(X), 16, replace=False)
+        found = engine.gradients(params, encode(task.encoding, X[chosen], rng), Y[chosen])
+        params = {name: value - np.float32(0.2) * found.gradients[name] for name, value in params.items()}
+    return engine, params
+
+
+@functools.cache
 def counted(task: TaskSpec, batch: int) -> Operations:
-    """Operations of one step on real digits, with weights large enough to make the hidden layer spike."""
-    shape = X.shape[1:]
-    counter = OperationCounter(task, shape, CLASSES)
-    engine = open_engine("onnx", task, shape, CLASSES, graphs={"training": training_graph(task, shape, CLASSES)})
-    params = {name: 2 * value for name, value in initial_parameters(task, shape, CLASSES).items()}
+    """Operations of one step of the trained network on real digits."""
+    engine, params = trained(task)
+    counter = OperationCounter(task, SHAPE, CLASSES)
     frames = encode(task.encoding, X[:: len(X) // batch][:batch], np.random.default_rng(1))
     counter.give(frames)
     counter.add(batch, engine.gradients(params, frames, np.zeros(batch, np.int64)).emitted)
@@ -67,20 +85,110 @@ def run_of(batch: int, encoding: str = "rate", steps: int = 10, bits: int | None
     )
 
 
-def ratio(data: ReportData) -> float:
+def ratios(data: ReportData) -> tuple[float, float]:
+    """Training at equal T · samples: every product computed, and zero spikes skipped."""
     (line,) = comparison_lines(data)
-    return float(line.per_step.split(" ")[0])
+    dense, skipping = (float(text.split(" ")[0]) for text in (line.dense_per_step, line.per_step))
+    return dense, skipping
 
 
-@pytest.mark.parametrize(("batch", "steps", "bits"), [(1, 10, 8), (4, 10, None), (8, 25, 8), (8, 5, None)])
+@pytest.mark.parametrize("batch", [1, 8, 16, 32])
+@pytest.mark.parametrize("steps", [5, 10, 25])
+@pytest.mark.parametrize("bits", [8, None])
 def test_bptt_of_the_fc_network_costs_one_to_two_times_its_twin_at_equal_steps_and_samples(batch, steps, bits):
-    assert 1.0 <= ratio(run_of(batch, steps=steps, bits=bits)) <= 2.0
+    """With every product computed; and skipping zero spikes never costs more."""
+    dense, skipping = ratios(run_of(batch, steps=steps, bits=bits))
+    assert 1.0 <= dense <= 2.0
+    assert skipping < dense
 
 
-def test_large_batches_and_direct_coding_lie_below():
+def test_skipping_zeros_in_large_batches_and_direct_coding_lie_below():
     """Where saved multiplications outweigh the traffic at every step, and where one layer is evaluated once."""
-    assert 0.5 < ratio(run_of(32)) < 1.0
-    assert ratio(run_of(4, encoding="direct")) < 0.5
+    assert ratios(run_of(1))[1] > 1.0
+    assert 0.5 < ratios(run_of(32))[1] < 1.0
+    assert max(ratios(run_of(4, encoding="direct"))) < 0.5
+
+
+def several(encoding: str, batches: tuple[int, ...]) -> ReportData:
+    """A round for each batch size, one after the other."""
+    runs = [run_of(batch, encoding=encoding) for batch in batches]
+
+    def joined(families: list[Family]) -> Family:
+        def renumbered(name: str) -> tuple:
+            return tuple(
+                msgspec.structs.replace(row, round=i) for i, one in enumerate(families) for row in getattr(one, name)
+            )
+
+        fields = {name: renumbered(name) for name in ("rounds", "updates", "operations")}
+        return msgspec.structs.replace(families[0], **fields)
+
+    return msgspec.structs.replace(
+        runs[0], snn=joined([run.snn for run in runs]), twin=joined([run.twin for run in runs if run.twin])
+    )
+
+
+def test_the_page_tells_in_which_batches_skipping_zeros_costs_less_than_the_twin():
+    """Traffic told by two sizes of batches foretells a third's; the size it names is the first that is below 1."""
+    data, seen = several("rate", (1, 32)), run_of(8)
+    assert data.twin is not None
+    assert seen.twin is not None
+    for family, third in ((data.snn, seen.snn), (data.twin, seen.twin)):
+        moved = traffic(family)
+        assert moved is not None
+        assert moved.batch_bytes + 8 * moved.sample_bytes == third.operations[0].operations.memory_bytes
+    (note,) = skipping_notes(data)
+    (least,) = (int(text) for text in re.findall(r"below 1 in batches of (\d+) samples or more", note))
+    snn, ann = mean_of(data.snn, "train"), mean_of(data.twin, "train")
+    assert snn is not None
+    assert ann is not None
+
+    def at(batch: int) -> float:
+        own_j, twin_j = (
+            sum(
+                count * EnergyModel.load().prices_j[op]
+                for op, count in (mean.counts | {"memory_byte": of.sample_bytes + of.batch_bytes / batch}).items()
+            )
+            for mean, of in ((snn, traffic(data.snn)), (ann, traffic(data.twin)))
+        )
+        return own_j / 10 / twin_j
+
+    assert 1 < least < 32
+    assert at(least) < 1 <= at(least - 1)
+    assert " ".join(note.split()) in Page(render(data)).words
+
+
+def test_what_skipping_does_is_told_without_guessing():
+    (one_size,) = skipping_notes(run_of(8))
+    assert "does not tell" in one_size
+    *_, direct = skipping_notes(several("direct", (1, 8)))
+    assert direct == DIRECT
+    without_bytes = {"p": {name: 1e-12 * (name != "memory_byte") for name in EnergyModel.load().prices_j}}
+    (note,) = skipping_notes(msgspec.structs.replace(run_of(8), prices=without_bytes))
+    assert "below 1 in batches of any size" in note
+    assert skipping_notes(msgspec.structs.replace(run_of(8), twin=None)) == ()
+    lacking = {"p": {"mac": 1e-12}}
+    assert skipping_notes(msgspec.structs.replace(run_of(8), prices=lacking)) == ()
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "sizes"),
+    [
+        ((100.0, 0.0), (0.0, 10.0), (11, math.inf)),  # at 10 samples a batch both cost the same
+        ((100.0, 10.0), (0.0, 10.0), None),
+        ((0.0, 0.0), (10.0, 0.0), (1, math.inf)),
+        ((0.0, 10.0), (100.0, 0.0), (1, 9)),
+        ((0.0, 10.0), (5.0, 0.0), None),
+    ],
+)
+def test_sizes_of_batches_by_hand(own, other, sizes):
+    def mean(bytes_: tuple[float, float]) -> tuple[Mean, Traffic]:
+        counts = {"memory_byte": 0.0}
+        moved = Traffic(batch_bytes=bytes_[0], sample_bytes=bytes_[1])
+        return Mean(kind="train", samples=1, counts=counts, dense=counts, forward=counts, rate=None), moved
+
+    (snn, first), (ann, second) = mean(own), mean(other)
+    pair = Pair(snn=snn, ann=ann, steps=1, moved=(first, second))
+    assert cheaper_batches(pair, {"memory_byte": 1.0}) == sizes
 
 
 def test_the_comparison_by_hand():
@@ -96,13 +204,16 @@ def test_the_comparison_by_hand():
             operations=(OperationsRow(operations=operations, **place),),
         )
 
-    snn = Operations(acs=200, membrane_updates=30, backward_macs=400, active=(10, 10), sites=(100, 100))
-    twin = Operations(macs=100, backward_macs=100)
+    counts = {"acs": 200, "dense_macs": 500, "membrane_updates": 30, "backward_macs": 400}
+    snn = Operations(active=(10, 10), sites=(100, 100), **counts)
+    twin = Operations(macs=100, dense_macs=100, backward_macs=100)
     prices = {"mac": 4e-12, "ac": 1e-12, "membrane_update": 4e-12, "backward_mac": 4e-12, "memory_byte": 1e-12}
     data = ReportData(name="r", snn=of(task, snn), twin=of(ann, twin), prices={"p": prices})
     (line,) = comparison_lines(data)
     assert line.per_sample.startswith("2.40 ×")  # (200 + 120 + 1600) / 800
     assert line.per_step.startswith("0.480 ×")
+    assert line.dense_per_sample.startswith("4.65 ×")  # (2000 + 120 + 1600) / 800
+    assert line.dense_per_step.startswith("0.930 ×")
     assert line.inference.startswith("0.800 ×")  # (200 + 120) / 400
     assert line.rate.startswith("10.0")
     assert line.break_even.startswith("14.0")  # 280 of 400 pJ are left for what takes 200 at 10 %

@@ -209,7 +209,7 @@ class GlobalModel:
         if anew:
             self._published.clear()
         first = self.version - PUBLISHED_VERSIONS + 1
-        for row in self._ledger.rows("SELECT version, chunks FROM models WHERE version < ? AND chunks > 0", first):
+        for row in self._ledger.rows("SELECT version, chunks FROM retained WHERE version < ?", first):
             self._clear(run, wire, row["version"], 0, row["chunks"])
         for version in range(max(0, first), self.version + 1):
             if version not in self._published:
@@ -217,15 +217,16 @@ class GlobalModel:
 
     def publish_version(self, run: str, wire: Wire, version: int) -> None:
         """Publishes one version (retained), if the ledger still has it; cleared with the next round's model if old."""
-        row = self._ledger.row("SELECT object, sha256, chunks FROM models WHERE version = ?", version)
+        row = self._ledger.row("SELECT object, sha256 FROM models WHERE version = ?", version)
         if row is None or row["object"] is None:
             return
         parts = list(frames.split(row["object"], row["sha256"][:32], frame_bytes=wire.frame_bytes))
-        if len(parts) > row["chunks"]:  # noted first: what may be on the broker can then always be cleared
-            self._ledger.execute("UPDATE models SET chunks = ? WHERE version = ?", len(parts), version)
+        noted = self._ledger.value("SELECT chunks FROM retained WHERE version = ?", version) or 0
+        if len(parts) > noted:  # noted first: what may be on the broker can then always be cleared
+            self._ledger.execute("INSERT OR REPLACE INTO retained VALUES (?, ?)", version, len(parts))
         if all(wire.publish(topics.model_chunk(run, version, i), part, retain=True) for i, part in enumerate(parts)):
             self._published.add(version)
-            self._clear(run, wire, version, len(parts), row["chunks"])
+            self._clear(run, wire, version, len(parts), noted)
 
     def _clear(self, run: str, wire: Wire, version: int, first: int, count: int) -> None:
         """Clears the retained chunks from `first` up to `count`; notes it when all are gone."""
@@ -234,4 +235,4 @@ class GlobalModel:
         ]
         if first == 0 and all(sent):
             self._published.discard(version)
-            self._ledger.execute("UPDATE models SET chunks = 0 WHERE version = ?", version)
+            self._ledger.execute("DELETE FROM retained WHERE version = ?", version)

@@ -25,6 +25,7 @@ from server.aggregation import (
     descend,
     is_moments,
 )
+from server.held_updates import HeldUpdates, Tensors
 from server.ledger import Ledger
 
 PUBLISHED_VERSIONS = 3
@@ -57,25 +58,33 @@ def parameters_of(blob: bytes) -> Parameters:
     return {name: np.array(value) for name, value in decode_plain(model.tensors, views).items()}
 
 
-def contributions(ledger: Ledger, uids: Sequence[str], version: int, recipe: Recipe) -> Iterator[Contribution]:
-    """Admitted updates, decoded one by one from the ledger in ascending order of uid.
+def contributions(
+    ledger: Ledger, held: HeldUpdates, uids: Sequence[str], version: int, recipe: Recipe
+) -> Iterator[Contribution]:
+    """Admitted updates, one by one in ascending order of uid, decoded from the ledger if they are not held.
 
     Args:
         ledger: The run's ledger.
+        held: Those that were admitted last.
         uids: The updates.
         version: Version of the model that they are to change: what is older of theirs is their staleness.
         recipe: How stale updates count.
     """
     for uid in sorted(uids):
-        row = ledger.row("SELECT object FROM updates WHERE uid = ? AND status = 'admitted'", uid)
-        assert row is not None, f"update {uid} was counted as admitted and is not in the ledger"
-        update, views = unpack(row["object"], Update)
+        update, tensors = held.take(uid) or _stored(ledger, uid)
         yield Contribution(
             uid=uid,
             weight=float(update.samples),
-            tensors=decode_tensors(update.tensors, views),
+            tensors=tensors,
             factor=recipe.factor(version - update.model_version),
         )
+
+
+def _stored(ledger: Ledger, uid: str) -> tuple[Update, Tensors]:
+    row = ledger.row("SELECT object FROM updates WHERE uid = ? AND status = 'admitted'", uid)
+    assert row is not None, f"update {uid} was counted as admitted and is not in the ledger"
+    update, views = unpack(row["object"], Update)
+    return update, decode_tensors(update.tensors, views)
 
 
 class GlobalModel:
@@ -92,6 +101,7 @@ class GlobalModel:
         row = ledger.row("SELECT * FROM models ORDER BY version DESC LIMIT 1")
         self.velocity: dict[str, Array] | None = None
         self._published: set[int] = set()
+        self.held = HeldUpdates()
         if row is None:
             self.version, self.parameters = 0, initial()
             self._store(round_=0)
@@ -121,7 +131,7 @@ class GlobalModel:
         if plan.secure is not None:
             aggregate = unmasking.aggregate(self._ledger, round_, uids)
         else:
-            aggregate = recipe.aggregator.aggregate(contributions(self._ledger, uids, self.version, recipe))
+            aggregate = recipe.aggregator.aggregate(contributions(self._ledger, self.held, uids, self.version, recipe))
         parameters, velocity = self._moved(ALGORITHMS[plan.algorithm].step(aggregate.value, plan), plan, recipe)
         before = self.parameters, self.velocity, self.version, self.sha256
         self.parameters, self.velocity, self.version = parameters, velocity, self.version + 1

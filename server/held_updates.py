@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from contract.messages import Update
 
-HELD_BYTES = 64 * 1024 * 1024
+HELD_BYTES = 32 * 1024 * 1024
 """Of all that are held; the oldest give way."""
 
 Tensors = Mapping[str, npt.NDArray[np.float32]]

@@ -12,22 +12,14 @@ Rounding = Literal["stochastic", "nearest"]
 _BLOCK = 1 << 15
 """Values that are worked on at once: they stay in the processor's cache."""
 
-_SPAN = np.float32(2.0**-16)
-
-
-def _draws(rng: np.random.Generator, count: int) -> npt.NDArray[np.uint16]:
-    """Uniform whole numbers: four of each 64 bits, for a third of what as many floats take."""
-    bits = rng.integers(0, 2**64 - 1, size=-(-count // 4), dtype=np.uint64, endpoint=True)
-    return bits.view(np.uint16)[:count]
-
 
 def quantise(
     x: npt.NDArray[np.float32], largest: float, levels: int, rounding: Rounding, rng: np.random.Generator
 ) -> npt.NDArray[np.int8]:
     """``floor(x / s + u)`` with ``s = largest / levels`` and u uniform in [0, 1), or ½ when rounding to the nearest.
 
-    With random u the expectation of ``s q`` is ``x`` (Alistarh et al. 2017, QSGD, arXiv 1610.02132), up to 2^-17 of a
-    step for u in the middle of 2^16 equal spans, and float32's rounding of ``x / s + u``: 2^-18 of a step.
+    With random u the expectation of ``s q`` is ``x`` (Alistarh et al. 2017, QSGD, arXiv 1610.02132), up to float32's
+    rounding of ``x / s + u``: 2^-18 of a step.
 
     Args:
         x: Values `[n]`.
@@ -46,8 +38,7 @@ def quantise(
         part = x[start : start + _BLOCK]
         block, u = steps[: part.size], shift[: part.size]
         if rounding == "stochastic":
-            np.multiply(_draws(rng, part.size), _SPAN, out=u)
-            u += _SPAN / 2
+            rng.random(out=u, dtype=np.float32)
         # Tiny and huge steps have no float32 reciprocal: divide by the magnitude first.
         np.divide(part, divisor, out=block)
         block *= factor

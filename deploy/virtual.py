@@ -14,6 +14,7 @@ A process that ends in a crash is started again, and all of its devices resume f
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import queue
 import signal
@@ -205,6 +206,7 @@ class _Process:
     def run(self) -> int:
         """Until all devices have finished, or `stop`."""
         self._board.start()
+        gc.freeze()  # what was imported stays: no collection need look at it
         try:
             self._to_open.extend(m for m in self._members if m.attendance is None or m.attendance.present)
             self._begin()

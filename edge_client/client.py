@@ -68,6 +68,8 @@ LARGEST_BACKLOG = 256
 """Reconstructions that may wait to be scored."""
 FETCH_PATIENCE_S = 60.0
 """In an asynchronous round, how long a device goes on fetching a model that is not the newest any more."""
+SAY_AFTER_S = 1.0
+"""How long a device whose update was acknowledged waits before it says so: mostly the next update says it too."""
 STALE = "stale"
 """Refusal of an update of an asynchronous round that came too late; one from the newest model would be taken."""
 FORMER_LIFE = "epoch"
@@ -93,6 +95,7 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
         fetching: Version whose chunks are subscribed to.
         sending: Whether the network still handed over what it was given, when last looked at.
         unscored: Reconstructions that wait, oldest first.
+        unsaid_s: By when to say what was acknowledged since the device last spoke of itself; `None`: nothing was.
         progress_s: Last sign of progress after the end of the run.
     """
 
@@ -111,6 +114,7 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
     pending: tuple[Pending, ...] = ()
     sending: bool = False
     unscored: tuple[str, ...] = ()
+    unsaid_s: float | None = None
     progress_s: float | None = None
     finished: bool = False
 
@@ -229,7 +233,7 @@ def _fill_window(state: ClientState, now_s: float) -> Step:
 def _up(state: ClientState, _event: Up, _now_s: float) -> Step:
     # A device that cannot train yet is not announced: the first round would open, and its time run, without it.
     actions: list[Action] = [Announce()] if state.task_hash else []
-    return _replace(state, connected=True, pending=delivery.waiting(state.pending)), actions
+    return _replace(state, connected=True, pending=delivery.waiting(state.pending), unsaid_s=None), actions
 
 
 def _down(state: ClientState, event: Down, _now_s: float) -> Step:
@@ -295,8 +299,8 @@ def _ack_arrived(state: ClientState, event: AckArrived, now_s: float) -> Step:
     if item.kind == "update":
         actions.append(ReportEnergy(uid=item.uid, admitted=ack.status == "admitted", sent_s=item.sent_s))
     actions.append(SpoolDelete(uid=item.uid))
-    if item.kind == "update":
-        actions.append(Announce())
+    if item.kind == "update" and state.unsaid_s is None:
+        state = _replace(state, unsaid_s=now_s + SAY_AFTER_S)
     server = state.server
     of_opening = server is not None and server.plan.secure is not None  # it may be that of an earlier one
     settled = (
@@ -350,6 +354,7 @@ def _made(state: ClientState, event: Made, _now_s: float) -> Step:
     actions: list[Action] = [SpoolPut(item=item) for item in items]
     if any(item.kind == "update" for item in items):
         actions.append(Announce())
+        state = _replace(state, unsaid_s=None)
     fresh = tuple(
         Pending(
             uid=item.uid,
@@ -372,6 +377,9 @@ def _idle(state: ClientState, event: Idle, now_s: float) -> Step:
     state = _replace(state, pending=pending, sending=event.sending)
     state, more = _about_graphs(graphs.overdue, state, event, now_s)
     actions += more
+    if state.unsaid_s is not None and now_s >= state.unsaid_s and state.connected:
+        actions.append(Announce())
+        state = _replace(state, unsaid_s=None)
     server, goal = ready(state), state.goal
     if server is not None and goal is not None:
         actions.append(Train(round=server.round, attempt=server.attempt, plan=server.plan, model_version=goal[0]))

@@ -43,6 +43,13 @@ BACKLOG_BYTES = 64 << 20
 """Reconstructions that may wait to be scored, all together."""
 
 
+class _Unsettled(msgspec.Struct, frozen=True, kw_only=True):
+    """What the energy report of an update will say, kept until its acknowledgement."""
+
+    note: objects.UpdateNote
+    nbytes: int
+
+
 class Device:
     """One device in one run.
 
@@ -88,6 +95,8 @@ class Device:
         self._workshop: objects.Workshop | None = None
         self._inferred: tuple[str, int] = ("", -1)
         self._recons: dict[str, bytearray] = {}
+        self._fresh: dict[str, SpoolItem] = {}
+        self._unsettled: dict[str, _Unsettled] = {}
         self._receivers: dict[str, Callable[[topics.Topic, bytes], None]] = {
             "server": self._receive_state,
             "ack": self._receive_ack,
@@ -163,6 +172,7 @@ class Device:
         self.state, actions = client.step(self.state, event, self._clock())
         for action in actions:
             self._carriers[type(action)](action)
+        self._fresh.clear()
         return bool(actions)
 
     def receive(self, topic: str, payload: bytes) -> None:
@@ -235,8 +245,10 @@ class Device:
 
     def _put(self, action: events.SpoolPut) -> None:
         self.spool.outbox.put(action.item)
+        self._fresh[action.item.uid] = action.item  # sent at once from memory, if it is sent at once
         if action.item.kind == "update":
             note = _note(action.item)
+            self._unsettled[action.item.uid] = _Unsettled(note=note, nbytes=len(action.item.blob))
             self.spool.record(published=note.published, made=note.made, **_residual(note))
             self._residuals.settle()
 
@@ -244,7 +256,7 @@ class Device:
         self.spool.outbox.delete(action.uid)
 
     def _send(self, action: events.Send) -> None:
-        item = self.spool.outbox.get(action.uid)
+        item = self._fresh.pop(action.uid, None) or self.spool.outbox.get(action.uid)
         if item is None:
             self._lost(action.uid)
             return
@@ -263,6 +275,7 @@ class Device:
             log.warning(text, action.uid, self.network.frame_bytes)
 
     def _lost(self, uid: str) -> None:
+        self._unsettled.pop(uid, None)
         if any(p.uid == uid and p.kind == "update" for p in self.state.pending):
             self.spool.record(quarantined_updates=self.spool.journal.quarantined_updates + 1)
         self.handle(events.Lost(uid=uid))
@@ -409,10 +422,10 @@ class Device:
             self.spool.receipts.delete(action.uid)
         transmit, transmit_s, sent_bytes = self._account.settled(action.uid, action.sent_s)
         transmit_s = energy.radio_s(self.settings.radio_mbit_s, sent_bytes, transmit_s)
-        update = self.spool.outbox.get(action.uid)
+        update = self._unsettled.pop(action.uid, None) or self._stored(action.uid)
         if update is None:
             return
-        note = _note(update)
+        note = update.note
         masking = self._exchange.cost(note.windows, sent_bytes, transmit_s)
         phases = energy.phase_energies(
             note.windows,
@@ -422,7 +435,14 @@ class Device:
             sent_bytes=sent_bytes,
             transmit_s=transmit_s,
         )
-        self.handle(events.Made(items=(objects.energy_item(update, note, self.settings.node, phases, masking),)))
+        node, nbytes = self.settings.node, update.nbytes
+        item = objects.energy_item(note, node, phases, masking, uid=action.uid, payload_bytes=nbytes)
+        self.handle(events.Made(items=(item,)))
+
+    def _stored(self, uid: str) -> _Unsettled | None:
+        """What an earlier life left in the outbox."""
+        item = self.spool.outbox.get(uid)
+        return None if item is None else _Unsettled(note=_note(item), nbytes=len(item.blob))
 
     def _score(self, action: events.ScoreReconstruction) -> None:
         with self._account.aside():

@@ -136,25 +136,28 @@ def receipt_item(receipt: Receipt) -> SpoolItem:
 
 
 def energy_item(
-    update: SpoolItem,
     note: UpdateNote,
     node: str,
     phases: tuple[PhaseEnergy, ...],
     masking: MaskingCost | None = None,
+    *,
+    uid: str,
+    payload_bytes: int,
 ) -> SpoolItem:
-    """What an update cost."""
+    """What the update `uid` of so many bytes cost."""
+    _, round_, _ = note.made
     report = EnergyReport(
-        uid=derived_uid(update.uid, "energy"),
-        update_uid=update.uid,
+        uid=derived_uid(uid, "energy"),
+        update_uid=uid,
         node=node,
-        round=update.round,
+        round=round_,
         operations=note.windows.operations,
-        payload_bytes=len(update.blob),
+        payload_bytes=payload_bytes,
         phases=phases,
         masking=masking,
         baselines=note.windows.baselines,
     )
-    return SpoolItem(uid=report.uid, kind="energy", round=update.round, blob=pack(report))
+    return SpoolItem(uid=report.uid, kind="energy", round=round_, blob=pack(report))
 
 
 def score_item(receipt: Receipt, node: str, scores: tuple[AttackScore, ...], seen: Seen = "update") -> SpoolItem:

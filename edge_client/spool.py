@@ -21,6 +21,7 @@ from typing import Literal
 import msgspec
 
 from contract.errors import ConfigurationError, EnvironmentFaultError
+from edge_client.spares import Spares
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     quarantined_updates: int = 0
 
 
-def write_durably(path: Path, *parts: bytes, sync: bool = True) -> None:
+def write_durably(path: Path, *parts: bytes, sync: bool = True, over: Path | None = None) -> None:
     """Writes a file so that it is there wholly or not at all, whatever happens.
 
     Args:
@@ -89,15 +90,16 @@ def write_durably(path: Path, *parts: bytes, sync: bool = True) -> None:
         parts: Its content.
         sync: `False` leaves it to the system when the bytes reach the disk: then that holds for a process that is
             killed, not for a machine that loses power.
+        over: A file that nobody needs any more, which becomes this one.
 
     Raises:
         EnvironmentFaultError: The disk is full, read-only or broken; no half file is left.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # processes may share a folder of graphs
+    temporary = over or path.with_name(f"{path.name}.{os.getpid()}.tmp")  # processes may share a folder of graphs
     try:
-        with temporary.open("wb") as file:
-            for part in parts:
-                file.write(part)
+        with temporary.open("wb" if over is None else "r+b") as file:
+            file.writelines(parts)
+            file.truncate()
             file.flush()
             if sync:
                 os.fsync(file.fileno())
@@ -146,8 +148,8 @@ def _sync_folder(folder: Path) -> None:
 class _Box:
     """A folder of items in the order of their arrival."""
 
-    def __init__(self, folder: Path, quarantine: Path, *, sync: bool) -> None:
-        self._folder, self._quarantine, self._sync = folder, quarantine, sync
+    def __init__(self, folder: Path, quarantine: Path, *, sync: bool, spares: Spares | None = None) -> None:
+        self._folder, self._quarantine, self._sync, self._spares = folder, quarantine, sync, spares
         self._files: dict[str, Path] = {}
         self._next = 0
         self.damaged: list[str] = []
@@ -201,7 +203,8 @@ class _Box:
         head = msgspec.msgpack.encode(_Head(uid=item.uid, kind=item.kind, round=item.round, note=item.note))
         length = struct.pack("<I", len(head))
         crc = zlib.crc32(item.blob, zlib.crc32(head, zlib.crc32(length)))
-        write_durably(path, _MAGIC, struct.pack("<I", crc), length, head, item.blob, sync=self._sync)
+        over = None if self._spares is None else self._spares.take()
+        write_durably(path, _MAGIC, struct.pack("<I", crc), length, head, item.blob, sync=self._sync, over=over)
         self._files[item.uid] = path
         self._next += old is None
 
@@ -221,7 +224,10 @@ class _Box:
         if path is None:
             return
         try:
-            path.unlink(missing_ok=True)
+            if self._spares is None or not self._spares.give(path):
+                path.unlink()
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise EnvironmentFaultError(f"{path}: cannot be deleted ({error.strerror or error})") from error
 
@@ -259,7 +265,8 @@ class Spool:
     def _open(self, run: str, node: str) -> None:
         directory, quarantine = self._directory, self._directory / "quarantine"
         self.journal = self._read_journal(run, node)
-        self.outbox = _Box(directory / "outbox", quarantine, sync=self._sync)
+        spares = None if self._sync else Spares(directory)
+        self.outbox = _Box(directory / "outbox", quarantine, sync=self._sync, spares=spares)
         self.receipts = _Box(directory / "receipts", quarantine, sync=self._sync)
         self.residuals = _Box(directory / "residuals", quarantine, sync=self._sync)
         damaged = sum(".update." in name for name in self.outbox.damaged)

@@ -215,7 +215,7 @@ def local_update(
     tensors = run(engine, params, plan, zip(frames, labels, strict=True), steps)
     return LocalUpdate(
         tensors=tensors,
-        loss=float(np.mean(steps.losses)),
+        loss=sum(steps.losses) / len(steps.losses),
         operations=steps.operations,
         receipt=receipt,
         encoded_ahead=ahead,
@@ -280,14 +280,19 @@ def _fedsgd(
 def _fedavg(
     engine: Engine, params: Mapping[str, NDArray[np.float32]], plan: RoundPlan, steps: _Steps, counter: _Counter
 ) -> Parameters:
-    weights = {name: np.array(value, dtype=np.float32) for name, value in params.items()}
-    velocity = {name: np.zeros_like(value) for name, value in weights.items()}
+    weights: Parameters = dict(params)  # arrays of its own from the first step on
+    velocity: Parameters = {}
     rate, momentum, proximal = (np.float32(x) for x in (plan.learning_rate, plan.momentum, plan.proximal))
     for frames, labels in steps:
         for name, gradient in counter.step(engine, weights, frames, labels).items():
-            velocity[name] *= momentum
-            velocity[name] += gradient
+            moved = gradient
+            if momentum and name in velocity:
+                moved = velocity[name] * momentum
+                moved += gradient
             if proximal:
-                velocity[name] += proximal * (weights[name] - params[name])
-            weights[name] -= rate * velocity[name]
+                moved = moved + proximal * (weights[name] - params[name])
+            if momentum:
+                velocity[name] = moved if moved is not gradient else np.array(gradient)  # which is the engine's own
+            change = rate * moved
+            weights[name] = np.subtract(weights[name], change, out=change)
     return {name: params[name] - weights[name] for name in weights}

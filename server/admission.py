@@ -88,11 +88,17 @@ class Refusal(msgspec.Struct, frozen=True):
         return f"{self.code}: {self.text}"
 
 
-class Admission(msgspec.Struct, frozen=True):
-    """An update that may enter; `norm` is its Euclidean norm, `None` of a masked one: nobody can tell."""
+class Admission(msgspec.Struct, frozen=True, eq=False):
+    """An update that may enter.
+
+    Attributes:
+        norm: Its Euclidean norm; `None` of a masked one: nobody can tell.
+        tensors: As decoded; `None` of a masked one.
+    """
 
     update: Update
     norm: float | None
+    tensors: Mapping[str, npt.NDArray[np.float32]] | None = None
 
 
 def examine(topic: Topic, blob: bytes | bytearray | memoryview, expected: Expected) -> Admission | Refusal:
@@ -129,7 +135,7 @@ def _weigh(update: Update, views: Sequence[memoryview], expected: Expected) -> A
         return Refusal("finite", f"{_first_bad(tensors)} holds a value that is not finite", update)
     if norm > expected.settings.max_norm:
         return Refusal("norm", f"norm {norm:.6g}, at most {expected.settings.max_norm:g} is admitted", update)
-    return Admission(update, norm)
+    return Admission(update, norm, tensors)
 
 
 def _head_faults(topic: Topic, update: Update, expected: Expected) -> Iterator[tuple[str, str]]:

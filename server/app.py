@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import queue
 import signal
@@ -24,6 +25,7 @@ from contract.link import Link
 from contract.messages import ServerState
 from contract.models.layout import initial_parameters
 from contract.task import TaskSpec, task_hash
+from server.checkpoints import Checkpoints
 from server.coordinator import Coordinator
 from server.evaluation import Evaluator, evaluate_pending
 from server.herald import Status
@@ -208,10 +210,12 @@ class _Process:
         except EnvironmentFaultError as error:
             self._note(f"failed: {error}")
             raise
+        gc.freeze()  # what was imported stays: no collection during a round need look at it
         ended = "stopped"
         try:
             done = self._ledger.meta("outcome") == "finished"
-            ended = "finished" if done else self._live()
+            with Checkpoints(self._ledger.path) as checkpoints:
+                ended = "finished" if done else self._live(checkpoints)
             if ended == "finished":
                 self._finish()
         except EnvironmentFaultError as error:
@@ -224,11 +228,12 @@ class _Process:
         self._note(ended)
         return {"finished": 0, "stopped": INTERRUPTED}.get(ended, 1)
 
-    def _live(self) -> str:
+    def _live(self, checkpoints: Checkpoints) -> str:
         while not self._stop.is_set():
             if self._faults:
                 raise self._faults[0]
             self._empty_mailbox(_TICK_S)
+            checkpoints.look(self._bytes_in)
             now_s = time.monotonic()
             self._coordinator.tick(now_s)
             if self._coordinator.failure:

@@ -84,7 +84,13 @@ class Coordinator:
         }
         largest = 2 * sum(value.nbytes for value in model.parameters.values()) + (1 << 20)
         self.intake = Intake(
-            settings, ledger, wire, expected=self._expected, admitted=self._on_admitted, max_update_bytes=largest
+            settings,
+            ledger,
+            wire,
+            expected=self._expected,
+            admitted=self._on_admitted,
+            held=model.held,
+            max_update_bytes=largest,
         )
         secure = any(entry.secure is not None for entry in settings.schedule)
         self._exchange = ExchangeDesk(ledger, wire, settings.run, self._hash, needed=secure)

@@ -14,6 +14,7 @@ from contract.messages import MAX_IMAGES_BYTES, MAX_REPORT_BYTES, Ack, EnergyRep
 from contract.topics import Topic
 from server import journal, vantages
 from server.admission import Admission, Expected, Refusal, examine
+from server.held_updates import HeldUpdates
 from server.inbox import Delivery, Inbox, OversizeError
 from server.ledger import Ledger
 from server.mirror import Mirror
@@ -41,6 +42,7 @@ class Intake:
         wire: The connection.
         expected: What an update is held against at the moment of asking.
         admitted: See `Admitted`.
+        held: Where what was decoded waits for its aggregation.
         max_update_bytes: Largest update taken.
     """
 
@@ -52,11 +54,12 @@ class Intake:
         *,
         expected: Callable[[], Expected],
         admitted: Admitted,
+        held: HeldUpdates,
         max_update_bytes: int,
     ) -> None:
         self._settings, self._run = settings, settings.run
         self._ledger, self._wire = ledger, wire
-        self._expected, self._admitted = expected, admitted
+        self._expected, self._admitted, self._held = expected, admitted, held
         self._inbox = Inbox({"up": max_update_bytes, **_MAX_BYTES})
         self.mirror = Mirror(settings.run, wire.publish, first=settings.mirror == "first")
         self._acked: dict[str, float] = {}
@@ -147,6 +150,8 @@ class Intake:
             self._ack(topic.node, Ack(uid=delivery.uid, status="refused", reason=verdict.reason[:1000]))
             return
         self._journal_admitted(delivery, verdict)
+        if verdict.tensors is not None and verdict.update.plan.applied:
+            self._held.put(verdict.update, verdict.tensors)
         anew = verdict.update.plan.mode == "asynchronous"
         if anew:  # its device begins again when it is acknowledged: the model that it made is to be there by then
             self._admitted(topic.node, delivery.uid, topic.round)

@@ -37,9 +37,14 @@ def storable(ledger: Ledger) -> Iterator[None]:
     Raises:
         WireError: A number out of range, or a missing one where one must be.
     """
+    with _storable(), ledger.transaction():
+        yield
+
+
+@contextmanager
+def _storable() -> Iterator[None]:
     try:
-        with ledger.transaction():
-            yield
+        yield
     except (OverflowError, sqlite3.IntegrityError) as error:
         raise WireError(f"a value that cannot be stored: {error}") from error
 
@@ -47,9 +52,8 @@ def storable(ledger: Ledger) -> Iterator[None]:
 def write_node(ledger: Ledger, state: NodeState) -> None:
     """The last word of one life of a device."""
     values = {name: getattr(state, name) for name in NodeState.__struct_fields__}
-    with storable(ledger):
-        ledger.execute("DELETE FROM nodes WHERE node = ? AND epoch = ?", state.node, state.epoch)
-        ledger.insert("nodes", {**values, "seen_wall": time.time()})
+    with _storable():  # one statement is all or nothing by itself
+        ledger.insert("nodes", {**values, "seen_wall": time.time()}, or_replace=True)
 
 
 def write_report(ledger: Ledger, report: EnergyReport | Score | Truth, views: Views, *, nbytes: int) -> None:

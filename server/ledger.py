@@ -22,8 +22,8 @@ FILE_NAME = "ledger.sqlite"
 _BUSY_S = 10.0
 _PAGE_BYTES = 16384
 """Updates are long rows: fewer, larger pages."""
-_CHECKPOINT_PAGES = 2000
-"""Log that is moved into the file at a time: 32 MB, some fifty updates of a small network."""
+_CHECKPOINT_PAGES = 8000
+"""Log that a commit moves into the file, 128 MB: so long it grows where `server.checkpoints` is not at work."""
 
 
 class Ledger:
@@ -141,15 +141,17 @@ class Ledger:
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def insert(self, table: str, values: Mapping[str, Any], *, or_ignore: bool = False) -> bool:
-        """Adds one row.
+    def insert(
+        self, table: str, values: Mapping[str, Any], *, or_ignore: bool = False, or_replace: bool = False
+    ) -> bool:
+        """Adds one row, with `or_replace` in place of the one with its key.
 
         Returns:
             Whether a row was added (`False` only with `or_ignore`, when its key was there already).
         """
         columns = ", ".join(values)
         marks = ", ".join("?" * len(values))
-        verb = "INSERT OR IGNORE" if or_ignore else "INSERT"
+        verb = "INSERT OR IGNORE" if or_ignore else "INSERT OR REPLACE" if or_replace else "INSERT"
         cursor = self.connection.execute(
             f"{verb} INTO {table} ({columns}) VALUES ({marks})",
             tuple(values.values()),

@@ -25,6 +25,7 @@ from server.aggregation import (
     descend,
     is_moments,
 )
+from server.held_updates import HeldUpdates, Tensors
 from server.ledger import Ledger
 from server.vantages import UNSCORED
 
@@ -58,25 +59,33 @@ def parameters_of(blob: bytes) -> Parameters:
     return {name: np.array(value) for name, value in decode_plain(model.tensors, views).items()}
 
 
-def contributions(ledger: Ledger, uids: Sequence[str], version: int, recipe: Recipe) -> Iterator[Contribution]:
-    """Admitted updates, decoded one by one from the ledger in ascending order of uid.
+def contributions(
+    ledger: Ledger, held: HeldUpdates, uids: Sequence[str], version: int, recipe: Recipe
+) -> Iterator[Contribution]:
+    """Admitted updates, one by one in ascending order of uid, decoded from the ledger if they are not held.
 
     Args:
         ledger: The run's ledger.
+        held: Those that were admitted last.
         uids: The updates.
         version: Version of the model that they are to change: what is older of theirs is their staleness.
         recipe: How stale updates count.
     """
     for uid in sorted(uids):
-        row = ledger.row("SELECT object FROM updates WHERE uid = ? AND status = 'admitted'", uid)
-        assert row is not None, f"update {uid} was counted as admitted and is not in the ledger"
-        update, views = unpack(row["object"], Update)
+        update, tensors = held.take(uid) or _stored(ledger, uid)
         yield Contribution(
             uid=uid,
             weight=float(update.samples),
-            tensors=decode_tensors(update.tensors, views),
+            tensors=tensors,
             factor=recipe.factor(version - update.model_version),
         )
+
+
+def _stored(ledger: Ledger, uid: str) -> tuple[Update, Tensors]:
+    row = ledger.row("SELECT object FROM updates WHERE uid = ? AND status = 'admitted'", uid)
+    assert row is not None, f"update {uid} was counted as admitted and is not in the ledger"
+    update, views = unpack(row["object"], Update)
+    return update, decode_tensors(update.tensors, views)
 
 
 class GlobalModel:
@@ -93,6 +102,7 @@ class GlobalModel:
         row = ledger.row("SELECT * FROM models ORDER BY version DESC LIMIT 1")
         self.velocity: dict[str, Array] | None = None
         self._published: set[int] = set()
+        self.held = HeldUpdates()
         if row is None:
             self.version, self.parameters = 0, initial()
             self._store(round_=0)
@@ -122,7 +132,7 @@ class GlobalModel:
         if plan.secure is not None:
             aggregate = unmasking.aggregate(self._ledger, round_, uids)
         else:
-            aggregate = recipe.aggregator.aggregate(contributions(self._ledger, uids, self.version, recipe))
+            aggregate = recipe.aggregator.aggregate(contributions(self._ledger, self.held, uids, self.version, recipe))
         parameters, velocity = self._moved(ALGORITHMS[plan.algorithm].step(aggregate.value, plan), plan, recipe)
         before = self.parameters, self.velocity, self.version, self.sha256
         self.parameters, self.velocity, self.version = parameters, velocity, self.version + 1
@@ -211,7 +221,7 @@ class GlobalModel:
         if anew:
             self._published.clear()
         first = self.version - PUBLISHED_VERSIONS + 1
-        for row in self._ledger.rows("SELECT version, chunks FROM models WHERE version < ? AND chunks > 0", first):
+        for row in self._ledger.rows("SELECT version, chunks FROM retained WHERE version < ?", first):
             self._clear(run, wire, row["version"], 0, row["chunks"])
         for version in range(max(0, first), self.version + 1):
             if version not in self._published:
@@ -219,15 +229,16 @@ class GlobalModel:
 
     def publish_version(self, run: str, wire: Wire, version: int) -> None:
         """Publishes one version (retained), if the ledger still has it; cleared with the next round's model if old."""
-        row = self._ledger.row("SELECT object, sha256, chunks FROM models WHERE version = ?", version)
+        row = self._ledger.row("SELECT object, sha256 FROM models WHERE version = ?", version)
         if row is None or row["object"] is None:
             return
         parts = list(frames.split(row["object"], row["sha256"][:32], frame_bytes=wire.frame_bytes))
-        if len(parts) > row["chunks"]:  # noted first: what may be on the broker can then always be cleared
-            self._ledger.execute("UPDATE models SET chunks = ? WHERE version = ?", len(parts), version)
+        noted = self._ledger.value("SELECT chunks FROM retained WHERE version = ?", version) or 0
+        if len(parts) > noted:  # noted first: what may be on the broker can then always be cleared
+            self._ledger.execute("INSERT OR REPLACE INTO retained VALUES (?, ?)", version, len(parts))
         if all(wire.publish(topics.model_chunk(run, version, i), part, retain=True) for i, part in enumerate(parts)):
             self._published.add(version)
-            self._clear(run, wire, version, len(parts), row["chunks"])
+            self._clear(run, wire, version, len(parts), noted)
 
     def _clear(self, run: str, wire: Wire, version: int, first: int, count: int) -> None:
         """Clears the retained chunks from `first` up to `count`; notes it when all are gone."""
@@ -236,4 +247,4 @@ class GlobalModel:
         ]
         if first == 0 and all(sent):
             self._published.discard(version)
-            self._ledger.execute("UPDATE models SET chunks = 0 WHERE version = ?", version)
+            self._ledger.execute("DELETE FROM retained WHERE version = ?", version)

@@ -57,9 +57,12 @@ CREATE UNIQUE INDEX IF NOT EXISTS updates_by_sequence ON updates (sequence);
 
 CREATE TABLE IF NOT EXISTS models (          -- version 0 is the initial model
     version INTEGER PRIMARY KEY, round INTEGER NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
-    chunks INTEGER NOT NULL DEFAULT 0,       -- chunks under which it was last published, 0 once cleared
     object BLOB,                             -- contract.messages.Model with its tensors; NULL once pruned
     velocity BLOB                            -- or FedAdam's moments; safetensors, float64; NULL: none so far, or pruned
+);
+
+CREATE TABLE IF NOT EXISTS retained (        -- models on the broker; rows of `models` are too long to change
+    version INTEGER PRIMARY KEY, chunks INTEGER NOT NULL               -- chunks under which it was last published
 );
 
 CREATE TABLE IF NOT EXISTS graphs (          -- the task's ONNX graphs, as exported in the run's first life

@@ -33,8 +33,12 @@ class Mean(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for update in ordered(updates):
             weights[update.uid] = update.weight
             for name in update.tensors:
-                term = update.value(name) * update.weight
-                mean[name] = mean[name] + term if name in mean else term
+                term = update.value(name)
+                term *= update.weight
+                if name in mean:
+                    mean[name] += term
+                else:
+                    mean[name] = term
             total += update.weight
         if total <= 0:
             raise ValueError("nothing to aggregate")

@@ -193,11 +193,41 @@ def test_the_rename_comes_after_the_sync_and_the_folder_is_synced_last(tmp_path,
     assert (tmp_path / "x").read_bytes() == b"ab"
 
 
+def test_a_spool_that_is_not_synced_writes_over_what_it_deleted(tmp_path):
+    spool = opened(tmp_path, sync=False)
+    outbox = tmp_path / "spool" / "outbox"
+    for number in (1, 2, 3):
+        spool.outbox.put(item(number, blob=b"long" * 5000))
+    for number in (1, 2, 3):
+        spool.outbox.delete(item(number).uid)
+    assert list(outbox.iterdir()) == []
+    assert len(list((tmp_path / "spool").glob("spare.*"))) == 2
+    for number in (4, 5, 6):
+        spool.outbox.put(item(number))
+    assert list((tmp_path / "spool").glob("spare.*")) == []
+    assert [spool.outbox.get(item(number).uid) for number in (4, 5, 6)] == [item(4), item(5), item(6)]
+    for number in (4, 5):
+        spool.outbox.delete(item(number).uid)
+    for spare in (tmp_path / "spool").glob("spare.*"):
+        spare.unlink()  # whoever tidies up does no harm
+    spool.outbox.put(item(7))
+    assert numbers(reopened(spool, tmp_path, sync=False)) == [6, 7]
+    assert list((tmp_path / "spool").glob("spare.*")) == []
+
+
+def test_a_synced_spool_writes_over_nothing(tmp_path):
+    """A power cut may undo a renaming, but not what was written over."""
+    spool = opened(tmp_path)
+    spool.outbox.put(item(1))
+    spool.outbox.delete(item(1).uid)
+    assert list((tmp_path / "spool").glob("spare.*")) == []
+
+
 WRITER = """
 import sys
 from pathlib import Path
 from edge_client.spool import Spool, SpoolItem
-spool = Spool(Path(sys.argv[1]), "run", "node")
+spool = Spool(Path(sys.argv[1]), "run", "node", sync=sys.argv[2] == "synced")
 print("epoch", spool.journal.epoch, flush=True)
 number = spool.journal.published
 while True:
@@ -213,13 +243,14 @@ while True:
 """
 
 
-def test_sigkill_in_mid_write_loses_nothing_that_was_put(tmp_path):
+@pytest.mark.parametrize("sync", ["synced", "unsynced"])
+def test_sigkill_in_mid_write_loses_nothing_that_was_put(tmp_path, sync):
     chance = random.Random(7)
     put: set[int] = set()
     deleted: set[int] = set()
     for life in range(1, 6):
         child = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path / "spool")], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WRITER, str(tmp_path / "spool"), sync], stdout=subprocess.PIPE, text=True
         )
         assert child.stdout is not None
         assert child.stdout.readline() == f"epoch {2 * life - 1}\n"

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from contract.messages import Ack, GraphRecord, ServerState
 from contract.task import RoundPlan
 from edge_client import client, graphs
-from edge_client.client import ACK_TIMEOUT_S, LINGER_S, LONGEST_TIMEOUT_S, WINDOW, ClientState, resumed, step
+from edge_client.client import (
+    ACK_TIMEOUT_S,
+    LINGER_S,
+    LONGEST_TIMEOUT_S,
+    SAY_AFTER_S,
+    WINDOW,
+    ClientState,
+    resumed,
+    step,
+)
 from edge_client.events import (
     AckArrived,
     Action,
@@ -207,7 +216,7 @@ CASES: dict[str, tuple[ClientState, Event, list[Action]]] = {
     "admitted: energy report before the update is forgotten": (
         PUBLISHED,
         ack(),
-        [ReportEnergy(uid="u1", admitted=True, sent_s=0.0), SpoolDelete(uid="u1"), Announce()],
+        [ReportEnergy(uid="u1", admitted=True, sent_s=0.0), SpoolDelete(uid="u1")],
     ),
     "refused: logged with its reason, deleted": (
         PUBLISHED,
@@ -216,7 +225,6 @@ CASES: dict[str, tuple[ClientState, Event, list[Action]]] = {
             Warn(text="update u1 of round 1 refused: norm 9 over 5"),
             ReportEnergy(uid="u1", admitted=False, sent_s=0.0),
             SpoolDelete(uid="u1"),
-            Announce(),
         ],
     ),
     "refused for its time: taken back before it is deleted": (
@@ -227,7 +235,6 @@ CASES: dict[str, tuple[ClientState, Event, list[Action]]] = {
             TakeBack(uid="u1"),
             ReportEnergy(uid="u1", admitted=False, sent_s=0.0),
             SpoolDelete(uid="u1"),
-            Announce(),
         ],
     ),
     "missing: only these chunks": (
@@ -272,6 +279,19 @@ CASES: dict[str, tuple[ClientState, Event, list[Action]]] = {
 def test_table(case):
     state, event, expected = CASES[case]
     assert list(step(state, event, 0.0)[1]) == expected
+
+
+def test_what_was_acknowledged_is_said_soon_or_with_the_next_update():
+    settled, _ = play(PUBLISHED, ack())
+    assert "Announce" not in kinds(play(settled, Idle(), at_s=SAY_AFTER_S / 2)[1])
+    said, actions = play(settled, Idle(), at_s=SAY_AFTER_S)
+    assert kinds(actions) == ["Announce"]
+    assert "Announce" not in kinds(play(said, Idle(), at_s=9.0)[1])
+    again, actions = play(settled, server(2), Made(items=(item("u2", round_=2),), model_version=0))
+    assert kinds(actions).count("Announce") == 1
+    assert "Announce" not in kinds(play(again, Idle(), at_s=SAY_AFTER_S)[1])
+    away, _ = play(settled, Down())
+    assert "Announce" not in kinds(play(away, Idle(), at_s=SAY_AFTER_S)[1])
 
 
 def test_a_model_with_another_hash_is_not_trained_on():

@@ -7,6 +7,7 @@ outside, with certificates of `spikeleak enroll`. What is checked is printed; th
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from contract.errors import SpikeleakError
 from deploy.supervisor import module_environment
@@ -103,6 +105,11 @@ class Lab:
         say(f"deploy {command}", f"status {status}, {time.monotonic() - began_s:.0f} s")
         return text
 
+    def status(self) -> list[dict[str, Any]]:
+        """Each board as `deploy status --json` tells it, the broker asked."""
+        text = self.deploy("status", "--json", "--enrolment", str(self.broker.folder))
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
     def start_server(self) -> None:
         config = self.folder / "server.toml"
         head = SERVER.format(folder=self.folder / "server")
@@ -136,9 +143,11 @@ def push_and_status(lab: Lab) -> None:
     for board in lab.boards:
         assert f"{board.name}: runs release" in told, told
         lab.takes_part(board.name)
-    text = lab.deploy("status")
-    say("", text.replace("\n", "\n" + 27 * " "))
-    assert text.count(" online ") == 2, text
+    for board in lab.status():
+        say("", json.dumps(board))
+        assert (board["unit"], board["broker"], board["differ"]) == ("online", "online", ""), board
+        assert abs(board["clock_s"]) <= board["clock_error_s"], board
+        assert board["round"].endswith("/9000"), board
     one = lab.boards[0]
     say("account", one.shell("ps -o user:20= -p $(systemctl show -P MainPID spikeleak-client)"))
     assert one.shell("ps -o uid= -p $(systemctl show -P MainPID spikeleak-client)").strip() != "0"

@@ -319,11 +319,6 @@ def _check_fleet(study: Study, origin: str) -> None:
             f"{origin}: devices.meter = {devices.meter!r} with per_process = {devices.per_process}: devices of one "
             "process cannot be told apart by a meter; set meter = 'none', or per_process = 1"
         )
-    if any(board.link is not None for board in boards) and study.broker.tls is not None:
-        raise ConfigurationError(
-            f"{origin}: devices.group with a link and [broker.tls]: a shaped link stands on loopback, "
-            "which the broker's certificate does not name; leave rate_kbit_s, latency_ms and boards with a link out"
-        )
 
 
 def _check_own_data(study: Study, origin: str) -> None:

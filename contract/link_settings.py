@@ -39,8 +39,10 @@ class _Context(ssl.SSLContext):
 
     server_name: str | None = None
 
-    def wrap_socket(self, *arguments: Any, server_hostname: str | bytes | None = None, **options: Any) -> ssl.SSLSocket:
-        return super().wrap_socket(*arguments, server_hostname=self.server_name or server_hostname, **options)
+    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        if self.server_name is not None:
+            options["server_hostname"] = self.server_name
+        return super().wrap_socket(*arguments, **options)
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

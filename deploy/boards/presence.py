@@ -71,8 +71,8 @@ def heard(enrolment: Path) -> Heard:
             unavailable=f"{where} not asked: {enrolment} holds no operator's certificate, it is older than that: "
             f"spikeleak enroll init --renew --out {enrolment}, then restart all but the devices with what is new"
         )
-    files = (place / name for name in ("ca.pem", f"{OPERATOR}.pem", f"{OPERATOR}.key"))
-    tls = TlsSettings(**dict(zip(("ca", "certificate", "key"), files, strict=True)))
+    own, key = place / f"{OPERATOR}.pem", place / f"{OPERATOR}.key"
+    tls = TlsSettings(ca=place / "ca.pem", certificate=own, key=key)
     try:
         return _listen(LinkSettings(host=told.host, port=told.port, tls=tls))
     except SpikeleakError as error:

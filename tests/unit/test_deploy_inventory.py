@@ -12,11 +12,13 @@ import pytest
 import yaml
 
 from contract.errors import ConfigurationError
-from deploy.boards import inventory, playbook
+from contract.messages import NodeState
+from deploy.boards import inventory, overview, playbook
 from deploy.boards.cloud_init import host_name, user_data
 from deploy.boards.payload import device_tables
 from deploy.boards.playbook import Event
-from deploy.boards.status import read
+from deploy.boards.presence import Heard
+from deploy.boards.status import Status, read, with_broker
 
 
 def test_user_data_is_cloud_init_s(tmp_path: Path) -> None:
@@ -88,6 +90,54 @@ def test_a_clock_is_told_with_its_uncertainty() -> None:
     assert read("pi", {**told, "now": "1600.5"}).clock == "+605.5 ± 5.0 s, not synchronised"
     assert read("pi", {"release": "r"}).clock == "unknown"
     assert read("pi", {"release": "r"}).starts is None
+
+
+def state(status: str, run: str = "a", node: str = "pi") -> dict[tuple[str, str], NodeState]:
+    return {(run, node): NodeState(node=node, epoch=1, status=status, meter="pmic")}
+
+
+def test_a_device_of_several_runs_is_looked_for_in_its_own() -> None:
+    both = Heard(nodes=state("offline") | state("online", "b") | state("online", "c", "other"))
+    assert both.of("pi")[0] == "b"
+    assert both.of("pi", "a")[1].status == "offline"
+    assert both.of("pi", "d") == ("d", None)
+    past = Heard(nodes=state("offline") | state("offline", "b"))
+    run, seen = past.of("pi")
+    assert (run, seen.status) == ("", "offline"), "which of them was the last, nobody knows"
+    assert Heard(nodes=state("offline", "b")).of("pi")[0] == "b"
+
+
+@pytest.mark.parametrize(
+    ("unit", "told", "differs"),
+    [
+        ("online", "online", ""),
+        ("online, resting", "offline", "prepares its task"),
+        ("starting", "offline", ""),
+        ("offline (broker lost)", "offline", ""),
+        ("failed (watchdog)", "online", "last will"),
+        ("not installed", "online", "another process"),
+        ("unreachable", "online", "it works"),
+        ("unreachable", "offline", ""),
+    ],
+)
+def test_what_ssh_and_the_broker_may_say(unit: str, told: str, differs: str) -> None:
+    seen = with_broker(Status(board="pi", unit=unit), Heard(nodes=state(told)))
+    assert (seen.broker, seen.meter, seen.run) == (told, "pmic", "a")
+    assert differs in seen.differ
+    assert bool(seen.differ) is bool(differs)
+    silent = with_broker(Status(board="pi", unit=unit), Heard(unavailable="broker h:1 unreachable: refused"))
+    assert (silent.broker, silent.differ) == ("unknown: broker h:1 unreachable", "")
+
+
+def test_nothing_stands_for_what_is_not_known() -> None:
+    bare = Status(board="pi", unit="online")
+    assert bare.power == "unavailable(no battery, no meter named)"
+    empty = read("pi", {"batteries": "BAT0:0 BAT1:", "release": "r", "journal": "1", "error": ""})
+    assert [it.charge_percent for it in empty.batteries] == [0, None]
+    assert empty.power == "BAT0 0 %, BAT1 unavailable(no capacity)"
+    assert (empty.error, read("pi", {}).error) == ("", None)
+    told = msgspec.json.decode(overview.line(bare))
+    assert (told["error"], told["clock_s"], told["starts"], told["undervolted"]) == (None, None, None, None)
 
 
 def test_what_the_callback_writes_is_an_event() -> None:

@@ -34,7 +34,7 @@ class SleepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         seconds: How long it sleeps each time.
         after_s: Seconds without anything to do after which it goes to sleep.
-        command: Program and arguments that suspend the machine, ``{seconds}`` filled in, for example
+        command: Program and arguments that suspend the machine, ``{seconds}`` filled in as a whole number, such as
             ``["rtcwake", "--mode", "mem", "--seconds", "{seconds}"]``; it must return after that time. Empty: the
             device only rests.
     """
@@ -103,7 +103,8 @@ class Sleeper:
 
     def _suspend(self, settings: SleepSettings) -> bool:
         """Runs the command; whether there is one and it did its work."""
-        command = [part.replace("{seconds}", f"{settings.seconds:.0f}") for part in settings.command]
+        whole = max(1, round(settings.seconds))
+        command = [part.replace("{seconds}", str(whole)) for part in settings.command]
         if not command:
             return False
         try:

@@ -15,7 +15,7 @@ from deploy.boards.rollout import Fleet, Show
 from deploy.boards.status import UNREACHABLE, Status, read, with_broker
 from deploy.enroll import recorded
 
-_NOT_ASKED = Heard(unavailable="not asked: --enrolment names the folder of its certificates")
+NOT_ASKED = Heard(unavailable="not asked: --enrolment names the folder of its certificates")
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ def look(meant: Fleet, enrolment: Path | None, *, clock_limit_s: int, show: Show
     if enrolment is not None:
         recorded(enrolment)
     outcome = meant.play("status", {}, show)
-    broker = _NOT_ASKED if enrolment is None else heard(enrolment)
+    broker = NOT_ASKED if enrolment is None else heard(enrolment)
     faults, found = dict(outcome.faults), list[Status]()
     for board in meant.boards:
         event = outcome.last(board.name, "read its answer")

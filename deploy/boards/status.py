@@ -69,13 +69,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     def power(self) -> str:
         """Battery or meter as text."""
         parts = [f"{it.name} {_charge(it)}" for it in self.batteries]
-        if self.meter:
-            parts.append(f"meter {self.meter}" if self.meter != "none" else "no meter")
-        if self.undervolted:
-            parts.append("undervoltage")
         if not self.reached:
-            return ", ".join([*parts, "battery unavailable(not reached)"])
-        return ", ".join(parts) or "unavailable(no battery, no meter named)"
+            parts.append("battery unavailable(not reached)")
+        if self.meter not in {"", "none"}:
+            parts.append(f"meter {self.meter}")
+        elif not parts:
+            parts.append(f"unavailable(no battery, {'no meter' if self.meter else 'meter unknown'})")
+        return ", ".join([*parts, *(["undervoltage"] if self.undervolted else [])])
 
     @property
     def clock(self) -> str:

@@ -22,6 +22,7 @@ from contract.link import Link
 from contract.messages import Message, NodeState, ServerState, encode
 from deploy import enroll
 from deploy.boards import playbook, presence
+from deploy.broker import free_port
 from deploy.deploy_command import deploy_app
 from deploy.enrolment import Enrolment
 from tests import fake_ssh
@@ -110,7 +111,9 @@ def supplies(folder: Path) -> Path:
     return folder
 
 
-def test_status_of_boards_that_answer_and_one_that_does_not(tmp_path: Path) -> None:
+def test_status_of_boards_that_answer_and_one_that_does_not_and_no_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ssh = fake_ssh.make(
         tmp_path / "ssh",
         well={"systemctl": SHOW.format("active", "success", 0, WORDS), "readlink": LINK, "timedatectl": "echo yes"},
@@ -134,19 +137,26 @@ def test_status_of_boards_that_answer_and_one_that_does_not(tmp_path: Path) -> N
     boards.write_text(
         text.replace("  hosts:", empty).replace("well: {}", f"well: {{spikeleak_power_supply: {supply}}}")
     )
-    done = spikeleak("deploy", "status", "-i", str(boards), PATH=path_with(ssh))
+    port, folder = free_port(), tmp_path / "lab"
+    here = Enrolment(host="127.0.0.1", port=port, user=ACCOUNT, broker_folder=str(folder / "broker"))
+    enroll.create(folder, here, days=1)
+    monkeypatch.setenv("PATH", path_with(ssh))
+    monkeypatch.setattr(presence, "_REACH_S", 0.5)
+    done = CliRunner().invoke(deploy_app, ["status", "-i", str(boards), "--enrolment", str(folder)])
     rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:] if line.strip()}
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.exit_code == 1, done.output
     charge = "BAT0 87 %, BAT1 unavailable(no capacity), meter ina226"
     for board, seen in {
-        "well": ("online", "unknown: not asked", "3/12", charge, "0.1.0-abc", "within"),
+        "well": ("online", f"unknown: broker 127.0.0.1:{port} unreachable", "3/12", charge, "0.1.0-abc", "within"),
         "lost": ("offline (broker lost), resting", "3/12", " 2 ", "meter ina226"),
         "fallen": ("failed (exit-code)", "7 (journal)", "undervoltage", "spikeleak-client: broker b:8883 not reached"),
-        "bare": ("not installed", "unavailable(no battery, no meter named)"),
+        "bare": ("not installed", "unavailable(no battery, meter unknown)"),
         "gone": ("unreachable", "unavailable(no journal read)", "battery unavailable(not reached)"),
     }.items():
         assert all(text in rows[board] for text in seen), done.stdout
     assert "mouse" not in done.stdout
+    said = rf"note: broker 127.0.0.1:{port} unreachable: not reached within 0.5 s \(.*refused\): start one there"
+    assert re.search(said, done.stderr), done.stderr
     assert "error: gone: not reached at pi@gone" in done.stderr
     assert re.search(r"error: fallen: clock: the board is (599|60\d)\.\d s off", done.stderr), done.stderr
 
@@ -202,16 +212,11 @@ def test_status_asks_the_broker_too_and_says_where_it_contradicts_ssh(
         assert "note: gone: ssh does not reach the board, and the broker has its device online" in notes
         assert "error: gone: not reached at pi@gone" in notes
         assert (found["gone"]["round"], found["gone"]["meter"]) == ("4/12 (server)", "ina226")
-        assert found["gone"]["power"] == "meter ina226, battery unavailable(not reached)"
+        assert found["gone"]["power"] == "battery unavailable(not reached), meter ina226"
         assert (found["well"]["round"], found["well"]["error"], found["well"]["batteries"]) == ("3/12", None, [])
         assert abs(found["well"]["clock_s"]) <= found["well"]["clock_error_s"]
         assert server.connected
         assert broker.log().count(" as server ") == 1, "asking for the status ended the server's connection"
-    monkeypatch.setattr(presence, "_REACH_S", 1.0)
-    found, notes = status_of(boards, broker.folder)
-    assert found["well"]["broker"] == f"unknown: broker localhost:{broker.port} unreachable"
-    assert re.search(rf"note: broker localhost:{broker.port} unreachable: .*refused.*: start one there", notes), notes
-    assert (found["well"]["unit"], found["gone"]["unit"], found["well"]["differ"]) == ("online", "unreachable", "")
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -127,11 +127,14 @@ def test_what_ssh_and_the_broker_may_say(unit: str, told: str, differs: str) -> 
     assert bool(seen.differ) is bool(differs)
     silent = with_broker(Status(board="pi", unit=unit), Heard(unavailable="broker h:1 unreachable: refused"))
     assert (silent.broker, silent.differ) == ("unknown: broker h:1 unreachable", "")
+    assert with_broker(silent, overview.NOT_ASKED).broker == "unknown: not asked"
 
 
 def test_nothing_stands_for_what_is_not_known() -> None:
     bare = Status(board="pi", unit="online")
-    assert bare.power == "unavailable(no battery, no meter named)"
+    assert bare.power == "unavailable(no battery, meter unknown)"
+    assert msgspec.structs.replace(bare, meter="none").power == "unavailable(no battery, no meter)"
+    assert msgspec.structs.replace(bare, meter="pmic", undervolted=True).power == "meter pmic, undervoltage"
     empty = read("pi", {"batteries": "BAT0:0 BAT1:", "release": "r", "journal": "1", "error": ""})
     assert [it.charge_percent for it in empty.batteries] == [0, None]
     assert empty.power == "BAT0 0 %, BAT1 unavailable(no capacity)"

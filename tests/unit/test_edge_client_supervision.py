@@ -123,22 +123,22 @@ class LateServer(MemoryServer):
         threading.Timer(self.WAIT_S, partial(super().open, round_)).start()
 
 
-@pytest.mark.parametrize("command", [(), ("sleep", "{seconds}")], ids=["rests", "command"])
+@pytest.mark.parametrize("command", [(), ("sleep", "1.4")], ids=["rests", "command"])
 def test_a_device_that_sleeps_longer_than_its_watchdog_is_alive(manager, tmp_path, monkeypatch, command):
-    """After 0.8 s without a word systemd would end it, in the midst of its sleep of 2 s."""
-    monkeypatch.setenv("WATCHDOG_USEC", "800000")
+    """After 0.6 s without a word systemd would end it, in the midst of its sleep of 1.4 s."""
+    monkeypatch.setenv("WATCHDOG_USEC", "600000")
     monkeypatch.setattr(sleep, "_LOOK_S", 0.1)
     server = LateServer(rounds=1)
-    asleep = SleepSettings(seconds=2.0, after_s=0.0, command=command)
+    asleep = SleepSettings(seconds=1.4, after_s=0.0, command=command)
     began_s = time.monotonic()
     assert run_client(settings(tmp_path, sleep=asleep), link_type=lambda *a, **k: MemoryLink(server, *a, **k)) == 0
-    assert time.monotonic() - began_s > 2.0, "it did not sleep"
+    assert time.monotonic() - began_s > 1.4, "it did not sleep"
     said = manager.heard()
     assert said[-1] == "STOPPING=1"
     resting = [at_s for text, at_s in zip(said, manager.at_s, strict=True) if text.endswith(" resting=yes")]
     assert len(resting) > 5
-    assert max(b - a for a, b in itertools.pairwise(resting)) < 0.8
-    assert resting[-1] - resting[0] > 1.0
+    assert max(b - a for a, b in itertools.pairwise(resting)) < 0.6
+    assert resting[-1] - resting[0] > 0.6
     assert "round=1/1" in next(text for text in said if text.endswith(" resting=yes")), "what it last did is still told"
 
 

@@ -286,7 +286,7 @@ def test_another_host_s_certificate_passes_only_by_its_own_name(authority: Autho
         link.start()
         link.stop()
         for other in (tls, msgspec.structs.replace(tls, server_name="other.lab")):
-            said, _ = attempt(LinkSettings(port=running.port, tls=other), timeout_s=1.0)
+            said, _ = attempt(LinkSettings(port=running.port, tls=other), timeout_s=0.5)
             assert "certificate is not valid for" in said, said
 
 
@@ -302,7 +302,7 @@ def test_a_whole_study_runs_over_tls_and_a_shaped_link_takes_the_time_that_is_ca
         nbytes = ledger.value("SELECT bytes FROM updates WHERE node = 'device-000'")
     records = -(-nbytes // _RECORD_BYTES)
     calculated_s = LinkProfile(rate_kbit_s=100.0, latency_ms=200.0).transmit_s(nbytes + records * _RECORD_MORE)
-    assert calculated_s > 2
+    assert calculated_s > 4
     assert shaped_s == pytest.approx(calculated_s, rel=0.1)
     assert free_s < calculated_s / 2
 
@@ -322,7 +322,7 @@ kind = "direct"
 steps = 2
 
 [task.model]
-hidden = [8]
+hidden = [16]
 
 [attack]
 budget_s = 1.0

@@ -7,7 +7,7 @@ import logging
 import ssl
 import stat
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -34,6 +34,17 @@ class _Socket(ssl.SSLSocket):
             raise
 
 
+class _Context(ssl.SSLContext):
+    """Holds the broker to a name of its own, where that is another than the host that is connected to."""
+
+    server_name: str | None = None
+
+    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        if self.server_name is not None:
+            options["server_hostname"] = self.server_name
+        return super().wrap_socket(*arguments, **options)
+
+
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """TLS 1.3 with mutual authentication, `[link.tls]`.
 
@@ -42,11 +53,14 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         certificate: This party's own, PEM; its common name is the party's identity (a device's is its node id) where
             the link has no `username`.
         key: Its private key, PEM.
+        server_name: Name that the broker's certificate must carry, where the link leads to another host: that of a
+            tunnel or proxy before it. `None`: the link's host.
     """
 
     ca: Path
     certificate: Path
     key: Path
+    server_name: Annotated[str, Meta(min_length=1)] | None = None
 
     def context(self) -> ssl.SSLContext:
         """For a client: the broker's name and certificate are checked. Warns of a key that others can read.
@@ -55,7 +69,10 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             ConfigurationError: A file is missing, unreadable or no PEM, or key and certificate do not belong together.
         """
         try:
-            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=self.ca)
+            context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+            context.verify_flags = ssl.create_default_context(cafile=self.ca).verify_flags
+            context.load_verify_locations(self.ca)
+            context.server_name = self.server_name
             context.minimum_version = ssl.TLSVersion.TLSv1_3
             context.sslsocket_class = _Socket
             context.load_cert_chain(self.certificate, self.key)
@@ -71,14 +88,15 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def absolute(self) -> TlsSettings:
         """The same files, named from the root of the file system: for a process that starts elsewhere."""
-        return TlsSettings(ca=self.ca.absolute(), certificate=self.certificate.absolute(), key=self.key.absolute())
+        files = {name: getattr(self, name).absolute() for name in ("ca", "certificate", "key")}
+        return msgspec.structs.replace(self, **files)
 
 
 class LinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the broker is and how to speak to it, `[link]`.
 
     Attributes:
-        host: Name or address of the broker; with TLS, a name that its certificate carries.
+        host: Name or address of the broker; with TLS, a name that its certificate carries, unless `tls` names it.
         port: Its port.
         protocol: `auto` tries MQTT 5 and falls back to 3.1.1.
         keepalive_s: Seconds without traffic after which the broker publishes the last will (times 1.5), and after which

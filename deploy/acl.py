@@ -11,14 +11,18 @@ from typing import Literal
 
 from contract.topics import ROOT
 
-Party = Literal["device", "server", "attacker"]
+Party = Literal["device", "server", "attacker", "operator"]
 
 SERVER: Party = "server"
 ATTACKER: Party = "attacker"
+OPERATOR: Party = "operator"
+"""Who looks how the boards are: `spikeleak deploy status`. It writes nothing."""
+OWN: tuple[Party, ...] = (SERVER, ATTACKER, OPERATOR)
+"""Parties that there is one of, called by their kind."""
 
 RIGHTS: dict[str, tuple[Party, tuple[Party, ...]]] = {
-    "node/{id}/state": ("device", ("server",)),
-    "server/state": ("server", ("device", "attacker")),
+    "node/{id}/state": ("device", ("server", "operator")),
+    "server/state": ("server", ("device", "attacker", "operator")),
     "task/#": ("server", ("device", "attacker")),
     "model/#": ("server", ("device", "attacker")),
     "up/{id}/#": ("device", ("server",)),
@@ -67,12 +71,13 @@ def render(parties: Iterable[str]) -> str:
     """The ACL file of mosquitto.
 
     Args:
-        parties: Common names of the certificates that are valid: `server`, `attacker`, and any other is a device.
+        parties: Common names of the certificates that are valid: `server`, `attacker`, `operator`, and any other is a
+            device.
             One that is not listed may connect until its certificate is refused, and may do nothing.
     """
     blocks = ["# Written by `spikeleak enroll`, which overwrites it. What no line grants is denied.\n"]
     for name in sorted(parties):
-        party: Party = SERVER if name == SERVER else ATTACKER if name == ATTACKER else "device"
+        party: Party = next((own for own in OWN if own == name), "device")
         blocks.append(_block(name, grants(party, name)))
         if party == "device":
             blocks.append(_block(name + PLUG_SUFFIX, [("write", topic.format(id=name)) for topic in PLUG_TOPICS]))

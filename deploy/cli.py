@@ -29,9 +29,12 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="What a fleet of spiking edge devices spends, and what it leaks.",
+    help="What a fleet of spiking edge devices spends, and what it leaks.\n\nExample: spikeleak demo --out runs/first",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: list them, fetch them, verify what lies on disk.")
+data_app = typer.Typer(
+    no_args_is_help=True,
+    help="Data sets: list them, fetch them, verify what lies on disk.\n\nExample: spikeleak data fetch cifar10",
+)
 app.add_typer(data_app, name="data")
 app.add_typer(enroll_app, name="enroll")
 app.add_typer(deploy_app, name="deploy")

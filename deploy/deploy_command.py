@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
     from deploy.boards.playbook import Event, Fault
@@ -30,7 +29,7 @@ Wheel = Annotated[Path | None, typer.Option("--wheel", help="Wheel of spikeleak 
 ClockLimit = Annotated[int, typer.Option("--clock-limit", min=1, help="Refuse boards whose clock is further off, s.")]
 _INVENTORY = Path("boards.yml")
 _CLOCK_LIMIT_S = 60
-_WIDE = 200
+_WIDE = 240
 """Columns of a table that goes to a file."""
 
 
@@ -216,30 +215,28 @@ def sizing(
 def status(
     boards: Boards = None,
     inventory: Inventory = _INVENTORY,
+    enrolment: Annotated[
+        Path | None,
+        typer.Option("--enrolment", metavar="DIR", help="Folder of `spikeleak enroll`: asks its broker too."),
+    ] = None,
     clock_limit: ClockLimit = _CLOCK_LIMIT_S,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line and board, for programs.")] = False,  # noqa: FBT002 - a flag
 ) -> None:
-    """Show each board: state, round, battery or meter, release, clock, last error.
+    """Show each board: online by ssh and by the broker, round, battery or meter, release, clock, last error.
 
-    Example: spikeleak deploy status -i boards.yml
+    Where ssh and broker contradict each other, a line says how. Without --enrolment the broker is not asked.
+
+    Example: spikeleak deploy status -i boards.yml --enrolment lab
     """
-    from deploy.boards import rollout  # noqa: PLC0415
-    from deploy.boards.playbook import Fault  # noqa: PLC0415
-    from deploy.boards.status import Status, read  # noqa: PLC0415
+    from deploy.boards import overview, rollout  # noqa: PLC0415
 
-    meant = rollout.fleet(inventory, boards or ())
-    outcome = meant.play("status", {}, _started)
-    table = Table(
-        "board", "state", "round", "power", "release", "restarts", "clock", "last error", box=None, pad_edge=False
-    )
-    faults = dict(outcome.faults)
-    for board in meant.boards:
-        event = outcome.last(board.name, "read its answer")
-        one = read(board.name, event.told) if event else Status(board=board.name, state="unreachable")
-        starts = "" if one.starts is None else str(one.starts)
-        table.add_row(board.name, one.state, one.round, one.power, one.release, starts, one.clock, one.error)
-        if one.clock_s is not None and abs(one.clock_s) - (one.clock_error_s or 0) > clock_limit:
-            off = f"the board is {one.clock_s:.1f} s off this machine (limit {clock_limit} s)"
-            text = f"clock: {off}: on the board timedatectl set-ntp true"
-            faults[board.name] = Fault(board=board.name, text=text)
-    (console if console.is_terminal else Console(width=_WIDE)).print(table, highlight=False)
-    _end(faults)
+    seen = overview.look(rollout.fleet(inventory, boards or ()), enrolment, clock_limit_s=clock_limit, show=_started)
+    if as_json:
+        for one in seen.boards:
+            _say(overview.line(one))
+    else:
+        wide = console if console.is_terminal else Console(width=_WIDE)
+        wide.print(overview.table(seen.boards), highlight=False)
+    for note in seen.notes:
+        error_console.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
+    _end(seen.faults)

@@ -31,7 +31,7 @@ def create(out: Path, enrolment: Enrolment, *, days: int) -> None:
     Args:
         out: Must not exist, or be empty.
         enrolment: Where the broker is.
-        days: Validity of the certificates of broker, server and attacker.
+        days: Validity of the certificates of broker, server, attacker and operator.
 
     Raises:
         ConfigurationError: The folder is there already, or the account that mosquitto runs as cannot use it.
@@ -39,7 +39,7 @@ def create(out: Path, enrolment: Enrolment, *, days: int) -> None:
     """
     if (out / SETTINGS).exists():
         raise ConfigurationError(
-            f"--out {out}: is an enrolment folder; --renew makes the certificates of broker, server and attacker anew"
+            f"--out {out}: is an enrolment folder; --renew makes the certificates of all but the devices anew"
         )
     with _writable(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -60,9 +60,9 @@ def create(out: Path, enrolment: Enrolment, *, days: int) -> None:
 
 
 def renew(out: Path, enrolment: Enrolment, *, days: int) -> None:
-    """Certificates of broker, server and attacker anew, and the broker's files; the authority and the devices stay.
+    """Certificates of broker, server, attacker, operator anew, and the broker's files; authority and devices stay.
 
-    The certificates that the three had are revoked.
+    The certificates that the four had are revoked.
 
     Raises:
         ConfigurationError: Not an enrolment folder.

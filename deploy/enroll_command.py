@@ -81,10 +81,10 @@ def init(  # noqa: PLR0917 - typer takes options as parameters
     ] = None,
     days: Days = _DAYS,
     renew: Annotated[  # noqa: FBT002 - a flag
-        bool, typer.Option("--renew", help="New certificates for broker, server, attacker; the authority stays.")
+        bool, typer.Option("--renew", help="New certificates for all but the devices; the authority stays.")
     ] = False,
 ) -> None:
-    """Make a certificate authority, the broker's settings and the bundles of server and attacker.
+    """Make a certificate authority, the broker's settings and the bundles of server, attacker and operator.
 
     Example: spikeleak enroll init --out lab --host broker.lan --ip 192.168.1.10
     """

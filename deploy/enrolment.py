@@ -4,7 +4,8 @@ DIR/               0700, or 0711 where mosquitto runs as another account
 enrolment.toml     what `init` was told
 ca/                0700: ca.key, ca.pem, crl.pem, issued/<name>.pem: the newest certificate of each party
 broker/            all that mosquitto reads, its account's own: mosquitto.conf, acl, crl.pem, certificate and key, data/
-server/ attacker/  bundles, 0700: ca.pem, <party>.pem, <party>.key, its TOML, SHA256SUMS
+server/ attacker/ operator/
+                   bundles, 0700: ca.pem, <party>.pem, <party>.key, its TOML, SHA256SUMS
 devices/<node>/    a bundle for each device; with all that a board installs where one asked for it
 wheelhouse/        wheels for boards
 
@@ -28,13 +29,13 @@ from deploy.boards.payload import Payload
 from deploy.bundle import Bundle, table, write_bundle, write_file
 
 BROKER = "broker"
-RESERVED = (acl.SERVER, acl.ATTACKER, BROKER)
+RESERVED = (*acl.OWN, BROKER)
 """Names that no device may have."""
 SETTINGS = "enrolment.toml"
 
 _TEMPLATE = Path(__file__).parent / "mosquitto" / "mosquitto.conf"
 _TOPIC_BYTES = 32_768
-_SNIPPETS = {acl.SERVER: "server.toml", acl.ATTACKER: "attack.toml"}
+_SNIPPETS = {acl.SERVER: "server.toml", acl.ATTACKER: "attack.toml", acl.OPERATOR: "operator.toml"}
 _DEVICE_HEAD = """node = "{node}"
 # Still to be set by hand:
 # run = "…"         the server's run
@@ -102,7 +103,7 @@ class Folder:
         write_file(self.path / "ca" / "crl.pem", authority.revocation_list(made))
 
     def make_own(self, enrolment: Enrolment, days: int) -> None:
-        """Certificates of broker, server and attacker, and all that mosquitto reads."""
+        """Certificates of broker, server, attacker and operator, and all that mosquitto reads."""
         hosts = tuple(dict.fromkeys((enrolment.host, *enrolment.addresses)))
         broker, files = self._issue(BROKER, days, hosts), self.path / "broker"
         write_file(files / "ca.pem", self._authority().certificate)

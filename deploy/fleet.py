@@ -185,7 +185,8 @@ def _placed(
     """Settings of a device as that board; `stands_in` is what one without a board stands in for, if for anything."""
     link = settings.link
     if board.link is not None:
-        link = msgspec.structs.replace(link, host=LOOPBACK, port=ports[board.link])
+        tls = link.tls and msgspec.structs.replace(link.tls, server_name=link.tls.server_name or link.host)
+        link = msgspec.structs.replace(link, host=LOOPBACK, port=ports[board.link], tls=tls)
     return msgspec.structs.replace(
         settings,
         link=link,

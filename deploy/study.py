@@ -5,38 +5,48 @@ Each component receives its own section, never the tree.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import tomli_w
 from msgspec import Meta
 
 from attack.threat import ThreatModel
 from contract.configuration import decode_tables, read_toml
-from contract.datasets import check_encoding, check_partition, task_info
-from contract.encodings import SERIES, input_shape
+from contract.datasets import task_info
+from contract.encodings import input_shape
 from contract.errors import ConfigurationError
 from contract.messages import MAX_CANDIDATES
-from contract.perceptual import Perceptual
-from contract.task import FLOAT_BITS, TaskSpec
-from contract.topics import valid_name
+from contract.task import TaskSpec
+from deploy.arms import Arm, arms
 from deploy.attendance import ChurnSection
 from deploy.broker import BrokerSection
-from deploy.fleet import DeviceGroup, boards_of
-from edge_client.engine import ENGINES, check_engine
+from deploy.fleet import DeviceGroup
+from deploy.resizing import resized
+from deploy.study_checks import LONGEST_NAME, check, check_study
+from deploy.study_text import to_toml
 from edge_client.sensors.settings import SensorSettings
-from hardware.energy_model import EnergyModel
-from hardware.errors import MeterError
-from hardware.meter import open_meters
 from server.settings import AdmissionSettings, PrivacySettings, ScheduleEntry, Vantage
 
+__all__ = [
+    "LONGEST_NAME",
+    "STUDIES",
+    "Arm",
+    "AttackSection",
+    "DevicesSection",
+    "ServerSection",
+    "Study",
+    "TruthSection",
+    "TwinSection",
+    "arms",
+    "check_study",
+    "load_study",
+    "resized",
+    "study_of",
+    "to_toml",
+]
+
 STUDIES = Path(__file__).parent / "studies"
-LONGEST_NAME = 48
-"""Of a study: its runs' names add the arm and a token, and a name on the wire has at most 63 characters."""
 
 
 class TwinSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -191,35 +201,6 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     truth: TruthSection = TruthSection()
 
 
-def _check(origin: str, key: str, test: Callable[[], object]) -> None:
-    """Runs a room's own check of one value and names the key in its error."""
-    try:
-        test()
-    except (ConfigurationError, MeterError, ValueError) as error:
-        raise ConfigurationError(f"{origin}: {key}: {error}") from error
-
-
-def _check_attacks(names: tuple[str, ...]) -> None:
-    if not names:
-        return
-    from attack.methods import KNOWN  # noqa: PLC0415 - brings torch
-
-    for name in names:
-        if name not in KNOWN:
-            near = difflib.get_close_matches(name, KNOWN, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigurationError(f"{name!r}: {hint}known attacks: {', '.join(KNOWN)}")
-
-
-class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """One federated run of a study: the task itself, or its twin."""
-
-    label: str
-    task: TaskSpec
-    schedule: tuple[ScheduleEntry, ...]
-    directory: Path
-
-
 def load_study(path: Path) -> Study:
     """Reads and checks a study.
 
@@ -254,177 +235,10 @@ def _with_own_network(study: Study, path: Path) -> Study:
     from contract.models.own import user_network  # noqa: PLC0415 - brings torch
 
     named = f"{path}: model = {study.model!r}"
-    _check(str(path), "task.dataset", lambda: task_info(study.task))
+    check(str(path), "task.dataset", lambda: task_info(study.task))
     info = task_info(study.task)
     file, colon, factory = study.model.rpartition(":")
     spec = f"{path.resolve().parent / file}:{factory}" if colon else study.model
     shape = input_shape(study.task.encoding, info.shape)
     _, task = user_network(spec, study.task, shape, info.classes, named=named)
     return msgspec.structs.replace(study, task=task, model=spec)
-
-
-def check_study(study: Study, *, origin: str) -> Study:
-    """What a type alone cannot say.
-
-    Raises:
-        ConfigurationError: As `load_study`.
-    """
-    if not valid_name(study.name) or len(study.name) > LONGEST_NAME:
-        raise ConfigurationError(f"{origin}: name = {study.name!r}: 1 to {LONGEST_NAME} letters, digits, '_', '.', '-'")
-    _check(origin, "task.dataset", lambda: task_info(study.task))
-    _check(origin, "task.encoding", lambda: check_encoding(study.task.encoding, task_info(study.task)))
-    _check(origin, "task.partition", lambda: check_partition(study.task.partition, task_info(study.task)))
-    _check_own_data(study, origin)
-    for arm in arms(study, Path()):
-        _check(origin, "devices.engine", partial(check_engine, study.devices.engine, arm.task))
-    if ENGINES[study.devices.engine].needs and not study.server.export:
-        raise ConfigurationError(
-            f"{origin}: server.export = false: devices.engine = {study.devices.engine!r} needs the graphs; "
-            "leave it out, or set devices.engine = 'torch'"
-        )
-    _check(origin, "devices.meter", lambda: _open_and_close(study.devices.meter))
-    _check(origin, "devices.energy_profile", lambda: EnergyModel.load(study.devices.energy_profile))
-    _check(origin, "devices.lpips", lambda: study.devices.lpips and Perceptual(study.devices.lpips))
-    _check(origin, "attack.attacks", lambda: _check_attacks(study.attack.attacks or ()))
-    _check_fleet(study, origin)
-    if study.task.model.own is not None:
-        _check_own_network(study, origin)
-    if study.twin is not None and study.task.model.family != "snn":
-        raise ConfigurationError(f"{origin}: [twin] asks for the ANN twin, but task.model.family is already 'ann'")
-    for number, entry in enumerate(study.schedule):
-        for key in ("clients", "min_updates"):
-            value = getattr(entry, key)
-            if value is not None and value > study.clients:
-                raise ConfigurationError(
-                    f"{origin}: schedule[{number}].{key} = {value}: the run has clients = {study.clients}"
-                )
-        _check(origin, f"schedule[{number}]", lambda entry=entry: entry.require_updates(study.clients))  # type: ignore[misc]
-        for count in (study.clients, entry.clients):
-            _check(origin, f"schedule[{number}]", lambda e=entry, n=count: e.require_devices("clients", n))  # type: ignore[misc]
-    return study
-
-
-def _open_and_close(meters: str) -> None:
-    for meter in open_meters(meters):
-        meter.close()
-
-
-def _check_fleet(study: Study, origin: str) -> None:
-    """What does not go with emulated boards."""
-    devices = study.devices
-    _check(origin, "devices", lambda: boards_of(devices.group, study.clients, devices.energy_profile))
-    boards = boards_of(devices.group, study.clients, devices.energy_profile)
-    for board in dict.fromkeys(boards):
-        named = f"devices.group board {board.name!r}: energy_profile"
-        _check(origin, named, lambda board=board: EnergyModel.load(board.energy_profile))  # type: ignore[misc]
-    if devices.per_process > 1 and devices.meter.partition(":")[0] not in {"none", "replay"}:
-        raise ConfigurationError(
-            f"{origin}: devices.meter = {devices.meter!r} with per_process = {devices.per_process}: devices of one "
-            "process cannot be told apart by a meter; set meter = 'none', or per_process = 1"
-        )
-    if any(board.link is not None for board in boards) and study.broker.tls is not None:
-        raise ConfigurationError(
-            f"{origin}: devices.group with a link and [broker.tls]: a shaped link stands on loopback, "
-            "which the broker's certificate does not name; leave rate_kbit_s, latency_ms and boards with a link out"
-        )
-
-
-def _check_own_data(study: Study, origin: str) -> None:
-    """What goes with data of the devices' own, and only with it."""
-    own = study.task.own_data is not None
-    for key, value in (("devices.sensor", study.devices.sensor), ("server.held_out", study.server.held_out)):
-        if value is not None and not own:
-            raise ConfigurationError(
-                f"{origin}: {key} is set, but task.dataset = {study.task.dataset!r}: it goes with dataset = 'own' alone"
-            )
-    if own and study.devices.sensor is None:
-        raise ConfigurationError(f"{origin}: task.dataset = 'own' without [devices.sensor]: nobody would have a sample")
-    if own and study.attack.candidates:
-        raise ConfigurationError(
-            f"{origin}: attack.candidates = {study.attack.candidates}: they are drawn from a data set, and "
-            "task.dataset = 'own' has none; set 0"
-        )
-
-
-def _check_own_network(study: Study, origin: str) -> None:
-    """What does not go with a network of the user's own."""
-    if not ENGINES[study.devices.engine].needs:
-        raise ConfigurationError(
-            f"{origin}: devices.engine = {study.devices.engine!r} with model: devices get the network's graph, never "
-            "its code; set devices.engine = 'onnx'"
-        )
-    if study.twin is not None:
-        raise ConfigurationError(f"{origin}: [twin] with model: your own network has no known twin; leave [twin] out")
-
-
-def arms(study: Study, out: Path) -> list[Arm]:
-    """The federated runs of a study: the task, and its twin when asked for."""
-    label = study.task.model.family if study.task.model.own is None else "own"
-    found = [Arm(label=label, task=study.task, schedule=study.schedule, directory=out)]
-    if study.twin is not None:
-        model = msgspec.structs.replace(study.task.model, family="ann", activation=study.twin.activation)
-        schedule = tuple(_twin_entry(entry, study.twin) for entry in study.schedule)
-        # A network without time sees whole intensities, not one step of their spikes.
-        gain = 1.0 if study.task.encoding.kind in SERIES else study.task.encoding.gain
-        encoding = msgspec.structs.replace(study.task.encoding, kind="direct", gain=gain)
-        task = msgspec.structs.replace(study.task, model=model, encoding=encoding)
-        found.append(Arm(label="twin", task=task, schedule=schedule, directory=out / "twin"))
-    return found
-
-
-def _twin_entry(entry: ScheduleEntry, twin: TwinSection) -> ScheduleEntry:
-    if twin.learning_rate is None or entry.kind != "train":
-        return entry
-    return msgspec.structs.replace(entry, learning_rate=twin.learning_rate)
-
-
-def to_toml(value: msgspec.Struct) -> str:
-    """A record as TOML text; absent optional values are left out, as TOML has no null, or spelt as `_SPELT` says."""
-    return tomli_w.dumps(_without_none(msgspec.to_builtins(value, enc_hook=str)))
-
-
-_SPELT = {"weight_bits": FLOAT_BITS}
-"""Keys whose default is not the absent value."""
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        told = {key: _SPELT.get(key) if item is None else item for key, item in value.items()}
-        return {key: _without_none(item) for key, item in told.items() if item is not None}
-    if isinstance(value, (list, tuple)):
-        return [_without_none(item) for item in value]
-    return value
-
-
-def resized(study: Study, *, clients: int | None, rounds: int | None) -> Study:
-    """The study with another number of devices or of training rounds; audits are kept.
-
-    Args:
-        study: The study.
-        clients: Number of devices; `None` leaves it.
-        rounds: Training rounds in all, spread over the schedule's training entries; `None` leaves them.
-    """
-    if clients is not None:
-        schedule = tuple(_at_most(entry, clients) for entry in study.schedule)
-        study = msgspec.structs.replace(study, clients=clients, schedule=schedule)
-    if rounds is not None:
-        study = msgspec.structs.replace(study, schedule=_spread(study.schedule, rounds))
-    return study
-
-
-def _at_most(entry: ScheduleEntry, clients: int) -> ScheduleEntry:
-    def capped(value: int | None) -> int | None:
-        return None if value is None else min(value, clients)
-
-    return msgspec.structs.replace(entry, clients=capped(entry.clients), min_updates=capped(entry.min_updates))
-
-
-def _spread(schedule: tuple[ScheduleEntry, ...], rounds: int) -> tuple[ScheduleEntry, ...]:
-    """Deals `rounds` to the training entries as evenly as it goes; entries that get none are left out."""
-    training = [e for e in schedule if e.kind == "train"]
-    if not training:
-        raise ConfigurationError("--rounds: the study has no training rounds")
-    share, rest = divmod(rounds, len(training))
-    counts = iter([share + (i < rest) for i in range(len(training))])
-    numbered = [(e, next(counts) if e.kind == "train" else e.rounds) for e in schedule]
-    return tuple(msgspec.structs.replace(e, rounds=n) for e, n in numbered if n > 0)

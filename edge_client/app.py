@@ -68,7 +68,7 @@ def run_client(
         prepare=lambda task, graphs: _watched(supervision, *prepare(settings, task, graphs)),
         link_type=link_type,
         perceptual=None if settings.lpips is None else Perceptual(settings.lpips),
-        wait=stop.wait,
+        wait=supervision.patient(stop.wait, lambda: _status(session.device)),
     )
     with contextlib.closing(session):
         session.link.start()

@@ -7,11 +7,13 @@ why it has no joules. A round that opens meanwhile waits, so its deadline must a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
-from typing import Annotated
+from typing import IO, Annotated
 
 import msgspec
 from msgspec import Meta
@@ -22,6 +24,8 @@ from edge_client.client import ClientState, wanted
 log = logging.getLogger(__name__)
 
 _COMMAND_SLACK_S = 60.0
+_LOOK_S = 1.0
+"""How often a command that runs is looked at."""
 
 
 class SleepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,7 +34,7 @@ class SleepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         seconds: How long it sleeps each time.
         after_s: Seconds without anything to do after which it goes to sleep.
-        command: Program and arguments that suspend the machine, ``{seconds}`` filled in, for example
+        command: Program and arguments that suspend the machine, ``{seconds}`` filled in as a whole number, such as
             ``["rtcwake", "--mode", "mem", "--seconds", "{seconds}"]``; it must return after that time. Empty: the
             device only rests.
     """
@@ -66,7 +70,8 @@ class Sleeper:
         settings: When and how; `None` for a device that stays awake.
         account: Books the sleep.
         clock: Monotonic seconds.
-        wait: Does nothing for some seconds, or until the device is told to stop.
+        wait: Does nothing for some seconds, or until the device is told to stop: then what it returns is true. Asked
+            again and again while a command runs, so that a service manager hears of a device that sleeps.
     """
 
     def __init__(
@@ -96,19 +101,33 @@ class Sleeper:
                 self._wait(self._settings.seconds)
         return True
 
-    @staticmethod
-    def _suspend(settings: SleepSettings) -> bool:
+    def _suspend(self, settings: SleepSettings) -> bool:
         """Runs the command; whether there is one and it did its work."""
-        command = [part.replace("{seconds}", f"{settings.seconds:.0f}") for part in settings.command]
+        whole = max(1, round(settings.seconds))
+        command = [part.replace("{seconds}", str(whole)) for part in settings.command]
         if not command:
             return False
         try:
-            done = subprocess.run(  # noqa: S603 - the device's owner wrote it into the device's own settings
-                command, capture_output=True, text=True, check=False, timeout=settings.seconds + _COMMAND_SLACK_S
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
+            with tempfile.TemporaryFile() as said:
+                status = self._run(command, settings.seconds + _COMMAND_SLACK_S, said)
+                said.seek(0)
+                text = said.read()[-200:].decode(errors="replace").strip()
+        except OSError as error:
             log.warning("sleep.command %s: %s; resting instead", command, error)
             return False
-        if done.returncode:
-            log.warning("sleep.command %s ended with status %d: %s", command, done.returncode, done.stderr[-200:])
-        return done.returncode == 0
+        if status:
+            log.warning("sleep.command %s ended with status %d: %s", command, status, text)
+        return status == 0
+
+    def _run(self, command: list[str], limit_s: float, said: IO[bytes]) -> int:
+        """Runs a command to its end, its time's or the device's; its status, negative when it was ended."""
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said) as process:  # noqa: S603 - the device's owner wrote it into the device's own settings
+            end_s = time.monotonic() + limit_s
+            while process.poll() is None:
+                stopped = self._wait(0.0)
+                if stopped or time.monotonic() > end_s:
+                    process.kill()
+                    break
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_LOOK_S)
+            return process.wait()

@@ -67,6 +67,29 @@ class Supervision:
         """The device ends by its own will."""
         self._send("STOPPING=1")
 
+    def patient(self, wait: Callable[[float], object], status: Callable[[], str]) -> Callable[[float], bool]:
+        """The same wait, with signs of life while it lasts: a sleep, or a look at idle power, may outlast the watchdog.
+
+        Args:
+            wait: Does nothing for some seconds, or until the device is told to stop: then what it returns is true.
+            status: As of `beat`; `resting=yes` is added to it.
+
+        Returns:
+            Takes seconds; returns whether the device is told to stop. With 0 s it is a sign of life alone.
+        """
+
+        def waited(seconds: float) -> bool:
+            end_s = self._clock() + seconds
+            while True:
+                self.beat(lambda: f"{status()} resting=yes")
+                left_s = max(0.0, end_s - self._clock())
+                if not self._address or left_s <= self._every_s:
+                    return bool(wait(left_s))
+                if wait(self._every_s):
+                    return True
+
+        return waited
+
     def watched(self, engine: Engine) -> Engine:
         """The same engine; each of its gradients is a sign of life: training for a round may outlast the watchdog."""
         return _Watched(engine, self)

@@ -77,7 +77,7 @@ class EnrolledBroker:
 
     def tls(self, party: str) -> TlsSettings:
         """The settings in a party's bundle."""
-        own = party in {"server", "attacker"}
+        own = party in {"server", "attacker", "operator"}
         place, stem = (self.folder / party, party) if own else (self.folder / "devices" / party, "device")
         return TlsSettings(ca=place / "ca.pem", certificate=place / f"{stem}.pem", key=place / f"{stem}.key")
 

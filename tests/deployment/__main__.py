@@ -6,31 +6,26 @@ outside, with certificates of `spikeleak enroll`. What is checked is printed; th
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from contract.errors import SpikeleakError
-from deploy.supervisor import module_environment
-from server.ledger import FILE_NAME, Ledger
 from tests.conftest import ROOT
 from tests.deployment import debian
 from tests.deployment.board import PACKAGES, USER, Board, booted
+from tests.deployment.outside import Server, main, say, server
 from tests.deployment.releases import broken, changed
 from tests.enrolled_broker import EnrolledBroker, enrolled_broker
 
 RUN = "shelf"
 NAMES = ("board-1", "board-2")
-PATIENCE_S = 120.0
 SERVER = """
-run = "shelf"
-directory = "{folder}"
 clients = 2
 drain_s = 5.0
 evaluate = false
@@ -50,19 +45,15 @@ deadline_s = 2.0
 """
 
 
-def say(what: str, seen: object) -> None:
-    print(f"{what:26} {seen}", flush=True)
-
-
 class Lab:
     """Broker, server, inventory, and the command that is tested."""
 
-    def __init__(self, folder: Path, broker: EnrolledBroker, boards: list[Board]) -> None:
+    def __init__(self, folder: Path, broker: EnrolledBroker, boards: list[Board], running: Server) -> None:
         self.folder, self.broker, self.boards = folder, broker, boards
-        self.inventory = self._write("boards.yml", {})
-        self.server: subprocess.Popen[bytes] | None = None
+        self.until, self.takes_part = running.until, running.takes_part
+        self.inventory = self.write("boards.yml", {})
 
-    def _write(self, name: str, more: dict[str, str]) -> Path:
+    def write(self, name: str, more: dict[str, str]) -> Path:
         ssh = f"-oUserKnownHostsFile={self.boards[0].key.parent / 'known_hosts'}"
         head = {
             "ansible_user": USER,
@@ -103,32 +94,10 @@ class Lab:
         say(f"deploy {command}", f"status {status}, {time.monotonic() - began_s:.0f} s")
         return text
 
-    def start_server(self) -> None:
-        config = self.folder / "server.toml"
-        head = SERVER.format(folder=self.folder / "server")
-        config.write_text(head + (self.broker.folder / "server/server.toml").read_text())
-        with (self.folder / "server.log").open("ab") as log_file:
-            line = [sys.executable, "-m", "deploy.cli", "server", str(config)]
-            self.server = subprocess.Popen(line, stdout=log_file, stderr=log_file, env=module_environment())
-
-    def admitted(self, node: str) -> int:
-        try:
-            with Ledger.open_read(self.folder / "server" / FILE_NAME) as ledger:
-                text = "SELECT COUNT(*) FROM updates WHERE status = 'admitted' AND node = ?"
-                return int(ledger.value(text, node) or 0)
-        except SpikeleakError:
-            return 0
-
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        end_s = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < end_s, f"{what}; server: {(self.folder / 'server.log').read_text()[-1500:]}"
-            time.sleep(0.5)
-
-    def takes_part(self, node: str) -> None:
-        """The device is heard of once more than now."""
-        before = self.admitted(node)
-        self.until(lambda: self.admitted(node) > before, f"{node} takes no part")
+    def status(self) -> list[dict[str, Any]]:
+        """Each board as `deploy status --json` tells it, the broker asked."""
+        text = self.deploy("status", "--json", "--enrolment", str(self.broker.folder))
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
 def push_and_status(lab: Lab) -> None:
@@ -136,9 +105,11 @@ def push_and_status(lab: Lab) -> None:
     for board in lab.boards:
         assert f"{board.name}: runs release" in told, told
         lab.takes_part(board.name)
-    text = lab.deploy("status")
-    say("", text.replace("\n", "\n" + 27 * " "))
-    assert text.count(" online ") == 2, text
+    for seen in lab.status():
+        say("", json.dumps(seen))
+        assert (seen["unit"], seen["broker"], seen["differ"]) == ("online", "online", ""), seen
+        assert abs(seen["clock_s"]) <= seen["clock_error_s"], seen
+        assert seen["round"].endswith("/9000"), seen
     one = lab.boards[0]
     say("account", one.shell("ps -o user:20= -p $(systemctl show -P MainPID spikeleak-client)"))
     assert one.shell("ps -o uid= -p $(systemctl show -P MainPID spikeleak-client)").strip() != "0"
@@ -164,6 +135,34 @@ def watchdog(lab: Lab) -> None:
     lab.until(lambda: board.show("ActiveState") == "active", "not active again")
     lab.takes_part(board.name)
     say("watchdog", "8 s alive with WatchdogSec=4: no restart; stopped by SIGSTOP: started again, takes part")
+    board.shell("rm -r /run/systemd/system/spikeleak-client.service.d && systemctl daemon-reload")
+    board.shell("systemctl restart spikeleak-client.service")
+
+
+def sleeps(lab: Lab) -> None:
+    """A device that sleeps for longer than its watchdog's time is let sleep; one that is told to stop wakes up."""
+    board = lab.boards[0]
+    toml = "/opt/spikeleak/current/device.toml"
+    board.shell(
+        f"cp {toml} /root/device.toml && printf '[sleep]\\nseconds = 15\\nafter_s = 0\\n' >> {toml} && "
+        "mkdir -p /run/systemd/system/spikeleak-client.service.d && printf '[Service]\\nWatchdogSec=4\\n' "
+        "> /run/systemd/system/spikeleak-client.service.d/short.conf && systemctl daemon-reload && "
+        "systemctl restart spikeleak-client.service"
+    )
+    lab.until(lambda: "resting=yes" in board.show("StatusText"), "it does not go to sleep")
+    began_s = time.monotonic()
+    lab.until(lambda: "resting=yes" not in board.show("StatusText"), "it does not wake up")
+    slept_s = time.monotonic() - began_s
+    assert slept_s > 8, f"slept for {slept_s:.0f} s"
+    assert board.show("NRestarts") == "0", "a device that sleeps was ended by the watchdog"
+    lab.takes_part(board.name)
+    say("sleep", f"{slept_s:.0f} s seen asleep with WatchdogSec=4: no restart; takes part afterwards")
+    lab.until(lambda: "resting=yes" in board.show("StatusText"), "it does not go to sleep again")
+    began_s = time.monotonic()
+    board.shell("systemctl stop spikeleak-client.service")
+    assert board.show("Result") == "success"
+    say("stopped while asleep", f"in {time.monotonic() - began_s:.1f} s")
+    board.shell(f"mv /root/device.toml {toml}")
     board.shell("rm -r /run/systemd/system/spikeleak-client.service.d && systemctl daemon-reload")
     board.shell("systemctl restart spikeleak-client.service")
 
@@ -200,11 +199,11 @@ def refusals(lab: Lab) -> None:
         expect(told, "board-1: clock: the board is ", " s off this machine (limit 60 s)", "timedatectl")
         assert re.search(r"the board is (599|60\d)\.\d s", told), told
     one.shell("rm /usr/local/bin/date")
-    other = lab._write("arm.yml", {"spikeleak_machine": "aarch64"})
+    other = lab.write("arm.yml", {"spikeleak_machine": "aarch64"})
     expect(lab.deploy("push", "board-1", status=1, inventory=other), "board-1: architecture: the board is x86_64")
-    other = lab._write("python.yml", {"spikeleak_python": '"3.13"'})
+    other = lab.write("python.yml", {"spikeleak_python": '"3.13"'})
     expect(lab.deploy("push", "board-1", status=1, inventory=other), "board-1: Python: python3.13 is not on the board")
-    other = lab._write("host.yml", {})
+    other = lab.write("host.yml", {})
     other.write_text(other.read_text().replace(lab.boards[1].address, "no-such-board.invalid"))
     expect(lab.deploy("status", status=1, inventory=other), "board-2: not reached", "correct ansible_host")
     lab.boards[1].stop()
@@ -238,37 +237,19 @@ def ends(lab: Lab) -> None:
     assert {board.show("ActiveState") for board in lab.boards} == {"inactive"}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "debian")
-    asked = parser.parse_args()
-    began_s = time.monotonic()
-    try:
-        made = debian.root(asked.folder.resolve(), "amd64", PACKAGES)
-        with tempfile.TemporaryDirectory(prefix="spikeleak-boards-", dir="/var/tmp") as name:
-            _whole(made, Path(name))
-    except SpikeleakError as error:
-        print(f"boards: {error}", file=sys.stderr)
-        return 1
-    say("all done in", f"{time.monotonic() - began_s:.0f} s")
-    return 0
-
-
 def _whole(made: Path, folder: Path) -> None:
     key = folder / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    with enrolled_broker(folder / "lab", *NAMES) as broker, booted(made, folder, key, *NAMES) as boards:
-        lab = Lab(folder, broker, boards)
-        try:
-            lab.start_server()
-            for step in (push_and_status, watchdog, releases, refusals, ends):
-                step(lab)
-        finally:
-            if lab.server is not None:
-                lab.server.kill()
-                lab.server.wait()
+    with (
+        enrolled_broker(folder / "lab", *NAMES) as broker,
+        booted(made, folder, key, *NAMES) as boards,
+        server(folder, broker, RUN, SERVER) as running,
+    ):
+        lab = Lab(folder, broker, boards, running)
+        for step in (push_and_status, watchdog, sleeps, releases, refusals, ends):
+            step(lab)
 
 
 if __name__ == "__main__":
     os.environ["PATH"] += ":/usr/sbin"
-    raise SystemExit(main())
+    raise SystemExit(main("boards", __doc__, partial(debian.root, architecture="amd64", packages=PACKAGES), _whole))

@@ -8,34 +8,28 @@ processor.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
-import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-from contract.errors import SpikeleakError
-from deploy.supervisor import module_environment
-from server.ledger import FILE_NAME, Ledger
 from server.summary import summarise
 from tests.arm64.root import CPUS, describe
 from tests.conftest import spikeleak
 from tests.deployment import debian, namespace
+from tests.deployment.outside import Server, main, say, server
 from tests.enrolled_broker import EnrolledBroker, enrolled_broker
 
 PROJECT = Path(__file__).resolve().parents[2]
-NODE, RUN, ROUNDS = "pi-1", "arm64", 3
+NODE, RUN = "pi-1", "arm64"
 ACCOUNT = 4242
 """Stands for the account that `DynamicUser=` makes."""
 
 SERVER = """
-run = "{run}"
-directory = "{folder}"
 clients = 1
 drain_s = 60.0
 [task]
@@ -47,7 +41,7 @@ steps = 10
 hidden = [64]
 [[schedule]]
 kind = "train"
-rounds = {rounds}
+rounds = 3
 local_steps = 5
 batch_size = 16
 learning_rate = 0.2
@@ -99,10 +93,6 @@ class Guest:
         return done.stdout
 
 
-def say(what: str, seen: object) -> None:
-    print(f"{what:34} {seen}", flush=True)
-
-
 def install(guest: Guest, broker: EnrolledBroker) -> None:
     """The bundle, from its own wheels; and what it refuses."""
     shutil.copytree(broker.folder / "devices" / NODE, guest.root / "root/bundle")
@@ -125,67 +115,33 @@ def install(guest: Guest, broker: EnrolledBroker) -> None:
     say("size", guest.must("du -sm /opt/spikeleak/venvs", network=False).split()[0] + " MB")
 
 
-def take_part(guest: Guest, broker: EnrolledBroker, folder: Path) -> None:
+def take_part(guest: Guest, running: Server) -> None:
     """A whole run against the server outside."""
-    config = folder / "server.toml"
-    head = SERVER.format(run=RUN, folder=folder / "server", rounds=ROUNDS)
-    config.write_text(head + (broker.folder / "server/server.toml").read_text())
     guest.must(
         f"install -d -o {ACCOUNT} -m 700 /var/lib/spikeleak /run/credentials/spikeleak-client.service && "
         f"install -o {ACCOUNT} -m 400 /etc/spikeleak/device.key /run/credentials/spikeleak-client.service/",
         network=False,
     )
-    with (folder / "server.log").open("wb") as log_file:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "deploy.cli", "server", str(config)],
-            stdout=log_file,
-            stderr=log_file,
-            env=module_environment(),
-        )
-    try:
-        began_s = time.monotonic()
-        line = f"setpriv --reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups"
-        current = "/opt/spikeleak/current"
-        done = guest.run(f"{line} {current}/venv/bin/spikeleak-client {current}/device.toml", network=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-        say("run finished in", f"{time.monotonic() - began_s:.0f} s (emulated), device's status {done.returncode}")
-        assert server.wait(120) == 0, (folder / "server.log").read_text()[-2000:]
-    finally:
-        server.kill()
-        server.wait()
-    judge(folder, broker)
+    began_s = time.monotonic()
+    line = f"setpriv --reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups"
+    current = "/opt/spikeleak/current"
+    done = guest.run(f"{line} {current}/venv/bin/spikeleak-client {current}/device.toml", network=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    say("run finished in", f"{time.monotonic() - began_s:.0f} s (emulated), device's status {done.returncode}")
+    assert running.process.wait(120) == 0, running.log()
 
 
-def judge(folder: Path, broker: EnrolledBroker) -> None:
+def judge(running: Server, broker: EnrolledBroker) -> None:
     """What the ledger and the broker say of it."""
-    summary = summarise(folder / "server")
+    summary = summarise(running.folder)
     updates = summary["updates"]
     say("updates", json.dumps(updates))
-    assert (updates["admitted"], updates["lost"], updates["duplicated"]) == (ROUNDS, 0, 0), updates
-    with Ledger.open_read(folder / "server" / FILE_NAME) as ledger:
-        rows = ledger.rows("SELECT round, node FROM updates WHERE status = 'admitted' ORDER BY round")
-        assert [(row["round"], row["node"]) for row in rows] == [(at, NODE) for at in range(1, ROUNDS + 1)]
+    assert (updates["admitted"], updates["lost"], updates["duplicated"]) == (3, 0, 0), updates
+    assert running.admitted(NODE) == [1, 2, 3]
     say("accuracy", f"{summary['accuracy']:.3f}")
     say("bytes up", summary["bytes_up"])
     line = re.findall(rf"New client connected .* as {NODE} .*", broker.log())[-1]
     say("broker's log", line)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=PROJECT / "build" / "debian")
-    asked = parser.parse_args()
-    began_s = time.monotonic()
-    try:
-        made = debian.root(asked.folder.resolve(), "arm64")
-        say("Debian arm64 root ready after", f"{time.monotonic() - began_s:.0f} s")
-        with tempfile.TemporaryDirectory(prefix="spikeleak-arm64-", dir="/var/tmp") as name:
-            _whole(made, Path(name))
-    except SpikeleakError as error:
-        print(f"arm64: {error}", file=sys.stderr)
-        return 1
-    say("all done in", f"{time.monotonic() - began_s:.0f} s")
-    return 0
 
 
 def _whole(made: Path, folder: Path) -> None:
@@ -200,9 +156,11 @@ def _whole(made: Path, folder: Path) -> None:
         say("wheels", " ".join("-".join(name.split("-")[:2]) for name in wheels))
         guest = Guest(root, folder)
         install(guest, broker)
-        take_part(guest, broker, folder)
+        with server(folder, broker, RUN, SERVER) as running:
+            take_part(guest, running)
+            judge(running, broker)
 
 
 if __name__ == "__main__":
     os.environ["PATH"] += ":/usr/sbin"
-    raise SystemExit(main())
+    raise SystemExit(main("arm64", __doc__, partial(debian.root, architecture="arm64"), _whole))

@@ -22,10 +22,12 @@ from contract.configuration import decode_tables
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.link import Link, LinkSettings, TlsSettings
 from contract.link_settings import is_loopback
+from deploy.board import LinkProfile
 from deploy.broker import BrokerSection, serve
 from deploy.study import Study, load_study, to_toml
 from edge_client.app import main as client_main
 from edge_client.settings import ClientSettings
+from server.ledger import FILE_NAME, Ledger
 from server.settings import ServerSettings
 from tests.conftest import spikeleak
 from tests.mosquitto import Authority, Mosquitto, mosquitto
@@ -276,8 +278,40 @@ def test_an_attacker_over_tls_is_told_what_is_wrong(secured: Mosquitto, authorit
         run_attack(settings)
 
 
-def test_a_whole_study_runs_over_tls(secured: Mosquitto, authority: Authority, tmp_path: Path) -> None:
-    tls = authority.issue("study")
+def test_another_host_s_certificate_passes_only_by_its_own_name(authority: Authority, tmp_path: Path) -> None:
+    own, tls = authority.issue("broker", "broker.lab"), authority.issue("device-7")
+    with mosquitto(tmp_path / "broker", *authority.listener(own)) as running:
+        named = msgspec.structs.replace(tls, server_name="broker.lab")
+        link = Link(LinkSettings(port=running.port, tls=named), "device-7", on_message=ignore)
+        link.start()
+        link.stop()
+        for other in (tls, msgspec.structs.replace(tls, server_name="other.lab")):
+            said, _ = attempt(LinkSettings(port=running.port, tls=other), timeout_s=0.5)
+            assert "certificate is not valid for" in said, said
+
+
+def test_a_whole_study_runs_over_tls_and_a_shaped_link_takes_the_time_that_is_calculated(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """The broker's certificate names localhost alone; the shaped device connects to 127.0.0.1, before it."""
+    with mosquitto(tmp_path / "broker", *authority.listener(authority.issue("broker", "localhost"))) as secured:
+        _whole_study(secured, authority.issue("study"), tmp_path)
+    with Ledger.open_read(tmp_path / "out" / FILE_NAME) as ledger:
+        sql = "SELECT duration_s FROM energy WHERE phase = 'transmit' AND source LIKE 'model:%' AND node = ?"
+        shaped_s, free_s = (ledger.value(sql, f"device-00{i}") for i in (0, 1))
+        nbytes = ledger.value("SELECT bytes FROM updates WHERE node = 'device-000'")
+    records = -(-nbytes // _RECORD_BYTES)
+    calculated_s = LinkProfile(rate_kbit_s=100.0, latency_ms=200.0).transmit_s(nbytes + records * _RECORD_MORE)
+    assert calculated_s > 4
+    assert shaped_s == pytest.approx(calculated_s, rel=0.1)
+    assert free_s < calculated_s / 2
+
+
+_RECORD_BYTES, _RECORD_MORE = 2**14, 22
+"""Of TLS 1.3: plaintext of a record at most, and its header, type and tag (RFC 8446, 5.1 and 5.2)."""
+
+
+def _whole_study(secured: Mosquitto, tls: TlsSettings, tmp_path: Path) -> None:
     study = tmp_path / "study.toml"
     study.write_text(
         f"""name = "secured"
@@ -288,7 +322,7 @@ kind = "direct"
 steps = 2
 
 [task.model]
-hidden = [8]
+hidden = [16]
 
 [attack]
 budget_s = 1.0
@@ -296,6 +330,10 @@ attacks = ["rank1"]
 
 [devices]
 engine = "torch"
+[[devices.group]]
+count = 1
+rate_kbit_s = 100.0
+latency_ms = 200.0
 
 [server]
 export = false
@@ -314,6 +352,7 @@ key = "{tls.key}"
 [[schedule]]
 kind = "train"
 batch_size = 8
+deadline_s = 120.0
 """
     )
     done = spikeleak("run", str(study), "--out", str(tmp_path / "out"))

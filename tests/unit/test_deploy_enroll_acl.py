@@ -15,12 +15,12 @@ from deploy import acl
 
 SPEC = (Path(contract.__file__).parent / "SPEC.md").read_text(encoding="utf-8")
 RUN, NODE, OTHER, UID = "run-7", "pi-1", "pi-2", "0" * 32
-PARTIES = ("server", "attacker", NODE)
+PARTIES = ("server", "attacker", "operator", NODE)
 
 
 def rules(name: str, *, access: str) -> list[str]:
     """Filters of one party, out of the file that mosquitto reads."""
-    text = acl.render(["server", "attacker", NODE, OTHER])
+    text = acl.render(["server", "attacker", "operator", NODE, OTHER])
     (block,) = re.findall(rf"^user {name}\n((?:topic .*\n)*)", text, re.MULTILINE)
     found = [line.split() for line in block.splitlines()]
     assert all(word == "topic" and kind in {"read", "write"} for word, kind, _ in found)
@@ -63,7 +63,7 @@ def wanted(name: str) -> Iterator[str]:
         yield topics.graph_filter(RUN, "training")
 
 
-@pytest.mark.parametrize("name", PARTIES)
+@pytest.mark.parametrize("name", ["server", "attacker", NODE])
 def test_what_is_read_is_what_is_subscribed_to(name: str) -> None:
     filters = list(wanted(name))
     readable = {filled(form, node) for form in spec_writers() for node in (NODE, OTHER)}
@@ -81,6 +81,13 @@ def test_the_attackers_sentence_of_the_spec() -> None:
         access: {place.split("/")[3] for place in rules("attacker", access=access)} for access in ("read", "write")
     }
     assert kinds == {"read": {"server", "task", "model", "mirror"}, "write": {"recon", "claim", "working"}}
+
+
+def test_the_operators_sentence_of_the_spec() -> None:
+    assert "An operator's may read `node/` and `server/`, and write nothing" in SPEC
+    assert {place.split("/")[3] for place in rules("operator", access="read")} == {"node", "server"}
+    assert rules("operator", access="write") == []
+    assert all(may("operator", "read", filled("node/{id}/state", node)) for node in (NODE, OTHER))
 
 
 def test_no_rule_reaches_beyond_this_protocol_and_none_is_a_pattern() -> None:
@@ -101,7 +108,7 @@ def plug_topics(node: str) -> set[str]:
 
 def test_a_device_reads_its_own_plug_and_only_the_plug_writes_it() -> None:
     for topic in plug_topics(NODE):
-        names = ("server", "attacker", NODE, OTHER, f"{NODE}.plug", f"{OTHER}.plug")
+        names = ("server", "attacker", "operator", NODE, OTHER, f"{NODE}.plug", f"{OTHER}.plug")
         assert {name for name in names if may(name, "read", topic)} == {NODE}
         assert {name for name in names if may(name, "write", topic)} == {f"{NODE}.plug"}
     assert set(rules(f"{NODE}.plug", access="write")) == plug_topics(NODE)

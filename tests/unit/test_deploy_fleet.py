@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from contract.errors import ConfigurationError
+from contract.link_settings import LinkSettings, TlsSettings
 from deploy import fleet
 from deploy.board import BoardProfile, LinkProfile, boards, load_board
 from deploy.fleet import HERE, DeviceGroup, boards_of, shaped_links
 from deploy.shaped_links import conditions
 from deploy.study import load_study
+from edge_client.settings import ClientSettings
 from hardware.energy_model import EnergyModel
 
 
@@ -66,14 +69,22 @@ def test_whoever_is_limited_stands_in_for_a_board_and_measures_nothing(group: De
 def test_each_kind_of_link_has_one_port(tmp_path: Path) -> None:
     slow, far = LinkProfile(rate_kbit_s=100.0), LinkProfile(latency_ms=200.0)
     kinds = [BoardProfile(name="b", title="b", link=link) for link in (slow, far, slow, None)]
-    from contract.link_settings import LinkSettings
-
     found = shaped_links(kinds, LinkSettings(port=1999))
     assert found is not None
     assert [shaped.link for shaped in found.links] == [slow, far]
     assert len({shaped.port for shaped in found.links}) == 2
     assert found.upstream_port == 1999
     assert shaped_links(kinds[3:], LinkSettings()) is None
+
+
+def test_behind_a_shaped_link_the_broker_is_still_held_to_its_name() -> None:
+    tls = TlsSettings(ca=Path("a"), certificate=Path("b"), key=Path("c"))
+    settings = ClientSettings(run="r", node="n", directory=Path(), link=LinkSettings(host="broker.lab", tls=tls))
+    board = BoardProfile(name="b", title="b", link=LinkProfile(latency_ms=5.0))
+    placed = fleet._placed(settings, board, {board.link: 4321}, "").link
+    assert (placed.host, placed.port, placed.tls.server_name) == ("127.0.0.1", 4321, "broker.lab")
+    tunnelled = replace(settings, link=replace(settings.link, tls=replace(tls, server_name="far.lab")))
+    assert fleet._placed(tunnelled, board, {board.link: 4321}, "").link.tls.server_name == "far.lab"
 
 
 def test_a_link_in_the_proxys_units() -> None:

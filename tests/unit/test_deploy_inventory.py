@@ -1,11 +1,10 @@
-"""Inventories, first-boot files, what boards say of themselves, and the commands' help."""
+"""Inventories, first-boot files, and what boards say of themselves."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -13,12 +12,13 @@ import pytest
 import yaml
 
 from contract.errors import ConfigurationError
-from deploy.boards import inventory, playbook
+from contract.messages import NodeState
+from deploy.boards import inventory, overview, playbook
 from deploy.boards.cloud_init import host_name, user_data
 from deploy.boards.payload import device_tables
 from deploy.boards.playbook import Event
-from deploy.boards.status import read
-from tests.conftest import ROOT
+from deploy.boards.presence import Heard
+from deploy.boards.status import Status, read, with_broker
 
 
 def test_user_data_is_cloud_init_s(tmp_path: Path) -> None:
@@ -92,6 +92,57 @@ def test_a_clock_is_told_with_its_uncertainty() -> None:
     assert read("pi", {"release": "r"}).starts is None
 
 
+def state(status: str, run: str = "a", node: str = "pi") -> dict[tuple[str, str], NodeState]:
+    return {(run, node): NodeState(node=node, epoch=1, status=status, meter="pmic")}
+
+
+def test_a_device_of_several_runs_is_looked_for_in_its_own() -> None:
+    both = Heard(nodes=state("offline") | state("online", "b") | state("online", "c", "other"))
+    assert both.of("pi")[0] == "b"
+    assert both.of("pi", "a")[1].status == "offline"
+    assert both.of("pi", "d") == ("d", None)
+    past = Heard(nodes=state("offline") | state("offline", "b"))
+    run, seen = past.of("pi")
+    assert (run, seen.status) == ("", "offline"), "which of them was the last, nobody knows"
+    assert Heard(nodes=state("offline", "b")).of("pi")[0] == "b"
+
+
+@pytest.mark.parametrize(
+    ("unit", "told", "differs"),
+    [
+        ("online", "online", ""),
+        ("online, resting", "offline", "prepares its task"),
+        ("starting", "offline", ""),
+        ("offline (broker lost)", "offline", ""),
+        ("failed (watchdog)", "online", "last will"),
+        ("not installed", "online", "another process"),
+        ("unreachable", "online", "it works"),
+        ("unreachable", "offline", ""),
+    ],
+)
+def test_what_ssh_and_the_broker_may_say(unit: str, told: str, differs: str) -> None:
+    seen = with_broker(Status(board="pi", unit=unit), Heard(nodes=state(told)))
+    assert (seen.broker, seen.meter, seen.run) == (told, "pmic", "a")
+    assert differs in seen.differ
+    assert bool(seen.differ) is bool(differs)
+    silent = with_broker(Status(board="pi", unit=unit), Heard(unavailable="broker h:1 unreachable: refused"))
+    assert (silent.broker, silent.differ) == ("unknown: broker h:1 unreachable", "")
+    assert with_broker(silent, overview.NOT_ASKED).broker == "unknown: not asked"
+
+
+def test_nothing_stands_for_what_is_not_known() -> None:
+    bare = Status(board="pi", unit="online")
+    assert bare.power == "unavailable(no battery, meter unknown)"
+    assert msgspec.structs.replace(bare, meter="none").power == "unavailable(no battery, no meter)"
+    assert msgspec.structs.replace(bare, meter="pmic", undervolted=True).power == "meter pmic, undervoltage"
+    empty = read("pi", {"batteries": "BAT0:0 BAT1:", "release": "r", "journal": "1", "error": ""})
+    assert [it.charge_percent for it in empty.batteries] == [0, None]
+    assert empty.power == "BAT0 0 %, BAT1 unavailable(no capacity)"
+    assert (empty.error, read("pi", {}).error) == ("", None)
+    told = msgspec.json.decode(overview.line(bare))
+    assert (told["error"], told["clock_s"], told["starts"], told["undervolted"]) == (None, None, None, None)
+
+
 def test_what_the_callback_writes_is_an_event() -> None:
     line = {"event": "ok", "board": "pi", "task": "t", "text": "", "output": "", "told": {}, "ignored": False}
     assert msgspec.json.decode(json.dumps(line), type=Event).board == "pi"
@@ -104,28 +155,3 @@ def test_without_ansible_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
         ConfigurationError, match=r"ansible-playbook is not installed: pip install 'spikeleak\[deploy\]'"
     ):
         playbook.program("ansible-playbook")
-
-
-COMMANDS = ("push", "update", "rollback", "status", "logs", "collect", "stop", "sizing")
-
-
-def test_each_command_has_help_with_an_example() -> None:
-    from typer.testing import CliRunner
-
-    from deploy.deploy_command import deploy_app
-
-    assert {it.name or it.callback.__name__ for it in deploy_app.registered_commands} == set(COMMANDS)
-    for command in COMMANDS:
-        done = CliRunner().invoke(deploy_app, [command, "--help"])
-        assert done.exit_code == 0
-        assert f"Example: spikeleak deploy {command}" in " ".join(done.output.split()), done.output
-    assert (
-        "Example: spikeleak-client "
-        in subprocess.run(
-            [sys.executable, "-m", "edge_client", "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-        ).stdout
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -35,7 +36,7 @@ class World:
         self.sleeper = Sleeper(settings, self.account, lambda: self.now_s, self.wait)
 
     def wait(self, seconds: float) -> None:
-        self.waits.append(seconds)
+        self.waits += [seconds] * (seconds > 0)  # 0: whether it is told to stop, and a sign of life
         self.now_s += seconds
 
     def update(self, *, sleeps: bool = True) -> dict[str, tuple]:
@@ -116,6 +117,16 @@ def test_a_command_is_run_with_the_seconds_and_a_failing_one_lets_it_rest(tmp_pa
         world = World(tmp_path, SleepSettings(seconds=30, after_s=0, command=command))
         assert world.sleeper.rest(READY)
         assert world.waits == [30.0]
+
+
+def test_a_device_that_is_told_to_stop_ends_the_command(tmp_path: Path) -> None:
+    world = World(tmp_path, SleepSettings(seconds=600, after_s=0, command=("sleep", "600")))
+    waited: list[float] = []
+    world.sleeper._wait = lambda seconds: waited.append(seconds) or True
+    began_s = time.monotonic()
+    assert world.sleeper.rest(READY)
+    assert time.monotonic() - began_s < 60
+    assert waited == [0.0, 600.0], "it rests where the command did not sleep, and is told to stop there as well"
 
 
 def test_a_suspended_machine_has_a_length_and_no_joules(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def rights() -> Rights:
     """SPEC.md's writers and readers of each topic, written out: it shares nothing with the ACL's own table."""
     everyone = {*DEVICES, "attacker"}
     found: Rights = {
-        "server/state": ("server", everyone),
+        "server/state": ("server", everyone | {"operator"}),
         "task/manifest": ("server", everyone),
         "task/training/0": ("server", everyone),
         "model/1/0": ("server", everyone),
@@ -44,7 +44,8 @@ def rights() -> Rights:
     }
     for node in (*DEVICES, REVOKED):
         writer = node if node in DEVICES else ""
-        for suffix in ("node/{}/state", f"up/{{}}/1/{UID}/0", "score/{}/1", "truth/{}/1"):
+        found[f"node/{node}/state"] = (writer, {"server", "operator"})
+        for suffix in (f"up/{{}}/1/{UID}/0", "score/{}/1", "truth/{}/1"):
             found[suffix.format(node)] = (writer, {"server"})
         found[f"ack/{node}"] = ("server", {node} & set(DEVICES))
         found[f"recon/{node}/1/0"] = ("attacker", {node, "server"} - {REVOKED})
@@ -114,7 +115,7 @@ def _empty(folder: Path) -> Path:
 
 def _assemble(broker: EnrolledBroker, protocol: str, keys: Path) -> dict[str, Member]:
     """All parties, one that will be revoked, and one with a certificate of the authority that was never enrolled."""
-    names = ("server", "attacker", *DEVICES, REVOKED)
+    names = ("server", "attacker", "operator", *DEVICES, REVOKED)
     settings = {name: broker.link(name) for name in names}
     ca = broker.folder / "ca"
     own = Identity(certificate=(ca / "ca.pem").read_bytes(), key=(ca / "ca.key").read_bytes())

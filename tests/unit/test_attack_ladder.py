@@ -189,6 +189,7 @@ def test_observation_has_these_fields_and_no_truth_among_them():
     assert {field.name for field in fields(Observation)} == {
         "threat", "shape", "classes", "samples", "update", "seed", "masked",
         "_task", "_plan", "_parameters", "_records", "_labels", "_network", "_rates", "_candidates", "_unknown",
+        "_errors",
     }  # fmt: skip
 
 
@@ -225,8 +226,9 @@ def test_no_file_of_the_room_can_reach_a_truth():
     allowed = {
         "contract.datasets": {"dataset_info", "task_info"},
         "contract.messages": {
-            "AttackResult", "MAX_CANDIDATES", "MembershipTest", "Model", "Name", "Reconstruction", "ServerState",
-            "TaskManifest", "TensorRecord", "Update", "Verdict", "decode", "pack", "unpack",
+            "Aggregate", "AttackResult", "MAX_CANDIDATES", "MembershipTest", "Message", "Model", "Name",
+            "Reconstruction", "ServerState", "TaskManifest", "TensorRecord", "Update", "Verdict", "decode", "pack",
+            "unpack", "unpack_one_of",
         },
     }  # fmt: skip
     sources = sorted(Path(attack.__file__).parent.rglob("*.py"))

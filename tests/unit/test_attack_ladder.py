@@ -227,7 +227,7 @@ def test_no_file_of_the_room_can_reach_a_truth():
         "contract.datasets": {"dataset_info", "task_info"},
         "contract.messages": {
             "Aggregate", "AttackResult", "MAX_CANDIDATES", "MembershipTest", "Message", "Model", "Name",
-            "Reconstruction", "ServerState", "TaskManifest", "TensorRecord", "Update", "Verdict", "decode", "pack",
+            "Reconstruction", "Seen", "ServerState", "TaskManifest", "TensorRecord", "Update", "Verdict", "decode", "pack",
             "unpack", "unpack_one_of",
         },
     }  # fmt: skip

@@ -227,8 +227,8 @@ def test_no_file_of_the_room_can_reach_a_truth():
         "contract.datasets": {"dataset_info", "task_info"},
         "contract.messages": {
             "Aggregate", "AttackResult", "MAX_CANDIDATES", "MembershipTest", "Message", "Model", "Name",
-            "Reconstruction", "Seen", "ServerState", "TaskManifest", "TensorRecord", "Update", "Verdict", "decode", "pack",
-            "unpack", "unpack_one_of",
+            "Reconstruction", "Seen", "ServerState", "TaskManifest", "TensorRecord", "Update", "Verdict", "decode",
+            "pack", "unpack", "unpack_one_of",
         },
     }  # fmt: skip
     sources = sorted(Path(attack.__file__).parent.rglob("*.py"))

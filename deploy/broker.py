@@ -95,7 +95,8 @@ def _mosquitto(port: int, directory: Path) -> list[str]:
     user = "user root\n" if os.geteuid() == 0 else ""
     settings.write_text(
         f"{user}listener {port} {LOOPBACK}\nallow_anonymous true\npersistence false\n"
-        "max_queued_messages 100000\nmax_inflight_messages 0\nlog_dest stderr\nlog_type error\nlog_type warning\n",
+        "set_tcp_nodelay true\nmax_queued_messages 100000\nmax_inflight_messages 0\n"
+        "log_dest stderr\nlog_type error\nlog_type warning\n",
         encoding="utf-8",
     )
     return [program, "-c", str(settings)]

@@ -75,7 +75,7 @@ class LocalUpdate(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         tensors: Mean gradient (`fedsgd`), or weights before minus weights after (`fedavg`).
         loss: Mean loss over the local steps.
-        operations: Counted over all local steps; `None` for a network of the user's own.
+        operations: Counted over all local steps; `None` for a network of the user's own, or where nothing is counted.
         receipt: What was trained on.
         encoded_ahead: Whether all frames were made before the first local step.
     """
@@ -182,6 +182,7 @@ def local_update(
     shard: Shard,
     receipt: Receipt,
     enter: Callable[[str], None] = lambda _phase: None,
+    counted: bool = True,
 ) -> LocalUpdate:
     """Makes one update from the global model.
 
@@ -198,6 +199,7 @@ def local_update(
         shard: The device's samples.
         receipt: Which samples and seeds to use, from `make_receipt`.
         enter: Called with `load`, `encode` and `train` as these phases begin.
+        counted: Whether operations are counted; not, where it is measured what that costs.
 
     Returns:
         The update; its gradients may be non-finite when the model is.
@@ -207,7 +209,7 @@ def local_update(
     enter("encode")
     encoded = encoded_steps(receipt, shard, task.encoding)
     ahead = len(receipt.samples) * _sample_bytes(task.encoding, shard.shape) <= LARGEST_FRAMES_BYTES
-    steps = _Counter(task, shard)
+    steps = _Counter(task, shard, counted=counted)
     made = map(steps.given, (_at_rest(task.encoding, step) for step in encoded) if ahead else encoded)
     frames: Iterable[Frames] = list(made) if ahead else made
     enter("train")
@@ -235,16 +237,16 @@ def _at_rest(spec: EncodingSpec, frames: NDArray[np.float32]) -> Frames:
 class _Counter:
     """Losses and operations of the local steps."""
 
-    def __init__(self, task: TaskSpec, shard: Shard) -> None:
-        own = task.model.own is not None
+    def __init__(self, task: TaskSpec, shard: Shard, *, counted: bool = True) -> None:
+        unknown = task.model.own is not None or not counted
         self._operations = (
-            None if own else OperationCounter(task, input_shape(task.encoding, shard.shape), shard.classes)
+            None if unknown else OperationCounter(task, input_shape(task.encoding, shard.shape), shard.classes)
         )
         self.losses: list[float] = []
 
     @property
     def operations(self) -> Operations | None:
-        """What was counted; `None` for a network of the user's own."""
+        """What was counted; `None` for nothing."""
         return None if self._operations is None else self._operations.total()
 
     def given(self, frames: Frames) -> Frames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -20,9 +21,10 @@ _SAME_SIZE: dict[int, type[np.unsignedinteger[Any]]] = {1: np.uint8, 4: np.uint3
 
 def dense_products(layer: LayerSpec) -> int:
     """Multiplications of one layer for one sample and one step, without those with padding."""
-    return int(fan_out(layer).sum())
+    return math.prod(layer.weight_shape) if layer.kind == "linear" else int(fan_out(layer).sum())
 
 
+@functools.lru_cache(maxsize=64)
 def fan_out(layer: LayerSpec) -> NDArray[np.int64]:
     """How many products each input of a layer takes part in, flat; fewer at the borders of a convolution.
 
@@ -30,14 +32,17 @@ def fan_out(layer: LayerSpec) -> NDArray[np.int64]:
         layer: The layer.
 
     Returns:
-        `[inputs]`.
+        `[inputs]`, kept for the next who asks, and read-only.
     """
     if layer.kind == "linear":
-        return np.full(math.prod(layer.inputs), layer.weight_shape[0], dtype=np.int64)
-    sides = zip(layer.inputs[1:], layer.outputs[1:], strict=True)
-    rows, columns = (_reached(layer, into, out) for into, out in sides)
-    plane = layer.weight_shape[0] * np.outer(rows, columns)
-    return np.tile(plane.reshape(-1), layer.inputs[0])
+        found = np.full(math.prod(layer.inputs), layer.weight_shape[0], dtype=np.int64)
+    else:
+        sides = zip(layer.inputs[1:], layer.outputs[1:], strict=True)
+        rows, columns = (_reached(layer, into, out) for into, out in sides)
+        plane = layer.weight_shape[0] * np.outer(rows, columns)
+        found = np.tile(plane.reshape(-1), layer.inputs[0])
+    found.flags.writeable = False
+    return found
 
 
 def _reached(layer: LayerSpec, into: int, out: int) -> NDArray[np.int64]:
@@ -63,7 +68,7 @@ class LayerInputs:
 
     def __init__(self, layer: LayerSpec, *, steps: int, columns: bool, spikes: bool) -> None:
         self._fan = fan_out(layer)
-        self.steps, self.count, self.products = steps, len(self._fan), int(self._fan.sum())
+        self.steps, self.count, self.products = steps, len(self._fan), dense_products(layer)
         self._columns, self._spikes = columns, spikes
         # Whole numbers, exact below 2^53: of each place where the products differ, else of all together.
         self._active, self._places = 0.0, None if layer.kind == "linear" else np.zeros(self.count)
@@ -155,5 +160,7 @@ class LayerInputs:
         if rows.dtype.itemsize > 1:
             return np.asarray(rows.sum(0))
         bytes_ = rows.view(np.uint8)  # added up as bytes, in blocks whose sums are none but bytes
+        if len(bytes_) <= _BYTE:
+            return np.asarray(np.add.reduce(bytes_, axis=0, dtype=np.uint8))
         blocks = [bytes_[i : i + _BYTE].sum(0, dtype=np.uint8) for i in range(0, len(bytes_), _BYTE)]
         return np.asarray(np.sum(blocks, axis=0, dtype=np.int64))

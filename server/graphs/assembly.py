@@ -43,11 +43,13 @@ def training_model(
     made = Assembly(task, shape, classes)
     graph, labels = made.graph, made.graph.input("labels", INT64, ["B"])
     network = made.network()
-    loss, delta = cross_entropy(graph, network.forward(made.frames), labels, classes)
+    logits = network.forward(made.frames)
+    counts = network.counts() if counted else []  # here, so that nothing is kept for them until the end
+    loss, delta = cross_entropy(graph, logits, labels, classes)
     graph.output("loss", loss, FLOAT, [])
     for (name, size), gradient in zip(made.shapes.items(), network.backward(delta), strict=True):
         graph.output(f"gradient:{name}", gradient, FLOAT, size)
-    for i, (count, told) in enumerate(network.counts() if counted else ()):
+    for i, (count, told) in enumerate(counts):
         graph.output(f"emitted:{i}", count, FLOAT, told)
     if traces:
         for name, value in network.traces().items():

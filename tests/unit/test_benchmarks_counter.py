@@ -36,10 +36,11 @@ def test_turns_go_through_all_orders_a_whole_number_of_times(monkeypatch: pytest
     assert taken.shape == (6, 3)
 
 
-def test_a_case_is_measured(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("what", [counter.Step, counter.Training])
+def test_a_case_is_measured(monkeypatch: pytest.MonkeyPatch, what: type[counter.Step | counter.Training]):
     monkeypatch.setattr(counter, "LIVES", 2)
     kind, encoding, steps, batch = counter.CASES["fc direct T=10 B=16"]
-    line, cost = counter.measured(counter.task_of(kind, encoding, steps), batch, update=False, seconds=0.02)
+    line, cost = counter.measured(what, counter.task_of(kind, encoding, steps), batch, 0.02)
     assert cost.low <= cost.middle <= cost.high
     assert "alike" in line
     assert "turns" in line

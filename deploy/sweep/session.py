@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from contract.errors import EnvironmentFaultError
+from contract.errors import ConfigurationError, EnvironmentFaultError
 from deploy.emulate import write_atomically
 from deploy.interrupts import Interrupts
 from deploy.sweep import comparison, table
@@ -246,11 +246,19 @@ def rewrite(out: Path) -> None:
     """The same from a sweep's folder alone.
 
     Raises:
-        ConfigurationError: Its ``sweep.toml`` cannot be read.
+        ConfigurationError: Its ``sweep.toml`` cannot be read, or none of the runs that are there is one of its own.
     """
     path = out / KEPT
     sweep = load_sweep(path)
-    write_results(sweep, points_of(sweep, path), out)
+    points = points_of(sweep, path)
+    there = [summary.parent.name for summary in sorted((out / "runs").glob("*/summary.json"))]
+    if there and not any(finished(out / "runs" / point.name) for point in points):
+        raise ConfigurationError(
+            f"{out}: none of its {len(there)} runs ({there[0]}, …) is a finished run of its {KEPT} as this version "
+            "reads both: report it with the version that ran it, or run the sweep again with another --out. Nothing was "
+            "written"
+        )
+    write_results(sweep, points, out)
 
 
 def keep_file(path: Path, out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,19 @@ def test_a_ledger_is_exported_and_its_attacks_are_cited(plain_folder):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_report_of_runs_that_are_not_the_sweeps_changes_nothing(plain_folder, tmp_path):
+    folder = tmp_path / "other"
+    shutil.copytree(plain_folder / "out", folder)
+    for run_folder in list((folder / "runs").iterdir()):
+        run_folder.rename(run_folder.with_name(run_folder.name[::-1]))
+    before = {path.name: path.read_bytes() for path in folder.glob("*.*")}
+    ended = subprocess.run([sys.executable, "-m", "deploy.cli", "report", str(folder)], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "none of its 2 runs" in ended.stderr
+    assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
+
+
 def test_its_report_stands_alone_and_shows_the_worst_pictures(plain_folder):
     page = (plain_folder / "out" / "report.html").read_text()
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)|url\((?!#)|@import|<script""", page)

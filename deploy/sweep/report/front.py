@@ -38,7 +38,9 @@ def accurate(found: Sequence[Configuration]) -> list[Configuration]:
 
 
 def front(found: Sequence[Configuration]) -> list[Configuration]:
-    """The accurate ones that no other accurate one beats in joules and in leakage at once, cheapest first.
+    """The accurate ones that no other accurate one of their data set beats in joules and in leakage at once.
+
+    Cheapest first.
 
     A configuration without joules, or of which nothing was attacked, can neither be on it nor beat another.
     """
@@ -100,12 +102,13 @@ def _points(ax: Axes, found: Sequence[Configuration], bottom: Lane) -> None:
         ax.plot(xs, ys, "o", color=color, markerfacecolor=color if solid else "none", label=label, zorder=4)
         for one in group:
             _bars(ax, one, color, bottom)
-    steps = front(found)
-    ax.step(
-        [s.joules.value or 0.0 for s in steps], [bottom.height(s) for s in steps], where="post", color=INK, zorder=3
-    )
+    best, datasets = front(found), {one.dataset for one in shown}
+    for dataset in datasets:  # joules of one say nothing of another
+        steps = [one for one in best if one.dataset == dataset]
+        heights = [bottom.height(one) for one in steps]
+        ax.step([one.joules.value or 0.0 for one in steps], heights, where="post", color=INK, zorder=3)
     level = max((one.mean_image for one in shown if one.mean_image is not None), default=None)
-    if level is not None:
+    if level is not None and len(datasets) == 1:
         ax.axhline(level, color=MUTED, linestyle="--", linewidth=1.4, label="mean image (needs no update)")
 
 

@@ -87,13 +87,19 @@ def _front(found: Sequence[Configuration]) -> str:
     more = f"; and {len(best) - 6} more" if len(best) > 6 else ""
     lie = "lies" if len(near) == 1 else "lie"
     text = f"{_configurations(len(near))} {lie} within {100 * CLOSE_POINTS:g} points of the best accuracy. "
-    if len(near) > 1 and len({one.dataset for one in near}) == 1 and len(best) == 1:
+    several = len({one.dataset for one in near}) > 1
+    if several:
+        text = (
+            f"{_configurations(len(near))} {lie} within {100 * CLOSE_POINTS:g} points of the best of their data set. "
+        )
+    elif len(near) > 1 and len(best) == 1:
         return (
             f"{text}One dominates: none of them is cheaper than {names}, and none leaks less, by its median worst case."
         )
-    if len(near) > 1:
+    elif len(near) > 1:
         text += "None dominates all others. "
-    return f"{text}On the front, where no other one is as cheap and leaks as little: {names}{more}."
+    place = "On the front of its data set" if several else "On the front"
+    return f"{text}{place}, where no other one is as cheap and leaks as little: {names}{more}."
 
 
 def _level(one: Configuration) -> str:

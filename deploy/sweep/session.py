@@ -255,8 +255,8 @@ def rewrite(out: Path) -> None:
     if there and not any(finished(out / "runs" / point.name) for point in points):
         raise ConfigurationError(
             f"{out}: none of its {len(there)} runs ({there[0]}, …) is a finished run of its {KEPT} as this version "
-            "reads both: report it with the version that ran it, or run the sweep again with another --out. Nothing was "
-            "written"
+            "reads both: report it with the version that ran it, or run the sweep again with another --out. Nothing "
+            "was written"
         )
     write_results(sweep, points, out)
 

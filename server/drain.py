@@ -11,7 +11,8 @@ from server.vantages import UNSCORED
 
 log = logging.getLogger(__name__)
 
-_MIRROR_AGAIN_S = 5.0
+_MIRROR_AGAIN_S = 5.0, 15.0
+"""A quarter of `drain_s`, but no less and no more: an attacker that is at work says so in between."""
 _WITHOUT = (
     "SELECT COUNT(*) FROM updates WHERE status = 'admitted' AND uid NOT IN "
     "(SELECT update_uid FROM objects WHERE kind = ?)"
@@ -85,7 +86,8 @@ class Drain:
 
     @property
     def _mirror_after_s(self) -> float:
-        return max(_MIRROR_AGAIN_S, self._drain_s / 4)
+        least, most = _MIRROR_AGAIN_S
+        return min(most, max(least, self._drain_s / 4))
 
     def _give_up(self) -> None:
         text = (

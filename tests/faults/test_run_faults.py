@@ -23,6 +23,8 @@ from server.progress import Progress, read_progress
 from tests.conftest import ROOT, brokers, spikeleak
 
 StudyFile = Callable[..., Path]
+LONG = 1000
+"""Local steps that keep a round open for a tenth of a second or so: long enough for a fault to fall into one."""
 
 
 @contextmanager
@@ -104,7 +106,7 @@ def stay_away(process: subprocess.Popen[str], part: str, *, gone: psutil.Process
 
 def test_a_killed_device_misses_its_round_and_comes_back(study_file: StudyFile, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    study = study_file(rounds=30, deadline_s=2.5, attack='attacks = ["ratio"]')
+    study = study_file(rounds=30, local_steps=LONG, deadline_s=2.5, attack='attacks = ["ratio"]')
     with running(study, out) as process:
         wait_for(process, out, lambda p: p.round >= 3)
         (victim,) = parties(process, "device-001.toml")
@@ -130,7 +132,7 @@ def test_a_killed_device_misses_its_round_and_comes_back(study_file: StudyFile, 
 
 def test_an_interrupted_run_resumes_where_it_stopped(study_file: StudyFile, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    study = study_file(rounds=20, attack='attacks = ["ratio"]')
+    study = study_file(rounds=20, local_steps=LONG, attack='attacks = ["ratio"]')
     with running(study, out) as process:
         wait_for(process, out, lambda p: p.round >= 5)
         children = psutil.Process(process.pid).children(recursive=True)
@@ -162,7 +164,7 @@ def test_a_killed_broker_is_started_again_and_nothing_is_lost(
     study_file: StudyFile, tmp_path: Path, broker: str
 ) -> None:
     out = tmp_path / "out"
-    study = study_file(rounds=20, broker=broker, attack='attacks = ["ratio"]')
+    study = study_file(rounds=20, local_steps=LONG, broker=broker, attack='attacks = ["ratio"]')
     with running(study, out) as process:
         wait_for(process, out, lambda p: p.round >= 3)
         (victim,) = parties(process, "mosquitto.conf" if broker == "mosquitto" else "deploy.broker")
@@ -179,7 +181,7 @@ def test_a_killed_broker_is_started_again_and_nothing_is_lost(
 @pytest.mark.parametrize("broker", brokers())
 def test_a_killed_run_leaves_no_process_behind(study_file: StudyFile, tmp_path: Path, broker: str) -> None:
     out = tmp_path / "out"
-    study = study_file(rounds=20, broker=broker, attack='attacks = ["ratio"]')
+    study = study_file(rounds=20, local_steps=LONG, broker=broker, attack='attacks = ["ratio"]')
     with running(study, out) as process:
         wait_for(process, out, lambda p: p.round >= 2)
         children = psutil.Process(process.pid).children(recursive=True)
@@ -299,7 +301,7 @@ def test_a_folder_with_another_run_or_other_files_is_left_alone(study_file: Stud
 
 def test_two_runs_never_share_a_folder(study_file: StudyFile, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    study = study_file(rounds=20, attack='attacks = ["ratio"]')
+    study = study_file(rounds=20, local_steps=LONG, attack='attacks = ["ratio"]')
     with running(study, out) as process:
         wait_for(process, out, lambda p: p.round >= 1)
         message = one_message(spikeleak("run", str(study), "--out", str(out)), 1)

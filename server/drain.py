@@ -11,8 +11,8 @@ from server.vantages import UNSCORED
 
 log = logging.getLogger(__name__)
 
-_MIRROR_AGAIN_S = 5.0, 15.0
-"""A quarter of `drain_s`, but no less and no more: an attacker that is at work says so in between."""
+_MIRROR_AGAIN_S = 5.0
+"""Seconds without news; an attacker that is at work says so more often (`working/` in SPEC.md)."""
 _WITHOUT = (
     "SELECT COUNT(*) FROM updates WHERE status = 'admitted' AND uid NOT IN "
     "(SELECT update_uid FROM objects WHERE kind = ?)"
@@ -79,15 +79,10 @@ class Drain:
         elif at_s - self._news_at_s >= self._drain_s:
             self.done = True
             self._give_up()
-        elif self.left.scores and at_s - max(self._news_at_s, self._mirrored_at_s) >= self._mirror_after_s:
+        elif self.left.scores and at_s - max(self._news_at_s, self._mirrored_at_s) >= _MIRROR_AGAIN_S:
             self._mirrored_at_s = at_s
             return True
         return False
-
-    @property
-    def _mirror_after_s(self) -> float:
-        least, most = _MIRROR_AGAIN_S
-        return min(most, max(least, self._drain_s / 4))
 
     def _give_up(self) -> None:
         text = (

@@ -21,8 +21,8 @@ from tests.faults.chaos.federation import TASK, Federation, federation
 from tests.faults.chaos.member import Member
 
 MANY, FEW = 20, 6
-LEAST = 150
-"""In fewer rounds one step of the allocator, 0.6 MB or so, has a slope like a leak's."""
+LEAST = 300
+"""In fewer rounds a step or two of the allocator, 0.6 MB or so each, have a slope like a leak's."""
 LONG = 500
 """Rounds from which on there are many devices, and their model is tiny."""
 SHORT_TASK = msgspec.structs.replace(TASK, model=ModelSpec(hidden=(200,)))

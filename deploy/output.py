@@ -37,8 +37,16 @@ def faults_of(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def folder(study: Study, out: Path) -> Iterator[str]:
-    """The output folder, ours alone: writable, locked, and holding this study and no other. Gives the run's token."""
+def locked(out: Path, whose: str) -> Iterator[None]:
+    """An output folder, made where there is none, and ours alone.
+
+    Args:
+        out: The folder.
+        whose: What writes there: `run` or `sweep`.
+
+    Raises:
+        EnvironmentFaultError: It cannot be written, or another one writes there.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("w")
@@ -49,8 +57,15 @@ def folder(study: Study, out: Path) -> Iterator[str]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise EnvironmentFaultError(
-                f"--out {out}: another run is writing there; wait for it or choose another"
+                f"--out {out}: another {whose} is writing there; wait for it or choose another"
             ) from error
+        yield
+
+
+@contextlib.contextmanager
+def folder(study: Study, out: Path) -> Iterator[str]:
+    """The output folder, ours alone: writable, locked, and holding this study and no other. Gives the run's token."""
+    with locked(out, "run"):
         _hold_study(study, out)
         token_path = out / "settings" / "token"
         token_path.parent.mkdir(exist_ok=True)

@@ -6,7 +6,6 @@ and the table is to be the same as that of a sweep that nobody killed.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import time
@@ -17,9 +16,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from contract.errors import ConfigurationError, EnvironmentFaultError
+from contract.errors import ConfigurationError
 from deploy.emulate import write_atomically
 from deploy.interrupts import Interrupts
+from deploy.output import locked
 from deploy.sweep import comparison, table
 from deploy.sweep.local_runs import pause
 from deploy.sweep.plan import Point, Sweep, load_sweep
@@ -170,18 +170,8 @@ def held(out: Path) -> Iterator[None]:
     Raises:
         EnvironmentFaultError: It cannot be written, or another sweep writes there.
     """
-    try:
-        (out / "runs").mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
-    except OSError as error:
-        raise EnvironmentFaultError(f"--out {out}: cannot be written ({error.strerror}); choose another") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise EnvironmentFaultError(
-                f"--out {out}: another sweep is writing there; wait for it or choose another"
-            ) from error
+    with locked(out, "sweep"):
+        (out / "runs").mkdir(exist_ok=True)
         yield
 
 

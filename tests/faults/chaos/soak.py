@@ -1,7 +1,8 @@
 """A long run: memory, threads and file descriptors of the server and of a device must not grow with the rounds.
 
 `count` is the number of rounds: 1,000 with 20 devices, a twentieth of that with six. Everything is sampled once a round
-from `/proc`; the first tenth of the rounds, and never less than 20, is warming up. The ledger's file may grow. Updates
+from `/proc`; the first tenth of the rounds, and never less than 20, is warming up. The ledger's file may grow. Of
+threads and descriptors those count that a quarter of the samples always shows: a sample may fall into a write. Updates
 of the short form are twenty times as large (60 kB), so that SQLite's page cache of 2 MB is full before it is looked at.
 """
 
@@ -108,8 +109,8 @@ def _steady(name: str, taken: list[Sample], count: int) -> str:
     assert slope < MB_A_HUNDRED, f"{shown}; less than {MB_A_HUNDRED} MB is allowed"
     assert last < first * (1 + SHARE), f"{shown}; less than {SHARE:.0%} is allowed"
     for what in ("threads", "descriptors"):
-        early, late = (statistics.mode(getattr(s, what) for s in part) for part in (warm[:quarter], warm[-quarter:]))
+        early, late = (min(getattr(s, what) for s in part) for part in (warm[:quarter], warm[-quarter:]))
         most = max(getattr(s, what) for s in warm)
-        assert early == late, f"{name}: {what} went from {early} to {late}"
+        assert late <= early, f"{name}: {what} that are always held went from {early} to {late}"
         shown += f", {late} {what} (at most {most})"
     return shown

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from contract.errors import ConfigurationError
 from contract.task import TaskSpec
 
+Frames = NDArray[np.float32] | NDArray[np.uint8]
+
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """One forward and backward pass.
+    """One forward and backward pass. Its arrays are the caller's to change, until the engine's next pass.
 
     Attributes:
         loss: Mean loss over the batch.
@@ -41,13 +43,13 @@ class Engine(Protocol):
     name: str
 
     def gradients(
-        self, params: Mapping[str, NDArray[np.float32]], frames: NDArray[np.float32], labels: NDArray[np.int64]
+        self, params: Mapping[str, NDArray[np.float32]], frames: Frames, labels: NDArray[np.int64]
     ) -> StepResult:
         """Gradient of the mean loss of one batch.
 
         Args:
             params: The network's parameters; not changed.
-            frames: Encoded input `[T, B, *shape]`, or `[1, B, *shape]` standing for all T steps.
+            frames: Encoded input `[T, B, *shape]`, or `[1, B, *shape]` standing for all T steps; spikes may be bytes.
             labels: Class of each sample `[B]`.
         """
         ...

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_client.engine import Engine, StepResult
+from edge_client.engine import Engine, Frames, StepResult
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class _Watched:
         return getattr(self._engine, name)  # what else an engine can do, such as to classify on a chip
 
     def gradients(
-        self, params: Mapping[str, NDArray[np.float32]], frames: NDArray[np.float32], labels: NDArray[np.int64]
+        self, params: Mapping[str, NDArray[np.float32]], frames: Frames, labels: NDArray[np.int64]
     ) -> StepResult:
         self._supervision.beat()
         return self._engine.gradients(params, frames, labels)

@@ -16,10 +16,9 @@ from contract.messages import Operations, Seen
 from contract.models.operations import OperationCounter
 from contract.streams import stream
 from contract.task import EncodingSpec, RoundPlan, TaskSpec, task_hash
-from edge_client.engine import Engine
+from edge_client.engine import Engine, Frames
 
 Parameters = dict[str, NDArray[np.float32]]
-Frames = NDArray[np.float32] | NDArray[np.uint8]
 
 LARGEST_FRAMES_BYTES = 16 * 1024 * 1024
 """Encoded input up to this size is made before the training window opens; more is made step by step inside it."""
@@ -210,8 +209,11 @@ def local_update(
     encoded = encoded_steps(receipt, shard, task.encoding)
     ahead = len(receipt.samples) * _sample_bytes(task.encoding, shard.shape) <= LARGEST_FRAMES_BYTES
     steps = _Counter(task, shard, counted=counted)
-    made = map(steps.given, (_at_rest(task.encoding, step) for step in encoded) if ahead else encoded)
-    frames: Iterable[Frames] = list(made) if ahead else made
+    frames: Iterable[Frames]
+    if ahead:
+        frames = steps.given(*(_at_rest(task.encoding, step) for step in encoded))
+    else:
+        frames = (frames for step in encoded for frames in steps.given(step))
     enter("train")
     run = _fedsgd if plan.algorithm == "fedsgd" else _fedavg
     tensors = run(engine, params, plan, zip(frames, labels, strict=True), steps)
@@ -249,10 +251,10 @@ class _Counter:
         """What was counted; `None` for nothing."""
         return None if self._operations is None else self._operations.total()
 
-    def given(self, frames: Frames) -> Frames:
-        """Counts the frames of a step, in whichever phase they are made."""
+    def given(self, *frames: Frames) -> tuple[Frames, ...]:
+        """Counts the frames of some steps, in whichever phase they are made."""
         if self._operations is not None:
-            self._operations.give(frames)
+            self._operations.give(*frames)
         return frames
 
     def step(
@@ -262,7 +264,7 @@ class _Counter:
         frames: Frames,
         labels: NDArray[np.int64],
     ) -> Parameters:
-        result = engine.gradients(params, frames.astype(np.float32, copy=False), labels)
+        result = engine.gradients(params, frames, labels)
         self.losses.append(result.loss)
         if self._operations is not None:
             self._operations.add(len(labels), result.emitted)
@@ -276,25 +278,28 @@ def _fedsgd(
     engine: Engine, params: Mapping[str, NDArray[np.float32]], _plan: RoundPlan, steps: _Steps, counter: _Counter
 ) -> Parameters:
     (frames, labels) = next(iter(steps))
-    return counter.step(engine, params, frames, labels)
+    gradients = counter.step(engine, params, frames, labels)
+    return {name: np.array(gradient) for name, gradient in gradients.items()}  # which the engine writes again
 
 
 def _fedavg(
     engine: Engine, params: Mapping[str, NDArray[np.float32]], plan: RoundPlan, steps: _Steps, counter: _Counter
 ) -> Parameters:
+    """All in place: of each parameter the weights and, with momentum, their velocity are the only copies."""
     weights: Parameters = dict(params)  # arrays of its own from the first step on
     velocity: Parameters = {}
     rate, momentum, proximal = (np.float32(x) for x in (plan.learning_rate, plan.momentum, plan.proximal))
     for frames, labels in steps:
         for name, gradient in counter.step(engine, weights, frames, labels).items():
-            moved = gradient
-            if momentum and name in velocity:
-                moved = velocity[name] * momentum
+            here, moved, first = weights[name], gradient, weights[name] is params[name]
+            if momentum and not first:
+                moved = velocity[name]
+                moved *= momentum
                 moved += gradient
             if proximal:
-                moved = moved + proximal * (weights[name] - params[name])
-            if momentum:
-                velocity[name] = moved if moved is not gradient else np.array(gradient)  # which is the engine's own
-            change = rate * moved
-            weights[name] = np.subtract(weights[name], change, out=change)
-    return {name: params[name] - weights[name] for name in weights}
+                moved += proximal * (here - params[name])
+            if momentum and first:
+                velocity[name] = np.array(moved)
+            change = np.multiply(rate, moved, out=gradient)
+            weights[name] = np.subtract(here, change, out=None if first else here)
+    return {name: np.subtract(params[name], weights[name], out=weights[name]) for name in weights}

@@ -35,7 +35,7 @@ backward and its traffic at every step follow the accounting of Yin et al. 2022 
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,15 +43,19 @@ from numpy.typing import NDArray
 
 from contract.messages import Operations
 from contract.models.activity import LayerInputs
-from contract.models.layout import layers
+from contract.models.fixed_costs import FLOAT_BYTES, fixed_costs
 from contract.task import TaskSpec
 
-_FLOAT_BYTES = 4
+_KEPT_BYTES, _KEPT = 2**16, 64
+"""What passes emitted is added up when it takes so many bytes, or is so many passes'."""
 Frames = NDArray[np.float32] | NDArray[np.uint8]
 
 
 class OperationCounter:
-    """Adds up the operations of training steps; only what a step alone decides is counted there, in a few microseconds.
+    """Adds up the operations of training steps.
+
+    Between them it does next to nothing: a step fills the processor's caches with its own, so that a microsecond's work
+    then takes several. Frames and what layers emitted are counted many at a time.
 
     Args:
         task: The task; not one with a network of the user's own.
@@ -60,36 +64,26 @@ class OperationCounter:
     """
 
     def __init__(self, task: TaskSpec, shape: tuple[int, ...], classes: int) -> None:
-        self._task, self._specs = task, layers(task, shape, classes)
-        self._ann, self._direct = task.model.family == "ann", task.encoding.kind == "direct"
-        self._steps = 1 if self._ann else task.encoding.steps
-        self._inputs: list[LayerInputs] = []
-        for i, layer in enumerate(self._specs):
-            once = self._direct and i == 0
-            self._inputs.append(
-                LayerInputs(
-                    layer,
-                    steps=1 if once else self._steps,
-                    columns=i > 0 and self._specs[i - 1].kind == "conv",
-                    spikes=not (self._ann or once),
-                )
-            )
-        self._told = [inputs.hold if self._ann else inputs.add_spikes for inputs in self._inputs[1:]]
-        self._batches = self._samples = self._given = 0
-        self._readout = math.prod(self._specs[-1].outputs)
+        self._fixed = fixed = fixed_costs(task, shape, classes)
+        self._ann = task.model.family == "ann"
+        self._first, self._inputs = fixed.entries[0], [LayerInputs(entry) for entry in fixed.entries]
+        self._passes: list[list[float | NDArray[np.float32]]] = []
+        self._most = _KEPT
+        self._batch = self._batches = self._samples = self._given = 0
 
-    def give(self, frames: Frames) -> None:
-        """The frames of one batch, counted at once: best when they have just been made and lie in the cache.
+    def give(self, *batches: Frames) -> None:
+        """The frames of some batches, counted at once: best when they have just been made and lie in the cache.
 
         Args:
-            frames: `[S, B, *shape]`; an ANN reads the first of S.
+            batches: Each `[S, B, *shape]`; an ANN reads the first of S.
 
         Raises:
             ValueError: They are not as many numbers as the first layer has inputs.
         """
-        first, batch = self._inputs[0], frames.shape[1]
-        first.add(frames[:1] if self._ann else frames, first.steps * batch, batch)
-        self._given += batch
+        read = [frames[:1] for frames in batches] if self._ann else batches
+        for batch, alike in itertools.groupby(read, lambda frames: frames.shape[1]):
+            self._inputs[0].add(given := list(alike), self._first.steps * batch, batch)
+            self._given += len(given) * batch
 
     def add(self, batch: int, emitted: Sequence[NDArray[np.float32]]) -> None:
         """One forward and backward pass, over frames that were given.
@@ -97,68 +91,59 @@ class OperationCounter:
         Args:
             batch: Samples in it.
             emitted: What each hidden layer emitted, as SPEC.md has it: counts of spikes, or an ANN's activations
-                `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. None of them is kept: they may be memory
-                that the engine wants back for its next step.
+                `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. They are copied: they may be memory that
+                the engine writes again in its next step.
 
         Raises:
-            ValueError: They do not fit the layers.
+            ValueError: There are not as many as hidden layers. Whether they fit these is seen when they are added up.
         """
-        if len(emitted) != len(self._told):
-            raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._told)} hidden ones")
-        for told, found in zip(self._told, emitted, strict=False):
-            told(found, batch)
-        self._batches += 1
-        self._samples += batch
+        if len(emitted) != len(self._inputs) - 1:
+            raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._inputs) - 1} hidden ones")
+        if batch != self._batch:
+            self._add_up()
+            kept = FLOAT_BYTES * sum(found.size for found in emitted)
+            self._batch, self._most = batch, min(_KEPT, max(1, _KEPT_BYTES // max(1, kept)))
+        self._passes.append([np.array(found) if found.ndim else float(found) for found in emitted])
+        if len(self._passes) == self._most:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        passes, self._passes, batch = self._passes, [], self._batch
+        if not passes:
+            return
+        for inputs, found in zip(self._inputs[1:], zip(*passes, strict=True), strict=False):
+            if self._ann:
+                inputs.add(found, batch, batch)
+            else:
+                inputs.add_spikes(found, batch)
+        self._batches += len(passes)
+        self._samples += len(passes) * batch
 
     def total(self) -> Operations:
         """All operations so far.
 
         Raises:
-            ValueError: What was added does not fit the frames that were given.
+            ValueError: What was added does not fit the layers, or the frames that were given.
         """
-        for inputs in self._inputs:
-            inputs.settle()
+        self._add_up()
         if self._given != self._samples:
             raise ValueError(f"frames of {self._given} samples were given, passes over {self._samples} added")
-        steps = self._steps
-        dense = [inputs.steps * inputs.products for inputs in self._inputs]
+        fixed, samples, batches = self._fixed, self._samples, self._batches
         effective = [inputs.effective for inputs in self._inputs]
-        multiplied = len(self._specs) if self._ann else int(self._direct)
-        neurons = self._samples * sum(math.prod(layer.outputs) for layer in self._specs)
-        active = tuple(inputs.active for inputs in self._inputs)
-        sites = tuple(self._samples * inputs.steps * inputs.count for inputs in self._inputs)
-        (forward, back), (kept, again) = self._weights(), self._state(steps * neurons)
+        active = tuple([inputs.active for inputs in self._inputs])
+        sites = tuple([samples * count for count in fixed.sites])
+        backward_bytes = samples * fixed.backward_state_bytes + batches * fixed.backward_weight_bytes
         return Operations(
-            macs=self._samples * sum(dense[:multiplied]),
-            effective_macs=sum(effective[:multiplied]),
-            acs=sum(effective[multiplied:]),
-            dense_macs=self._samples * sum(dense),
-            membrane_updates=0 if self._ann else steps * neurons,
-            backward_macs=self._samples * (sum(dense) + sum(dense[1:])) + (1 if self._ann else 2 * steps) * neurons,
-            memory_bytes=forward + kept + back + again,
-            backward_bytes=back + again,
+            macs=samples * fixed.macs,
+            effective_macs=sum(effective[: fixed.multiplied]),
+            acs=sum(effective[fixed.multiplied :]),
+            dense_macs=samples * fixed.dense_macs,
+            membrane_updates=samples * fixed.membrane_updates,
+            backward_macs=samples * fixed.backward_macs,
+            memory_bytes=samples * fixed.state_bytes + batches * fixed.weight_bytes,
+            backward_bytes=backward_bytes,
             spikes=0 if self._ann else sum(active[1:]),
             spike_sites=0 if self._ann else sum(sites[1:]),
             active=active,
             sites=sites,
         )
-
-    def _weights(self) -> tuple[int, int]:
-        """Bytes of weights, biases and their gradients, forward and backward."""
-        bits = self._task.model.weight_bits or 8 * _FLOAT_BYTES
-        forward = backward = 0
-        for i, (layer, t) in enumerate(zip(self._specs, (inputs.steps for inputs in self._inputs), strict=True)):
-            weights, biases = math.prod(layer.weight_shape), math.prod(layer.bias_shape)
-            forward += t * (weights * bits // 8 + biases * _FLOAT_BYTES)
-            backward += (t * weights * bits // 8 if i else 0) + (2 * t - 1) * (weights + biases) * _FLOAT_BYTES
-        return self._batches * forward, self._batches * backward
-
-    def _state(self, sites: int) -> tuple[int, int]:
-        """Bytes of what neurons hold and emit at so many places in all, forward and backward."""
-        model, output = self._task.model, sites * _FLOAT_BYTES
-        if self._ann:
-            return output, 2 * output
-        readout = 0 if model.readout == "spike" else self._task.encoding.steps * self._samples * self._readout
-        fixed = 0 if model.membrane_bits is None else sites - readout
-        membrane = (sites - fixed) * _FLOAT_BYTES + fixed * (model.membrane_bits or 0) // 8
-        return 2 * membrane + output, membrane + 2 * output

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from contract.errors import ConfigurationError
 from contract.models.layout import LayerSpec, layers
 from contract.task import TaskSpec
-from edge_client.engine import StepResult
+from edge_client.engine import Frames, StepResult
 from edge_client.engines.onnx import OnnxEngine
 from edge_client.inference import Classified
 from hardware.loihi.description import LARGEST_DECAY, ChipNetwork, LayerShape
@@ -69,7 +69,7 @@ class LoihiEngine:
         except NoLavaError as error:
             raise ConfigurationError(f"engine = 'loihi': {error}") from error
 
-    def gradients(self, params: Parameters, frames: NDArray[np.float32], labels: NDArray[np.int64]) -> StepResult:
+    def gradients(self, params: Parameters, frames: Frames, labels: NDArray[np.int64]) -> StepResult:
         """See `edge_client.engine.Engine`."""
         return self._host.gradients(params, frames, labels)
 

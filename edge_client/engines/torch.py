@@ -13,10 +13,10 @@ from contract.errors import ConfigurationError
 from contract.models.layout import LayerSpec
 from contract.models.network import Network
 from contract.task import TaskSpec
-from edge_client.engine import StepResult
+from edge_client.engine import Frames, StepResult
 
 
-def _shared(array: NDArray[np.float32]) -> torch.Tensor:
+def _shared(array: Frames) -> torch.Tensor:
     """The array as a tensor over the same memory; copied only when torch could not hold it (read-only, strided)."""
     return torch.from_numpy(np.require(array, dtype=np.float32, requirements=["C", "W"]))
 
@@ -46,7 +46,7 @@ class TorchEngine:
         self._network = Network(task, shape, classes)
 
     def gradients(
-        self, params: Mapping[str, NDArray[np.float32]], frames: NDArray[np.float32], labels: NDArray[np.int64]
+        self, params: Mapping[str, NDArray[np.float32]], frames: Frames, labels: NDArray[np.int64]
     ) -> StepResult:
         """See `edge_client.engine.Engine`."""
         leaves = {name: _shared(params[name]).requires_grad_() for name in self._network.names}
@@ -55,7 +55,7 @@ class TorchEngine:
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         return StepResult(
             loss=float(loss.detach()),
-            gradients={name: g.numpy() for name, g in zip(leaves, gradients, strict=True)},
+            gradients={name: g.contiguous().numpy() for name, g in zip(leaves, gradients, strict=True)},
             emitted=tuple(
                 self._emitted(x.detach(), spec, following)
                 for x, (spec, following) in zip(hidden, pairwise(self._network.layers), strict=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,57 @@ def test_read_only_parameters_are_taken(name):
     frames, labels = inputs(task)
     frames.flags.writeable = labels.flags.writeable = False
     assert np.isfinite(opened(name, task).gradients(params, frames, labels).loss)
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+def test_parameters_are_read_where_they_lie_at_each_pass(name, kind):
+    """Changed in place, replaced, with gaps, askew, and batches of other sizes between: as an engine made anew says."""
+    task = task_for(name, kind)
+    engine, params = opened(name, task), initial_parameters(task, SHAPE, CLASSES)
+    frames, labels = inputs(task)
+    key = next(iter(params))
+    wide = np.zeros((*params[key].shape, 2), np.float32)
+    askew = np.frombuffer(b"." + params[key].tobytes(), np.float32, offset=1).reshape(params[key].shape)
+    assert not askew.flags.aligned
+
+    def check(size: int = BATCH) -> None:
+        found = engine.gradients(params, frames[:, :size], labels[:size])
+        expected = opened(name, task).gradients(params, frames[:, :size], labels[:size])
+        assert found.loss == expected.loss
+        for mine, theirs in zip(found.gradients.values(), expected.gradients.values(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        for mine, theirs in zip(found.emitted, expected.emitted, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+    check()
+    params[key] *= 2
+    check(2)
+    params[key] = params[key] + 0.125
+    check()
+    params[key] = wide[..., 0]
+    check()
+    wide += 0.25
+    check()
+    params[key] = askew
+    check(1)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_does_not_keep_a_model(name):
+    task = task_for(name, "fc")
+    engine, params = opened(name, task), initial_parameters(task, SHAPE, CLASSES)
+    engine.gradients(params, *inputs(task))
+    models = [weakref.ref(value) for value in params.values()]
+    del params
+    gc.collect()
+    assert [model() for model in models] == [None] * len(models)
+
+
+def test_labels_that_are_not_one_a_sample_are_refused():
+    frames, labels = inputs(TASKS["fc"])
+    params = initial_parameters(TASKS["fc"], SHAPE, CLASSES)
+    with pytest.raises(ValueError, match="one for each sample"):
+        opened("onnx", TASKS["fc"]).gradients(params, frames, labels[:1])
 
 
 def test_there_are_engines():

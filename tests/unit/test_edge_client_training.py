@@ -19,6 +19,7 @@ from contract.task import EncodingSpec, ModelSpec, OwnModel, ParameterSpec, Roun
 from edge_client import training
 from edge_client.engine import StepResult, open_engine
 from edge_client.training import Shard, draw_batches, encoded_steps, local_update, make_receipt
+from server.export import training_graph
 
 SHAPE, CLASSES = (1, 4, 4), 3
 TASK = TaskSpec(encoding=EncodingSpec(kind="rate", steps=5), model=ModelSpec(hidden=(6,), weight_bits=None))
@@ -106,6 +107,17 @@ def test_fedsgd_is_the_mean_gradient_of_the_batch():
         np.testing.assert_allclose(gradient, leaves[name].grad.numpy(), rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("plan", [FEDSGD, FEDAVG])
+def test_an_update_stays_when_the_engine_goes_on(plan):
+    """Devices of a process share an engine, whose memory each pass writes again."""
+    engine = open_engine("onnx", TASK, SHAPE, CLASSES, graphs={"training": training_graph(TASK, SHAPE, CLASSES)})
+    made = local_update(engine, PARAMS, task=TASK, plan=plan, shard=SHARD, receipt=receipt(plan))
+    kept = {name: value.copy() for name, value in made.tensors.items()}
+    local_update(engine, PARAMS, task=TASK, plan=plan, shard=SHARD, receipt=receipt(plan, round_=2))
+    for name, value in made.tensors.items():
+        np.testing.assert_array_equal(value, kept[name])
+
+
 @pytest.mark.parametrize("proximal", [0.0, 0.5])
 def test_fedavg_and_fedprox_equal_torchs_own_sgd(proximal):
     """FedProx: autograd over the loss with its proximal term, as Li et al. write it."""
@@ -162,7 +174,7 @@ class Tally:
     def __init__(self, *_task) -> None:
         self.steps = 0
 
-    def give(self, _frames) -> None:
+    def give(self, *_frames) -> None:
         pass
 
     def add(self, _batch, _emitted) -> None:

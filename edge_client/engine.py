@@ -23,14 +23,15 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         loss: Mean loss over the batch.
         gradients: Gradient of that mean, per parameter, in the parameter's shape.
-        emitted: Spikes of each hidden layer over all steps and samples: a scalar, or `[neurons]` where a convolution
-            follows. Of an ANN its activations, `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. Empty for a
-            network of the user's own.
+        emitted: Spikes of each hidden layer over all steps and samples, a scalar; where a convolution follows, of each
+            step and sample the positions at which they took part and the spikes, `[2, T * B]`. Of an ANN its
+            activations, `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. Empty for a network of the
+            user's own.
     """
 
     loss: float
     gradients: dict[str, NDArray[np.float32]]
-    emitted: tuple[NDArray[np.float32], ...] = ()
+    emitted: tuple[NDArray[np.floating], ...] = ()
 
 
 class Engine(Protocol):

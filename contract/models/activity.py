@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from contract.models.layout import LayerSpec
 
-_BYTE, _EXACT = 2**8 - 1, 2**24
+_BYTE, EXACT = 2**8 - 1, 2**24
 """Sums of whole numbers up to these are exact in bytes and in float32."""
 
 
@@ -43,6 +43,17 @@ def fan_out(layer: LayerSpec) -> NDArray[np.int64]:
     return found
 
 
+def positions(layer: LayerSpec) -> NDArray[np.float32] | NDArray[np.float64]:
+    """What a convolution's spikes are multiplied with to count them, `[2, inputs]`.
+
+    Of each input at how many positions it takes part, and 1. In float64 where sums over one sample and step may be too
+    large for float32 to be exact.
+    """
+    parts = fan_out(layer) // layer.weight_shape[0]
+    both = np.stack([parts, np.ones_like(parts)])
+    return both.astype(np.float32) if parts.sum() < EXACT else both.astype(np.float64)
+
+
 def _reached(layer: LayerSpec, into: int, out: int) -> NDArray[np.int64]:
     """Along one side: to how many outputs each of `into` positions contributes."""
     positions = layer.stride * np.arange(out)[:, None] - layer.padding + np.arange(layer.kernel)
@@ -54,6 +65,7 @@ class LayerEntry(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     Attributes:
         fan: How many products each input takes part in, `[inputs]`.
+        channels: Outputs that each of them leads to at one position.
         alike: Whether all take part in as many, so that it does not matter which of them were active.
         steps: Steps at which its products are formed.
         count: Inputs.
@@ -63,6 +75,7 @@ class LayerEntry(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """
 
     fan: NDArray[np.int64]
+    channels: int
     alike: bool
     steps: int
     count: int
@@ -73,9 +86,17 @@ class LayerEntry(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     @classmethod
     def of(cls, layer: LayerSpec, *, steps: int, columns: bool, spikes: bool) -> LayerEntry:
         """That of a layer; `steps`, `columns` and `spikes` as above."""
-        fan, alike = fan_out(layer), layer.kind == "linear"
-        counts = {"count": len(fan), "products": dense_products(layer)}
-        return cls(fan=fan, alike=alike, steps=steps, columns=columns, spikes=spikes, **counts)
+        fan = fan_out(layer)
+        return cls(
+            fan=fan,
+            channels=layer.weight_shape[0],
+            alike=layer.kind == "linear",
+            steps=steps,
+            count=len(fan),
+            products=dense_products(layer),
+            columns=columns,
+            spikes=spikes,
+        )
 
 
 class LayerInputs:
@@ -87,19 +108,22 @@ class LayerInputs:
 
     def __init__(self, entry: LayerEntry) -> None:
         self._entry = entry
-        # Whole numbers, exact below 2^53: of each place where the products differ, else of all together.
-        self._active, self._places = 0.0, None if entry.alike else np.zeros(entry.count)
+        # Whole numbers, exact below 2^53: of all together; of each place where products differ and entries are seen.
+        self._active = self._positions = 0.0
+        self._places: NDArray[np.float64] | None = None
 
     @property
     def active(self) -> int:
         """Entries that were not 0, so far."""
-        return int(self._active if self._places is None else self._places.sum())
+        return int(self._active) + (0 if self._places is None else int(self._places.sum()))
 
     @property
     def effective(self) -> int:
         """Products of these."""
-        fan = self._entry.fan
-        return int(self._active) * int(fan[0]) if self._places is None else int(self._places @ fan)
+        entry = self._entry
+        if entry.alike:
+            return int(self._active) * entry.channels
+        return int(self._positions) * entry.channels + (0 if self._places is None else int(self._places @ entry.fan))
 
     def add(self, batches: Sequence[NDArray[np.float32] | NDArray[np.uint8]], rows: int, batch: int) -> None:
         """Counts entries, spikes or levels.
@@ -116,41 +140,46 @@ class LayerInputs:
         for x in batches:
             if x.size != size:
                 raise ValueError(f"shape {x.shape}: expected {rows} times {self._entry.count} numbers")
-            if self._places is not None:
-                self._places += self._at_places(x if self._entry.spikes else x != 0, batch)
+            if not self._entry.alike:
+                places = self._at_places(x if self._entry.spikes else x != 0, batch)
+                self._places = places.astype(np.float64) if self._places is None else self._places + places
             elif x.itemsize == 1:
                 self._active += np.count_nonzero(x)
             elif self._entry.spikes:
-                self._active += float(x.sum(dtype=np.float32 if size < _EXACT else np.float64))
+                self._active += float(x.sum(dtype=np.float32 if size < EXACT else np.float64))
             else:
                 self._active += np.count_nonzero(x.view(np.uint32))  # bits, faster, and only 0 has none
 
-    def add_spikes(self, counts: Sequence[float | NDArray[np.float32]], batch: int) -> None:
-        """Adds spikes that were counted already, in float32.
+    def add_spikes(self, counts: NDArray[np.floating]) -> None:
+        """Adds spikes that were counted already, in float32, where each takes part in as many products.
 
         Args:
-            counts: How many entries were 1 in each of some passes: a number where all take part in as many products,
-                else `[inputs]`.
-            batch: Samples in each.
+            counts: Of some passes, `[K]`.
 
         Raises:
-            ValueError: They are not as many numbers, or so large that float32 may have lost a spike.
+            ValueError: Another shape, or one count is so large that float32 may have lost a spike.
         """
-        most: float
-        if self._places is None:
-            totals = [found for found in counts if isinstance(found, float)]
-            if len(totals) != len(counts):
-                raise ValueError(f"counts of shape {np.shape(counts[0])}: expected a scalar")
-            most = max(totals)
-            self._active += sum(totals)
-        else:
-            places = np.array(counts)
-            if places.shape[1:] != self._places.shape:
-                raise ValueError(f"counts of shape {places.shape[1:]}: expected [{self._entry.count}]")
-            most = self._entry.steps * batch
-            self._places += places.sum(0, dtype=np.float64)
-        if most >= _EXACT:
-            raise ValueError(f"{most:.0f} spikes in one sum: float32 counts below {_EXACT}; use smaller batches")
+        if counts.ndim != 1:
+            raise ValueError(f"counts of shape {counts.shape[1:]}: expected a scalar")
+        totals = counts.tolist()
+        if (most := max(totals)) >= EXACT:
+            raise ValueError(f"{most:.0f} spikes in one sum: float32 counts below {EXACT}; use smaller batches")
+        self._active += sum(totals)
+
+    def add_positions(self, counts: NDArray[np.floating]) -> None:
+        """Adds what entered a convolution and was counted already.
+
+        Args:
+            counts: `[K, 2, N]`: of K passes the positions at which spikes took part, and the spikes, of N parts, exact.
+
+        Raises:
+            ValueError: Another shape.
+        """
+        if counts.ndim != 3 or counts.shape[1] != 2:
+            raise ValueError(f"counts of shape {counts.shape[1:]}: expected [2, N], positions and spikes")
+        positions, spikes = counts.sum((0, 2), dtype=np.float64).tolist()
+        self._positions += positions
+        self._active += spikes
 
     def _at_places(self, ones: NDArray[Any], batch: int) -> NDArray[Any]:
         """How often each input was active, `[inputs]`. Sums, not products: these would start threads."""

@@ -67,9 +67,8 @@ class OperationCounter:
         self._fixed = fixed = fixed_costs(task, shape, classes)
         self._ann = task.model.family == "ann"
         self._first, self._inputs = fixed.entries[0], [LayerInputs(entry) for entry in fixed.entries]
-        self._passes: list[list[float | NDArray[np.float32]]] = []
-        self._most = _KEPT
-        self._batch = self._batches = self._samples = self._given = 0
+        self._rooms: list[NDArray[np.floating]] = []
+        self._most = self._held = self._batch = self._batches = self._samples = self._given = 0
 
     def give(self, *batches: Frames) -> None:
         """The frames of some batches, counted at once: best when they have just been made and lie in the cache.
@@ -85,7 +84,7 @@ class OperationCounter:
             self._inputs[0].add(given := list(alike), self._first.steps * batch, batch)
             self._given += len(given) * batch
 
-    def add(self, batch: int, emitted: Sequence[NDArray[np.float32]]) -> None:
+    def add(self, batch: int, emitted: Sequence[NDArray[np.floating]]) -> None:
         """One forward and backward pass, over frames that were given.
 
         Args:
@@ -95,29 +94,39 @@ class OperationCounter:
                 the engine writes again in its next step.
 
         Raises:
-            ValueError: There are not as many as hidden layers. Whether they fit these is seen when they are added up.
+            ValueError: There are not as many as hidden layers, or of other shapes than the first time. Whether they
+                fit the layers is seen when they are added up.
         """
         if len(emitted) != len(self._inputs) - 1:
             raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._inputs) - 1} hidden ones")
         if batch != self._batch:
             self._add_up()
-            kept = FLOAT_BYTES * sum(found.size for found in emitted)
-            self._batch, self._most = batch, min(_KEPT, max(1, _KEPT_BYTES // max(1, kept)))
-        self._passes.append([np.array(found) if found.ndim else float(found) for found in emitted])
-        if len(self._passes) == self._most:
+            self._make_room(batch, emitted)
+        for room, found in zip(self._rooms, emitted, strict=True):
+            room[self._held] = found
+        self._held += 1
+        if self._held == self._most:
             self._add_up()
 
+    def _make_room(self, batch: int, emitted: Sequence[NDArray[np.floating]]) -> None:
+        """For some passes over so many samples."""
+        size = FLOAT_BYTES * sum(found.size for found in emitted)
+        self._batch, self._most = batch, min(_KEPT, max(1, _KEPT_BYTES // max(1, size)))
+        self._rooms = [np.empty((self._most, *np.shape(found)), np.asarray(found).dtype) for found in emitted]
+
     def _add_up(self) -> None:
-        passes, self._passes, batch = self._passes, [], self._batch
-        if not passes:
+        held, self._held, batch = self._held, 0, self._batch
+        if not held:
             return
-        for inputs, found in zip(self._inputs[1:], zip(*passes, strict=True), strict=False):
+        for inputs, entry, room in zip(self._inputs[1:], self._fixed.entries[1:], self._rooms, strict=True):
             if self._ann:
-                inputs.add(found, batch, batch)
+                inputs.add([room[:held]], held * batch, batch)
+            elif entry.alike:
+                inputs.add_spikes(room[:held])
             else:
-                inputs.add_spikes(found, batch)
-        self._batches += len(passes)
-        self._samples += len(passes) * batch
+                inputs.add_positions(room[:held])
+        self._batches += held
+        self._samples += held * batch
 
     def total(self) -> Operations:
         """All operations so far.

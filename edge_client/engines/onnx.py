@@ -50,7 +50,7 @@ class OnnxEngine:
         emitted = [name for name in outputs if name.startswith("emitted:")]
         _expect("inputs", {"frames", "labels", *self._names}, {i.name for i in self._training.get_inputs()})
         _expect("outputs", {"loss", *gradients}, set(outputs) - set(emitted))
-        self._binding = _Binding(self._training, parameter_shapes(task, shape, classes), _hidden(task, shape, classes))
+        self._binding = _Binding(self._training, parameter_shapes(task, shape, classes), _widths(task, shape, classes))
 
     def gradients(self, params: Parameters, frames: Frames, labels: NDArray[np.int64]) -> StepResult:
         """See `edge_client.engine.Engine`."""
@@ -87,14 +87,15 @@ class _Binding:
     Args:
         session: The training graph's.
         parameters: Shape of each parameter.
-        hidden: Neurons of each hidden layer.
+        widths: What each hidden layer tells of one sample, where that depends on the batch.
     """
 
-    def __init__(self, session: Any, parameters: Mapping[str, Shape], hidden: tuple[int, ...]) -> None:
-        self._session, self._binding, self._hidden = session, session.io_binding(), hidden
-        self._told = {o.name: o.shape for o in session.get_outputs() if o.name.startswith("emitted:")}
+    def __init__(self, session: Any, parameters: Mapping[str, Shape], widths: tuple[int, ...]) -> None:
+        self._session, self._binding, self._widths = session, session.io_binding(), widths
+        self._told = [output for output in session.get_outputs() if output.name.startswith("emitted:")]
         self._gradients = {name: np.zeros(size, np.float32) for name, size in parameters.items()}
-        self._loss, self._emitted = np.zeros((), np.float32), [np.zeros(0, np.float32) for _ in self._told]
+        self._loss = np.zeros((), np.float32)
+        self._emitted: list[NDArray[np.floating]] = [np.zeros(0, np.float32)] * len(self._told)
         self._frames, self._labels = np.zeros(0, np.float32), np.zeros(0, np.int64)
         self._read: dict[str, weakref.ref[NDArray[np.float32]] | None] = dict.fromkeys(parameters)
         self._copies: dict[str, NDArray[np.float32] | None] = {}
@@ -122,10 +123,10 @@ class _Binding:
         self._frames, self._labels = np.zeros(shape, np.float32), np.zeros(batch, np.int64)
         for name, array in (("frames", self._frames), ("labels", self._labels)):
             self._binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-        for i, (name, told) in enumerate(self._told.items()):
-            size = [n if isinstance(n, int) else batch * self._hidden[i] for n in told]  # of an ANN every activation
-            self._emitted[i] = np.zeros(size, np.float32)
-            self._write(name, self._emitted[i])
+        for i, (told, width) in enumerate(zip(self._told, self._widths, strict=False)):
+            size = [n if isinstance(n, int) else batch * width for n in told.shape]
+            self._emitted[i] = np.zeros(size, np.float64 if told.type == "tensor(double)" else np.float32)
+            self._write(told.name, self._emitted[i])
 
     def _write(self, name: str, array: NDArray[Any]) -> None:
         self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
@@ -142,8 +143,12 @@ class _Binding:
         self._copies[name] = None if whole is array else whole
 
 
-def _hidden(task: TaskSpec, shape: Shape, classes: int) -> tuple[int, ...]:
-    return () if task.model.own is not None else tuple(math.prod(s.outputs) for s in layers(task, shape, classes)[:-1])
+def _widths(task: TaskSpec, shape: Shape, classes: int) -> tuple[int, ...]:
+    """Of an ANN the activations, of a network of spikes the steps; none of a network of the user's own."""
+    if task.model.own is not None:
+        return ()
+    ann, hidden = task.model.family == "ann", layers(task, shape, classes)[:-1]
+    return tuple(math.prod(layer.outputs) if ann else task.encoding.steps for layer in hidden)
 
 
 def _session(graph: bytes, threads: int, name: str) -> Any:

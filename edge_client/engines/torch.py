@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from contract.errors import ConfigurationError
+from contract.models.activity import positions
 from contract.models.layout import LayerSpec
 from contract.models.network import Network
 from contract.task import TaskSpec
@@ -62,8 +63,11 @@ class TorchEngine:
             ),
         )
 
-    def _emitted(self, x: torch.Tensor, spec: LayerSpec, following: LayerSpec) -> NDArray[np.float32]:
+    def _emitted(self, x: torch.Tensor, spec: LayerSpec, following: LayerSpec) -> NDArray[np.floating]:
         """What a layer's spikes `[T, B, *]` or activations `[1, B, *]` are told as, `StepResult`."""
         if self._network.task.model.family == "ann":
             return (x.flatten(2).movedim(1, 2) if spec.kind == "conv" else x).reshape(1, -1).numpy()
-        return (x.sum((0, 1)).flatten() if following.kind == "conv" else x.sum()).numpy()
+        if following.kind != "conv":
+            return x.sum().numpy()
+        factors = positions(following)
+        return np.asarray(np.matmul(factors, x.reshape(-1, factors.shape[1]).numpy().T, dtype=factors.dtype))

@@ -13,7 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from contract.models.layout import LayerSpec
-from server.graphs.builder import Dimension, Graph, Value
+from server.graphs.builder import FLOAT, Dimension, Graph, Value
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -35,8 +35,8 @@ class Place(Struct, frozen=True, kw_only=True):
         return math.prod(self.spec.outputs)
 
 
-Count = tuple[Value, list[Dimension | None]]
-"""How many spikes there were, or what a count is made from, and its shape."""
+Count = tuple[Value, int, list[Dimension | None]]
+"""How many spikes there were, or what a count is made from, its type and its shape."""
 
 
 class Affine(Protocol):
@@ -50,9 +50,10 @@ class Affine(Protocol):
         ...
 
     def active(self) -> Count:
-        """How many spikes entered it, over all steps and samples; after `forward`.
+        """How many spikes entered it; after `forward`.
 
-        One number where each takes part in as many products, else `[features]`.
+        One number over all steps and samples where each takes part in as many products; else `[2, S * B]`: at how many
+        positions they took part, and how many they were, each exact.
         """
         ...
 
@@ -112,7 +113,7 @@ class Linear:
 
     def active(self) -> Count:
         """See `Affine`."""
-        return self._graph.total(self._rows), []
+        return self._graph.total(self._rows), FLOAT, []
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
         """See `Affine`."""

@@ -49,8 +49,8 @@ def training_model(
     graph.output("loss", loss, FLOAT, [])
     for (name, size), gradient in zip(made.shapes.items(), network.backward(delta), strict=True):
         graph.output(f"gradient:{name}", gradient, FLOAT, size)
-    for i, (count, told) in enumerate(counts):
-        graph.output(f"emitted:{i}", count, FLOAT, told)
+    for i, (count, kind, told) in enumerate(counts):
+        graph.output(f"emitted:{i}", count, kind, told)
     if traces:
         for name, value in network.traces().items():
             graph.output(name, value, FLOAT, [None, None])

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from contract.models.layout import layers, parameter_shapes
+from contract.models.activity import positions
+from contract.models.layout import LayerSpec, layers, parameter_shapes
 from contract.models.reference import SteppingNetwork
 from contract.models.surrogates import surrogate
 from contract.streams import stream
@@ -126,15 +127,18 @@ def stepped(task: TaskSpec, shape: tuple[int, ...], classes: int, batch: Batch) 
     specs = layers(task, shape, classes)
     for i, (spec, following) in enumerate(pairwise(specs)):
         train = found[f"trains:{i}"].reshape(-1, len(batch.labels), math.prod(spec.outputs))
-        found[f"emitted:{i}"] = _emitted(task, train, columns=AFFINES[spec.kind].columns, following=following.kind)
+        found[f"emitted:{i}"] = _emitted(task, train, columns=AFFINES[spec.kind].columns, following=following)
     return found
 
 
-def _emitted(task: TaskSpec, train: NDArray[np.float32], *, columns: bool, following: str) -> NDArray[np.float32]:
+def _emitted(task: TaskSpec, train: NDArray[np.float32], *, columns: bool, following: LayerSpec) -> NDArray[np.float32]:
     """What a training graph shows of a layer's `[T, B, neurons]`."""
     if task.model.family == "ann":
         return (train.transpose(0, 2, 1) if columns else train).reshape(1, -1)
-    return np.asarray(train.sum((0, 1) if following == "conv" else None))
+    if following.kind != "conv":
+        return np.asarray(train.sum())
+    factors = positions(following)
+    return np.asarray(factors @ train.reshape(-1, train.shape[-1]).T.astype(factors.dtype))
 
 
 def _recorder(recorded: dict[str, list[Tensor]], index: int) -> Any:

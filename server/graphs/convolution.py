@@ -20,8 +20,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.models.activity import positions
 from server.graphs.affine import Count, Place
-from server.graphs.builder import Graph, Value
+from server.graphs.builder import DOUBLE, FLOAT, Graph, Value
 
 
 class Convolution:
@@ -54,7 +55,10 @@ class Convolution:
 
     def active(self) -> Count:
         """See `server.graphs.affine.Affine`."""
-        return self._graph.total(self._inputs, 1), [math.prod(self._spec.inputs)]
+        factors = positions(self._spec)
+        wide = factors.dtype == np.float64
+        inputs = self._graph.node("Cast", self._inputs, to=DOUBLE) if wide else self._inputs
+        return self._graph.node("MatMul", self._graph.constant(factors), inputs), DOUBLE if wide else FLOAT, [2, None]
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
         """See `server.graphs.affine.Affine`."""

@@ -8,7 +8,7 @@ from typing import Protocol
 from contract.models.layout import LayerSpec
 from contract.task import TaskSpec
 from server.graphs.affine import Affine, Count, Linear, Place, as_rows
-from server.graphs.builder import Graph, Value
+from server.graphs.builder import FLOAT, Graph, Value
 from server.graphs.convolution import Convolution
 from server.graphs.neurons import Neurons, Upstream
 from server.graphs.readouts import READOUTS
@@ -82,9 +82,9 @@ class Spiking:
         return self._readout.forward(x)
 
     def counts(self) -> list[Count]:
-        """How often each input of a convolution was 1; of a product, how often all of them together."""
+        """Of what entered each layer but the first, as `Affine.active` has it."""
         found: list[Count] = [affine.active() for affine in self._affines[1:]]
-        return [*found, *((self._graph.total(spikes), []) for spikes in self._spikes[-1:])]
+        return [*found, *((self._graph.total(spikes), FLOAT, []) for spikes in self._spikes[-1:])]
 
     def traces(self) -> dict[str, Value]:
         """See `Stage`."""
@@ -130,7 +130,7 @@ class Twin:
 
     def counts(self) -> list[Count]:
         """The activations themselves: which of them are 0 is told faster outside."""
-        return [(activation, [1, None]) for activation in self._activations]
+        return [(activation, FLOAT, [1, None]) for activation in self._activations]
 
     def traces(self) -> dict[str, Value]:
         """See `Stage`: no steps, nothing that a rounding could flip."""

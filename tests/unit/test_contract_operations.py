@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from contract.models.activity import dense_products, fan_out
-from contract.models.layout import layers
+from contract.models import activity
+from contract.models.activity import dense_products, fan_out, positions
+from contract.models.layout import initial_parameters, layers
 from contract.models.operations import OperationCounter
 from contract.models.reference import SteppingNetwork
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
@@ -45,8 +46,8 @@ def counted(spec, shape, active, batch=3, batches=1):
 
 
 def summed(layer, spikes):
-    """What is told of `[T * B, inputs]`: spikes of all places together, or of each where their fan-out differs."""
-    return spikes.sum(0) if layer.kind == "conv" else spikes.sum()
+    """What is told of `[T * B, inputs]`: spikes of all places together, or also positions where these differ."""
+    return positions(layer) @ spikes.T if layer.kind == "conv" else spikes.sum()
 
 
 @pytest.mark.parametrize(("kernel", "stride"), list(itertools.product((1, 2, 3, 5), (1, 2, 3))))
@@ -269,3 +270,22 @@ def test_counts_equal_neurobenchs_definition_to_the_operation(name, engine):
     assert list(found.active) == expected["active"]
     assert 0 < found.effective_macs + found.acs < found.dense_macs
     assert all(0 < active < sites for active, sites in zip(found.active[1:], found.sites[1:], strict=True))
+
+
+def test_sums_too_large_for_float32_are_told_in_float64(monkeypatch):
+    spec, shape = NETWORKS["conv with borders, rate"]
+    params = {name: 3 * value for name, value in initial_parameters(spec, shape, 4).items()}
+    frames = (np.random.default_rng(2).random((spec.encoding.steps, 3, *shape)) < 0.5).astype(np.uint8)
+    totals = []
+    for exact in (activity.EXACT, 2):
+        with monkeypatch.context() as changed:
+            changed.setattr(activity, "EXACT", exact)
+            engine = open_engine("onnx", spec, shape, 4, graphs={"training": training_graph(spec, shape, 4)})
+        found = engine.gradients(params, frames, np.zeros(3, np.int64)).emitted
+        assert [array.dtype for array in found if array.ndim] == [np.float32 if exact > 2 else np.float64]
+        counter = OperationCounter(spec, shape, 4)
+        counter.give(frames)
+        counter.add(3, found)
+        totals.append(counter.total())
+    assert totals[0] == totals[1]
+    assert totals[0].acs > 0

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from contract.errors import ConfigurationError
-from contract.models.layout import initial_parameters
+from contract.models.activity import positions
+from contract.models.layout import initial_parameters, layers
 from contract.models.network import Network
 from contract.task import EncodingSpec, ModelSpec, NeuronSpec, TaskSpec
 from edge_client.engine import ENGINES, EngineKind, open_engine
@@ -25,6 +26,9 @@ SHAPE, CLASSES, BATCH = (1, 8, 8), 10, 4
 TASKS = {
     "fc": TaskSpec(encoding=EncodingSpec(kind="rate", steps=4), model=ModelSpec(hidden=(12,))),
     "conv": TaskSpec(encoding=EncodingSpec(steps=3), model=ModelSpec(kind="conv", channels=(3,), hidden=())),
+    "two conv": TaskSpec(
+        encoding=EncodingSpec(kind="rate", steps=3), model=ModelSpec(kind="conv", channels=(3, 4), hidden=())
+    ),
     "ann": TaskSpec(encoding=EncodingSpec(steps=1), model=ModelSpec(family="ann", hidden=(12,), weight_bits=None)),
 }
 
@@ -91,10 +95,14 @@ def test_every_engine_gives_the_gradient_of_the_reference_network(name, kind):
         assert gradient.dtype == np.float32
         np.testing.assert_allclose(gradient, leaves[key].grad.numpy(), rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(params[key], kept[key])
-    for emitted, layer, following in zip(result.emitted, hidden, (*hidden[1:], None), strict=True):
+    for depth, (emitted, layer) in enumerate(zip(result.emitted, hidden, strict=True)):
+        following = hidden[depth + 1] if depth + 1 < len(hidden) else None
         inner = layer.flatten(2).movedim(1, 2) if layer.ndim > 3 else layer  # samples innermost behind a convolution
         before_convolution = following is not None and following.ndim > 3
-        told = layer.sum((0, 1)).flatten() if before_convolution else layer.sum()
+        told = layer.sum()
+        if before_convolution:
+            factors = torch.tensor(positions(layers(task, SHAPE, CLASSES)[depth + 1]))
+            told = factors @ layer.flatten(2).flatten(0, 1).T
         expected = inner.reshape(1, -1) if task.model.family == "ann" else told
         np.testing.assert_allclose(emitted, expected.detach().numpy(), rtol=1e-5)
         assert emitted.shape == expected.shape

@@ -220,13 +220,19 @@ def test_operations_are_those_of_every_step():
     assert expected.acs > 0
 
 
-@pytest.mark.parametrize("limit", [0, 10**9])
-def test_frames_too_large_to_keep_are_encoded_step_by_step_with_the_same_result(monkeypatch, limit):
-    reference = update(FEDAVG, receipt(FEDAVG))
-    monkeypatch.setattr(training, "LARGEST_FRAMES_BYTES", limit)
-    phases: list[str] = []
-    made = update(FEDAVG, receipt(FEDAVG), enter=phases.append)
-    assert made.encoded_ahead == (limit > 0)
-    assert phases == ["load", "encode", "train"]
-    for name, value in made.tensors.items():
-        np.testing.assert_array_equal(value, reference.tensors[name])
+@pytest.mark.parametrize("kind", ["rate", "direct"])
+@pytest.mark.parametrize("plan", [FEDAVG, FEDSGD])
+def test_frames_too_large_to_keep_are_encoded_step_by_step_with_the_same_result(monkeypatch, plan, kind):
+    task = msgspec.structs.replace(TASK, encoding=EncodingSpec(kind=kind, steps=5))
+    engine = open_engine("torch", task, SHAPE, CLASSES)
+    made = []
+    for limit in (0, 10**9):
+        monkeypatch.setattr(training, "LARGEST_FRAMES_BYTES", limit)
+        phases: list[str] = []
+        given = {"task": task, "plan": plan, "shard": SHARD, "receipt": receipt(plan), "enter": phases.append}
+        made.append(local_update(engine, PARAMS, **given))
+        assert made[-1].encoded_ahead == (limit > 0)
+        assert phases == ["load", "encode", "train"]
+    assert made[0].operations == made[1].operations
+    for name, value in made[0].tensors.items():
+        np.testing.assert_array_equal(value, made[1].tensors[name])

@@ -111,6 +111,6 @@ def _steady(name: str, taken: list[Sample], count: int) -> str:
     for what in ("threads", "descriptors"):
         early, late = (min(getattr(s, what) for s in part) for part in (warm[:quarter], warm[-quarter:]))
         most = max(getattr(s, what) for s in warm)
-        assert late <= early, f"{name}: {what} that are always held went from {early} to {late}"
+        assert late <= early, f"{name}: {what} went from {early} to {late} that are always held"
         shown += f", {late} {what} (at most {most})"
     return shown

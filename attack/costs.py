@@ -1,0 +1,128 @@
+"""What work costs, in nominal seconds: formulas in the problem's size, with rates measured once.
+
+Measured on one thread of an x86 core at about 2.5 GHz with AVX2 (`python -m tests.benchmarks.clock` compares them with
+the machine at hand: within a factor of 2 for each attack). Other constants would be as good: what counts is that no
+cost depends on the machine, on what else it does, or on what this process did before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from attack.clock import spend, working
+
+CALL_S = 2e-6
+"""A call of numpy on little data."""
+OPERATOR_S = 5e-6
+"""An operator of torch on little data, its share of the derivative's bookkeeping included."""
+ELEMENT_S = 0.8e-9
+"""One pass over one number."""
+PRODUCT_S = 0.05e-9
+"""One multiplication and addition of a matrix product in float64."""
+FACTOR_S = 0.4e-9
+"""The same within a decomposition, which is not one product after another."""
+
+
+def calls(count: float, elements: float = 0.0) -> float:
+    """So many calls of numpy, which pass over so many numbers in all."""
+    return count * CALL_S + elements * ELEMENT_S
+
+
+def operators(count: float, elements: float = 0.0) -> float:
+    """So many operators of torch, which pass over so many numbers in all."""
+    return count * OPERATOR_S + elements * ELEMENT_S
+
+
+def product(*sizes: float) -> float:
+    """A product of matrices `[a, b] [b, c]`, by the sizes a, b and c in any order."""
+    return CALL_S + math.prod(sizes) * PRODUCT_S
+
+
+def singular(rows: int, columns: int, *, full: bool = False) -> float:
+    """A singular value decomposition; `full` with square factors on both sides."""
+    least = min(rows, columns)
+    return 20e-6 + (1.5 * rows * columns * least + (1.0 * max(rows, columns) ** 2 * least if full else 0.0)) * FACTOR_S
+
+
+def triangular(rows: int, columns: int) -> float:
+    """A QR decomposition, or a least-squares solution by one."""
+    return 15e-6 + 2.0 * rows * columns * min(rows, columns) * FACTOR_S
+
+
+def solution(size: int, count: int = 1) -> float:
+    """So many square systems solved, or inverted."""
+    return 10e-6 + count * (1e-6 + size**3 * FACTOR_S)
+
+
+def program(rows: int, columns: int, iterations: int) -> float:
+    """A linear program of a dense matrix, by the iterations that its solver says it took."""
+    return 50e-6 + 2.0 * rows * columns * ELEMENT_S + max(iterations, 0) * (3e-6 + 2.0 * rows * columns * ELEMENT_S)
+
+
+_PASSES = {torch.ops.aten.sort: 80}
+"""Operators that are no single pass."""
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what torch does, derivatives included."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.cost_s = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.cost_s += OPERATOR_S
+        if not func.is_view:
+            sizes = [part.numel() for part in (*args, out) if isinstance(part, torch.Tensor)]
+            self.cost_s += ELEMENT_S * max(sizes, default=0) * _PASSES.get(func.overloadpacket, 1)
+            flops: Callable[..., int] | None = flop_registry.get(func.overloadpacket)
+            if flops is not None:
+                self.cost_s += PRODUCT_S / 2 * flops(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Counts what torch does here, operator by operator: for what is done once, since counting takes time itself."""
+    if not working():
+        yield
+        return
+    with _Operators() as operators_of:
+        yield
+    spend(operators_of.cost_s)
+
+
+class Repeated:
+    """What torch does again and again alike: counted the second time, and taken for the same every time.
+
+    The first time may fill caches that outlive an attack, so that its cost depends on what was attacked before; it is
+    spent with the second.
+    """
+
+    def __init__(self) -> None:
+        self._times = 0
+        self._cost_s = 0.0
+
+    @contextmanager
+    def once_more(self) -> Iterator[None]:
+        """One time."""
+        if not working():
+            yield
+            return
+        self._times += 1
+        if self._times != 2:
+            yield
+            spend(self._cost_s)
+            return
+        with _Operators() as operators_of:
+            yield
+        self._cost_s = operators_of.cost_s
+        spend(2 * self._cost_s)

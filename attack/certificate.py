@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import torch
 
-from attack.costs import counted
+from attack.counting import counted
 from attack.labels import recover_labels
 from attack.method import Finding
 from attack.simulation import Simulator

@@ -8,22 +8,13 @@ cost depends on the machine, on what else it does, or on what this process did b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
-
-from attack.clock import spend, working
 
 CALL_S = 2e-6
 """A call of numpy on little data."""
 OPERATOR_S = 5e-6
 """An operator of torch on little data, its share of the derivative's bookkeeping included."""
 ELEMENT_S = 0.8e-9
-"""One pass over one number."""
+"""One pass over one number of four bytes, or within a vector that a cache holds."""
 PRODUCT_S = 0.05e-9
 """One multiplication and addition of a matrix product in float64."""
 FACTOR_S = 0.4e-9
@@ -64,65 +55,3 @@ def solution(size: int, count: int = 1) -> float:
 def program(rows: int, columns: int, iterations: int) -> float:
     """A linear program of a dense matrix, by the iterations that its solver says it took."""
     return 50e-6 + 2.0 * rows * columns * ELEMENT_S + max(iterations, 0) * (3e-6 + 2.0 * rows * columns * ELEMENT_S)
-
-
-_PASSES = {torch.ops.aten.sort: 80}
-"""Operators that are no single pass."""
-
-
-class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what torch does, derivatives included."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.cost_s = 0.0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.cost_s += OPERATOR_S
-        if not func.is_view:
-            sizes = [part.numel() for part in (*args, out) if isinstance(part, torch.Tensor)]
-            self.cost_s += ELEMENT_S * max(sizes, default=0) * _PASSES.get(func.overloadpacket, 1)
-            flops: Callable[..., int] | None = flop_registry.get(func.overloadpacket)
-            if flops is not None:
-                self.cost_s += PRODUCT_S / 2 * flops(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-@contextmanager
-def counted() -> Iterator[None]:
-    """Counts what torch does here, operator by operator: for what is done once, since counting takes time itself."""
-    if not working():
-        yield
-        return
-    with _Operators() as operators_of:
-        yield
-    spend(operators_of.cost_s)
-
-
-class Repeated:
-    """What torch does again and again alike: counted the second time, and taken for the same every time.
-
-    The first time may fill caches that outlive an attack, so that its cost depends on what was attacked before; it is
-    spent with the second.
-    """
-
-    def __init__(self) -> None:
-        self._times = 0
-        self._cost_s = 0.0
-
-    @contextmanager
-    def once_more(self) -> Iterator[None]:
-        """One time."""
-        if not working():
-            yield
-            return
-        self._times += 1
-        if self._times != 2:
-            yield
-            spend(self._cost_s)
-            return
-        with _Operators() as operators_of:
-            yield
-        self._cost_s = operators_of.cost_s
-        spend(2 * self._cost_s)

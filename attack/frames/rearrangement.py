@@ -19,7 +19,8 @@ from scipy.optimize import linear_sum_assignment
 from torch.nn.functional import cross_entropy
 
 from attack.clock import now_s, spend
-from attack.costs import ELEMENT_S, Repeated, calls, product
+from attack.costs import ELEMENT_S, calls, product
+from attack.counting import Repeated
 from attack.frames.spectrum import Array64
 from attack.simulation import Simulator
 

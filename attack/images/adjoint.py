@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from attack.costs import Repeated
+from attack.counting import Repeated
 from attack.simulation import Simulator
 from attack.threat import Observation
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 
 from attack.clock import spend
-from attack.costs import calls, counted, product, triangular
+from attack.costs import calls, product, triangular
+from attack.counting import counted
 from contract.models.neurons import Leaky, mean_membrane_weights
 from contract.task import NeuronSpec
 
@@ -51,7 +52,7 @@ def codebook(neuron: NeuronSpec, steps: int, largest: float, membrane_bits: int 
     with counted():
         currents = torch.linspace(0.0, largest, GRID, dtype=torch.float64)
         spikes = Leaky(neuron, membrane_bits).integrate(currents.expand(steps, -1).contiguous())[1].numpy()
-    spend(calls(20, 3 * spikes.size))
+    spend(calls(20, 8 * spikes.size))
     packed = np.packbits(spikes.astype(bool), axis=0)
     changes = np.flatnonzero((packed[:, 1:] != packed[:, :-1]).any(0)) + 1
     starts = np.concatenate([[0], changes])

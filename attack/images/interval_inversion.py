@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from attack.clock import spend
-from attack.costs import Repeated, operators
+from attack.costs import operators
+from attack.counting import Repeated
 
 ITERATIONS = 600
 LEARNING_RATE = 0.05
@@ -57,7 +58,7 @@ def invert_intervals(
             objective.backward()
         optimiser.step()
         schedule.step()
-        spend(operators(30))
+        spend(operators(80))
         with torch.no_grad():
             image.clamp_(0.0, 1.0)
     return image.detach()

@@ -74,11 +74,12 @@ class RayHunter:
 
     def draw(self) -> Ray | None:
         """One anchored start with its reweightings; `None` for a miss or a ray known already."""
-        spend(calls(40, 40 * len(self._live) + 2 * len(self._found) * self._columns))
         if self._rank == 1:
+            spend(calls(5, 3 * self._columns))
             only = self._basis[0] / self._basis[0][np.argmax(np.abs(self._basis[0]))]
             return None if self._known(only) else Ray(vector=only, zeros=int((np.abs(only) < self._zero).sum()))
         self._anchor()
+        spend(calls(40, 40 * len(self._live) + 2 * len(self._found) * self._columns))
         cost = self._cost()
         last = None
         for _ in range(1 + REWEIGHTINGS):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attack.citations import CITATIONS
 from attack.clock import now_s
-from attack.costs import counted
+from attack.counting import counted
 from attack.method import Citation, Finding
 from attack.optimisation.descent import Descent, DivergedError, OutOfTimeError
 from attack.optimisation.generator import LATENT, Generator

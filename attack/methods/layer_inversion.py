@@ -29,7 +29,8 @@ from scipy.optimize import minimize
 from attack.certificate import certify
 from attack.citations import CITATIONS
 from attack.clock import now_s, spend
-from attack.costs import CALL_S, Repeated, calls, counted
+from attack.costs import CALL_S, calls
+from attack.counting import Repeated, counted
 from attack.images.interval_inversion import total_variation
 from attack.images.known_trains import KnownTrains
 from attack.labels import recover_labels

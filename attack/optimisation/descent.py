@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attack.clock import now_s
-from attack.costs import Repeated
+from attack.counting import Repeated
 
 
 class OutOfTimeError(Exception):

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from attack.clock import spend
-from attack.costs import Repeated, operators
+from attack.costs import operators
+from attack.counting import Repeated
 from attack.optimisation.candidates import Candidates
 from attack.optimisation.descent import Descent
 from attack.optimisation.rows import Rows

@@ -55,7 +55,7 @@ class _Memory:
     def _products(self, vectors: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """``Sᵀv`` and ``Yᵀv`` of each vector `[R, n]`, oldest first `[R, used]`, in one pass over the pairs."""
         pairs = self._pairs[:, : self._used].flatten(1, 2)
-        spend(operators(10, pairs.numel() * len(vectors)))
+        spend(operators(10, 2 * pairs.numel() * len(vectors)))
         found = torch.bmm(pairs, torch.stack(vectors, dim=2)).view(len(pairs), self._used, 2, -1)
         order = self._order[:, :, None].expand(-1, -1, len(vectors))
         s, y = (found[:, :, part].gather(1, order) for part in (0, 1))
@@ -144,7 +144,7 @@ def lbfgs(descent: Descent, start: Tensor, iterations: int) -> None:
         slope = (g * d).sum(1)
         step = torch.where(running, t, 0.0)[:, None] * d
         there, there_g = evaluate(x + step)
-        spend(operators(50, 20 * x.numel()))
+        spend(operators(50, 40 * x.numel()))
         good = running & (there <= loss + _FALL * t * slope)
         products: tuple[Tensor, Tensor] | None = memory.push(good, step, there_g - g, there_g)
         short = running & ~good

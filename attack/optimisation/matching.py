@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attack.clock import now_s
-from attack.costs import Repeated, counted
+from attack.counting import Repeated, counted
 from attack.labels import recover_labels
 from attack.method import Finding
 from attack.optimisation.candidates import Candidates

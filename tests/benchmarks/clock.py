@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from attack.clock import processor_s, running
+from attack.counting import counted
 from attack.ladder import attempt
 from attack.methods import KNOWN
 from attack.threat import Observation
@@ -83,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--short", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    with running("work", 1.0), counted():
+        torch.ones(1).sum()  # what counting imports when it is first asked for
     seen: dict[str, float] = {}
     for update in options.updates or (SHORT if options.short else UPDATES):
         for name, (nominal_s, taken_s) in ratios(UPDATES[update](), options.attack, options.budget).items():

@@ -11,7 +11,8 @@ import torch
 
 from attack import clock
 from attack.clock import OVERRUN, SPARE_S, TICK_S, now_s, running, spend, working
-from attack.costs import Repeated, counted, operators, product, program, singular
+from attack.costs import operators, product, program, singular
+from attack.counting import Repeated, counted
 from attack.ladder import attempt, climb
 from attack.methods import KNOWN, METHODS
 from attack.settings import AttackSettings

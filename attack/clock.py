@@ -6,7 +6,7 @@ another figure. *Work* is counted in its place: each search says what it does, i
 the same update under the same budget gives the same finding, bit for bit, on a busy machine and on an idle one. A
 nominal second is about a second of a core that was measured once; which core runs the attack does not matter.
 
-The clock is running's own for the thread that climbs; outside `running` there is no work, and processor time counts.
+The clock belongs to the thread that climbs, within `running`; elsewhere processor time counts.
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         budget_s: Seconds per update, shared by the attacks of the ladder.
         clock: What these seconds are: `processor` time, so that what is found depends on the machine and what else it
             does, or nominal seconds of `work`: the same iterations on any machine, and on one of its kind, with the
-            same `threads`, the same findings bit for bit, however busy it is. A nominal second is about one of a stated core (`attack.costs`); an attack whose work takes ten times as
-            much processor time is given up, and says so.
+            same `threads`, the same findings bit for bit, however busy it is. A nominal second is about one of a
+            stated core (`attack.costs`); an attack whose work takes ten times as much processor time is given up, and
+            says so.
         threat: What the attacker knows.
         queue: Mirrored updates that may wait; beyond it the oldest of a training round is given up.
         seed: Of the attacks' random draws, with each update's uid.

@@ -105,7 +105,7 @@ class Deflation:
 
 def distinct_rows(frames: Binary, adjoints: Array64) -> tuple[Binary, Array64]:
     """Non-empty frames without repetition `[D, n]`, and the sum of the adjoints of each `[H1, D]`."""
-    spend(calls(40, 250 * frames.size))
+    spend(calls(40, 400 * frames.size))
     distinct, place = np.unique(frames, axis=0, return_inverse=True)
     summed = np.zeros((len(adjoints), len(distinct)))
     np.add.at(summed.T, place.ravel(), adjoints.T)

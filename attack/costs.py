@@ -1,8 +1,8 @@
 """What work costs, in nominal seconds: formulas in the problem's size, with rates measured once.
 
 Measured on one thread of a shared AMD EPYC core that had much else to do; `python -m tests.benchmarks.clock` compares
-them with the machine at hand (about a factor of 2 for each attack there). Other constants would be as good: what counts is that no
-cost depends on the machine, on what else it does, or on what this process did before.
+them with the machine at hand: about a factor of 2 for each attack there. Other constants would be as good: what counts
+is that no cost depends on the machine, on what else it does, or on what this process did before.
 """
 
 from __future__ import annotations

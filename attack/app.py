@@ -18,6 +18,7 @@ import msgspec
 import torch
 
 from attack.candidates import read_candidates
+from attack.clock import OVERRUN
 from attack.desk import Desk
 from attack.method import Method
 from attack.methods import KNOWN, METHODS
@@ -97,7 +98,8 @@ class _Process:
             on_fault=self.faults.append,
             seed=settings.seed,
         )
-        limit_s = 60.0 + 2 * _OVERRUN * settings.budget_s  # the noise control takes a budget of its own
+        overrun = max(_OVERRUN, OVERRUN if settings.clock == "work" else 0.0)
+        limit_s = 60.0 + 2 * overrun * settings.budget_s  # the noise control takes a budget of its own
         self.signs = Signs(self._sign, limit_s)
         desk.at_work = self.signs.at_work
 
@@ -206,6 +208,7 @@ def run_attack(settings: AttackSettings, stop: threading.Event | None = None) ->
         methods,
         settings.threat,
         budget_s=settings.budget_s,
+        clock=settings.clock,
         exhaustive=settings.exhaustive,
         seed=settings.seed,
         noise_controls=settings.noise_controls,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from attack.clock import now_s
+from attack.clock import now_s, spend
+from attack.costs import singular
 from attack.frames.clustering import clusters, distances
 from attack.frames.rearrangement import Arrangement, Order, Rearrangement
 from attack.frames.row_space import Binary
@@ -55,6 +56,7 @@ def arrange(found: Binary, observation: Observation, budget_s: float) -> Arrange
     """
     end_s = now_s() + budget_s
     wide = found.astype(np.float64)
+    spend(singular(*wide.shape))
     gradient = observation.gradient if "plan" in observation.known else observation.update
     adjoints = np.asarray(gradient[f"{observation.first_layer.name}.weight"] @ np.linalg.pinv(wide), dtype=np.float64)
     guess = _guess(found, adjoints, observation)

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import torch
 
+from attack.counting import counted
 from attack.labels import recover_labels
 from attack.method import Finding
 from attack.simulation import Simulator
@@ -62,7 +63,8 @@ def certify(observation: Observation, frames: Array32, labels: Sequence[int]) ->
     """
     simulator = Simulator(observation, dtype=torch.float32)
     inputs = torch.as_tensor(frames, dtype=torch.float32)
-    found = _clipped(observation, simulator.gradients(inputs, torch.as_tensor(list(labels), dtype=torch.long)))
+    with counted():
+        found = _clipped(observation, simulator.gradients(inputs, torch.as_tensor(list(labels), dtype=torch.long)))
     squared = bound_squared = norm_squared = 0.0
     inside = True
     for name, gradient in zip(simulator.names, found, strict=True):

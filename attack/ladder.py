@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 
 from attack.certificate import certified
-from attack.clock import now_s
+from attack.clock import Clock, OverrunError, processor_s, running
 from attack.method import MAX_IMAGES, Finding, Method
 from attack.threat import NotKnownError, Observation
 
@@ -89,6 +89,8 @@ def attempt(method: Method, observation: Observation, budget_s: float) -> Findin
         return sober(observation, certified(observation, finding))
     except NotKnownError as error:
         return Finding(verdict="refused", reason=str(error))
+    except OverrunError as error:
+        return Finding(verdict="failed", reason=str(error))
     except Exception as error:
         log.exception("attack %s crashed", method.name)
         return Finding(verdict="failed", reason=f"crashed: {type(error).__name__}: {error}")
@@ -100,7 +102,7 @@ def climb(
     *,
     budget_s: float,
     exhaustive: bool = False,
-    clock: Callable[[], float] = now_s,
+    clock: Clock = "processor",
 ) -> tuple[Rung, ...]:
     """Attacks an observation with each method in turn.
 
@@ -111,29 +113,30 @@ def climb(
     Args:
         observation: The update.
         methods: In ladder order.
-        budget_s: Processor seconds for all of them, see `attack.clock`.
+        budget_s: Seconds of that clock for all of them.
         exhaustive: Go on after a certified exact reconstruction.
-        clock: Seconds.
+        clock: What the budget counts, see `attack.clock`; a rung's seconds are the processor's with either.
 
     Returns:
         One rung per method, in order, whatever happened.
     """
-    begin = clock()
     rungs: list[Rung] = []
     exact: str | None = None
     waiting = {name for name, method in methods.items() if _permitted(method, observation)}
-    for name, method in methods.items():
-        started = clock()
-        share_s = (budget_s - (started - begin)) / max(1, len(waiting))
-        if exact is not None and not exhaustive:
-            finding = Finding(verdict="refused", reason=f"left out: the reconstruction of {exact!r} is certified exact")
-        elif name in waiting and share_s < _LEAST_SHARE * budget_s / len(methods):
-            finding = Finding(verdict="failed", reason=f"not begun: the update's {budget_s:g} s were spent by then")
-        else:
-            finding = attempt(method, observation, share_s)
-        waiting.discard(name)
-        exact = name if exact is None and finding.verdict == "exact" and finding.images is not None else exact
-        rungs.append(Rung(attack=name, finding=finding, seconds=clock() - started))
+    with running(clock, budget_s) as spent_s:
+        for name, method in methods.items():
+            began_s = processor_s()
+            share_s = (budget_s - spent_s()) / max(1, len(waiting))
+            if exact is not None and not exhaustive:
+                reason = f"left out: the reconstruction of {exact!r} is certified exact"
+                finding = Finding(verdict="refused", reason=reason)
+            elif name in waiting and share_s < _LEAST_SHARE * budget_s / len(methods):
+                finding = Finding(verdict="failed", reason=f"not begun: the update's {budget_s:g} s were spent by then")
+            else:
+                finding = attempt(method, observation, share_s)
+            waiting.discard(name)
+            exact = name if exact is None and finding.verdict == "exact" and finding.images is not None else exact
+            rungs.append(Rung(attack=name, finding=finding, seconds=processor_s() - began_s))
     return tuple(rungs)
 
 

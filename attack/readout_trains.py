@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import spend
+from attack.costs import calls
 from contract.models.neurons import mean_membrane_weights
 
 Array64 = npt.NDArray[np.float64]
@@ -55,6 +57,7 @@ def decode_trains(weight: Array64, bias: Array64, steps: int, beta: float, *, er
     sums = np.zeros(1)
     for one in weights:
         sums = np.concatenate([sums, sums + one])
+    spend(calls(50, 120 * len(sums) + 200 * weight.shape[1]))
     order = np.argsort(sums)
     ranked = sums[order]
     ratio = bias @ weight / (bias @ bias)

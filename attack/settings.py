@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from attack.clock import Clock
 from attack.threat import ThreatModel
 from contract.link import LinkSettings
 from contract.messages import Name
@@ -21,7 +22,12 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         link: The broker.
         directory: Folder of the journal `attack.jsonl`: one line per attacked update.
         attacks: Names of the attacks to run; `None` runs the whole ladder.
-        budget_s: Processor seconds per update, shared by the attacks of the ladder.
+        budget_s: Seconds per update, shared by the attacks of the ladder.
+        clock: What these seconds are: `processor` time, so that what is found depends on the machine and what else it
+            does, or nominal seconds of `work`: the same iterations on any machine, and on one of its kind, with the
+            same `threads`, the same findings bit for bit, however busy it is. A nominal second is about one of a
+            stated core (`attack.costs`); an attack whose work takes ten times as much processor time is given up, and
+            says so.
         threat: What the attacker knows.
         queue: Mirrored updates that may wait; beyond it the oldest of a training round is given up.
         seed: Of the attacks' random draws, with each update's uid.
@@ -43,6 +49,7 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     directory: Path
     attacks: tuple[str, ...] | None = None
     budget_s: Annotated[float, Meta(gt=0)] = 10.0
+    clock: Clock = "processor"
     threat: ThreatModel = ThreatModel()
     queue: Annotated[int, Meta(ge=1)] = 256
     seed: Annotated[int, Meta(ge=0)] = 1

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from attack.clock import now_s
+from attack.clock import processor_s
 from contract.messages import Update
 
 EVERY_S = 3.0
@@ -35,7 +35,7 @@ class Signs:
         limit_s: float,
         *,
         every_s: float = EVERY_S,
-        clock: Callable[[], float] = now_s,
+        clock: Callable[[], float] = processor_s,
     ) -> None:
         self._give, self._limit_s, self._every_s, self._clock = give, limit_s, every_s, clock
         self._change = threading.Condition()

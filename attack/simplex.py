@@ -10,6 +10,9 @@ from functools import cache
 
 import highspy
 
+from attack.clock import spend
+from attack.costs import program
+
 _OPTIONS = (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex"))
 
 
@@ -24,6 +27,14 @@ def _new() -> highspy.Highs:
     for option, value in _OPTIONS:
         solver.setOptionValue(option, value)
     return solver
+
+
+def solved(solver: highspy.Highs) -> bool:
+    """Runs a solver from its last basis; whether it found an optimum."""
+    solver.run()
+    iterations = solver.getInfo().simplex_iteration_count
+    spend(program(solver.getNumRow(), solver.getNumCol(), iterations))
+    return bool(solver.getModelStatus() == highspy.HighsModelStatus.kOptimal)
 
 
 @cache

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attack.aggregate import addressed_messages, errors_of
+from attack.clock import Clock
 from attack.ladder import Rung, climb
 from attack.method import Finding, Method
 from attack.noise import noise_observation
@@ -131,6 +132,7 @@ class Worker:
         methods: The ladder.
         threat: What may be known.
         budget_s: Seconds per update.
+        clock: What these are, see `attack.clock`.
         exhaustive: Run every attack even after an exact one.
         seed: Of all draws; each update's are its own.
         noise_controls: Audit updates, the first of the run, whose noise control is run as well; and as many aggregates.
@@ -146,12 +148,13 @@ class Worker:
         budget_s: float,
         exhaustive: bool,
         seed: int,
+        clock: Clock = "processor",
         noise_controls: int = 0,
         candidates: Array32 | None = None,
         own: OwnViews | None = None,
     ) -> None:
         self.methods, self.threat = methods, threat
-        self.budget_s, self.exhaustive, self.seed = budget_s, exhaustive, seed
+        self.budget_s, self.exhaustive, self.seed, self.clock = budget_s, exhaustive, seed, clock
         self._noise_controls: dict[Seen, int] = dict.fromkeys(get_args(Seen), noise_controls)
         self._candidates = candidates
         self._own = own or OwnViews(None)
@@ -174,7 +177,7 @@ class Worker:
             observation = self.observe(job, task, parameters or {})
         except SpikeleakError as error:
             return self.without(job, "failed", f"the update cannot be read: {error}")
-        rungs = climb(observation, self.methods, budget_s=self.budget_s, exhaustive=self.exhaustive)
+        rungs = self._climb(observation, exhaustive=self.exhaustive)
         noise = self._noise_control(job, observation)
         return self._addressed(job, answer(update, rungs, self._uid(update), noise=noise, digests=self._digests))
 
@@ -187,7 +190,10 @@ class Worker:
             return ()
         self._noise_controls[job.seen] -= 1
         noise = noise_observation(observation, np.random.default_rng([observation.seed, _NOISE_STREAM]))
-        return climb(noise, self.methods, budget_s=self.budget_s, exhaustive=True)
+        return self._climb(noise, exhaustive=True)
+
+    def _climb(self, observation: Observation, *, exhaustive: bool) -> Sequence[Rung]:
+        return climb(observation, self.methods, budget_s=self.budget_s, exhaustive=exhaustive, clock=self.clock)
 
     def observe(self, job: Job, task: TaskSpec, parameters: Mapping[str, Array32]) -> Observation:
         """What the threat model lets be seen of an update.

@@ -80,6 +80,7 @@ def parties(study: Study, arm: Arm, ground: Ground, run: str) -> tuple[Party, fl
         directory=base / "attack",
         attacks=study.attack.attacks,
         budget_s=study.attack.budget_s,
+        clock=study.attack.clock,
         noise_controls=study.attack.noise_controls,
         queue=study.attack.queue,
         threads=study.attack.threads,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from attack.clock import Clock
 from attack.threat import ThreatModel
 from contract.configuration import decode_tables, read_toml
 from contract.datasets import task_info
@@ -141,7 +142,9 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         attacks: Names of the attacks to run; `None` runs the whole ladder, `[]` runs no attacker at all: nothing is
             mirrored, and the report says that nobody attacked.
-        budget_s: Processor seconds per update, shared by the attacks of the ladder.
+        budget_s: Seconds per update, shared by the attacks of the ladder.
+        clock: What these seconds are: `processor` time, or nominal seconds of `work`, which give the same findings on
+            any machine however busy (`attack.settings`).
         noise_controls: The first audit updates, so many, are attacked a second time with noise in their place.
         candidates: Samples drawn from the data set, by chance in an update or not, about which the attacker asks
             whether they are in. 0: none.
@@ -155,6 +158,7 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     attacks: tuple[str, ...] | None = None
     budget_s: Annotated[float, Meta(gt=0)] = 10.0
+    clock: Clock = "processor"
     noise_controls: Annotated[int, Meta(ge=0)] = 2
     candidates: Annotated[int, Meta(ge=0, le=MAX_CANDIDATES)] = 0
     queue: Annotated[int, Meta(ge=1)] = 256

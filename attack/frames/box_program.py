@@ -7,7 +7,7 @@ import numpy as np
 
 from attack.frames.row_space import PivotForm
 from attack.frames.spectrum import Array64
-from attack.simplex import simplex
+from attack.simplex import simplex, solved
 
 
 class BoxProgram:
@@ -73,8 +73,7 @@ class BoxProgram:
         if cost is not None:
             reduced = cost[self.form.pivots] + self.form.factor @ cost[self.form.rest]
             self._solver.changeColsCost(self.rank, self._columns, reduced)
-        self._solver.run()
         self.solves += 1
-        if self._solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        if not solved(self._solver):
             return None
         return self.form.complete(np.array(self._solver.getSolution().col_value))

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from attack.clock import spend
+from attack.costs import calls, product, solution, triangular
 from attack.frames.pauses import AT_ONCE, Pause
 from attack.frames.resets import forgetting
 from attack.frames.row_space import Binary, RowSpace
@@ -121,6 +123,7 @@ class CausalNewton:
         at = np.concatenate([space.basis @ vector, free.T @ (error - guess.error)])
         for _ in range(14):
             membrane = guess.membrane + self._weight @ vector
+            spend(calls(80, 3 * self._weight.size + 8 * self._effect.size))
             gain, slope, bend = self._gains(guess.pause, membrane, uncertainty)
             drive = self._above @ error
             forgets = forgetting(self.simulator, membrane, guess.pause, margin=uncertainty)
@@ -148,6 +151,7 @@ class CausalNewton:
     def _prior(self, mean: Array64, variance: Array64, free: int, spread: float) -> tuple[Array64, Array64]:
         """The prior as equations in the unknowns, brought to triangular form: `[k, k]` and right-hand side `[k]`."""
         rows = self.space.basis.T / np.sqrt(variance)[:, None]
+        spend(triangular(len(rows), rows.shape[1] + 1) + calls(10, 3 * rows.size))
         triangle = _triangle(np.hstack([rows, (mean / np.sqrt(variance))[:, None]]))
         rank = self.space.rank
         whole = np.zeros((rank + free, rank + free))
@@ -158,6 +162,8 @@ class CausalNewton:
     def _outside(self, equations: Array64, weight: Array64) -> Array64:
         """Weighted equations without what any vector of the column space can explain."""
         columns, complement = self.space.columns, self.space.complement
+        basis = min(complement.shape[1], columns.shape[1])
+        spend(triangular(len(columns), 2 * basis) + product(len(columns), 2 * basis, equations.shape[1]))
         if complement.shape[1] <= columns.shape[1]:
             outside, _ = np.linalg.qr(complement / weight[:, None])
             return np.asarray(outside.T @ (weight[:, None] * equations))
@@ -186,6 +192,7 @@ def _least_squares(system: Array64) -> Array64:
     """Solution of an overdetermined system whose last column is the right-hand side."""
     triangle = _triangle(system)
     size = system.shape[1] - 1
+    spend(triangular(*system.shape) + solution(1) + calls(0, size**2))
     return np.asarray(scipy.linalg.solve_triangular(triangle[:size, :size], triangle[:size, size]))
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from attack.clock import now_s
+from attack.clock import now_s, spend
+from attack.costs import calls, product
 from attack.frames.deflation import Deflation, distinct_rows
 from attack.frames.enumeration import enumerate_frames
 from attack.frames.ordering import ChainTest, chains
@@ -185,6 +186,7 @@ class Completion:
         for label in range(self.simulator.classes):
             adjoint = self.simulator.first_adjoint(currents, label).T
             rows = distinct_rows(frames, adjoint)[1]
+            spend(calls(20 * self.steps, 4 * frames.size) + product(*space.complement.shape, self.steps))
             outside = float(np.linalg.norm(space.complement.T @ rows) / max(float(np.linalg.norm(rows)), 1e-300))
             if outside < least:
                 best, least, chosen = label, outside, adjoint

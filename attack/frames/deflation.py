@@ -15,6 +15,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from attack.clock import spend
+from attack.costs import calls, product, singular, solution
 from attack.frames.row_space import Binary, RowSpace
 from attack.frames.spectrum import Array64
 
@@ -37,6 +39,8 @@ class Deflation:
         self.rowless = 0 if rows is None else max(rows - space.rank, 0)
         self.whole, self.space = space, space
         self.left = space.rank
+        hidden, rank = space.columns.shape
+        spend(product(rank, hidden, int(space.active.sum())) + solution(rank))
         self._inverse = np.linalg.inv(space.columns.T @ gradient[:, space.active] @ space.basis.T)
         self._dual = np.zeros((0, space.rank))
         self._null = np.zeros((space.rank, 0))
@@ -51,10 +55,15 @@ class Deflation:
         distinct, summed = distinct_rows(frames, adjoints)
         if not len(distinct):
             return False
+        spend(
+            calls(10, 4 * frames.size)
+            + product(*summed.T.shape, len(summed))
+            + product(*self._dual.T.shape, len(frames))
+        )
         inside = self.whole.columns.T @ summed
         outside = np.linalg.norm(self.whole.complement.T @ summed) / np.linalg.norm(summed)
-        product = self._coordinates(distinct) @ self._inverse @ inside
-        return bool(outside < INSIDE and np.abs(product - np.eye(len(distinct))).max() < IDENTITY)
+        identity = self._coordinates(distinct) @ self._inverse @ inside
+        return bool(outside < INSIDE and np.abs(identity - np.eye(len(distinct))).max() < IDENTITY)
 
     def functionals(self, frames: Binary) -> Array64:
         """What each frame's own adjoint maps to 1 and all others to 0 `[N, H1]`, on the column space.
@@ -80,8 +89,9 @@ class Deflation:
         return np.asarray(frames[:, self.whole.active].astype(np.float64) @ self.whole.basis.T)
 
     def _shrunk(self) -> RowSpace:
+        rank, taken = self.whole.rank, len(self._dual)
+        spend(2 * singular(rank, taken, full=True) + product(rank, rank, len(self.whole.columns)))
         across = np.linalg.svd(self._dual)[2]
-        taken = len(self._dual)
         gone = self.whole.columns @ across[:taken].T
         kept = np.linalg.svd(self._null, full_matrices=True)[0][:, self._null.shape[1] :]
         return replace(
@@ -95,6 +105,7 @@ class Deflation:
 
 def distinct_rows(frames: Binary, adjoints: Array64) -> tuple[Binary, Array64]:
     """Non-empty frames without repetition `[D, n]`, and the sum of the adjoints of each `[H1, D]`."""
+    spend(calls(40, 400 * frames.size))
     distinct, place = np.unique(frames, axis=0, return_inverse=True)
     summed = np.zeros((len(adjoints), len(distinct)))
     np.add.at(summed.T, place.ravel(), adjoints.T)

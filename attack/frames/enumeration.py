@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from attack.clock import spend
+from attack.costs import calls, product
 from attack.frames.row_space import Binary, RowSpace, pivot_form
 
 MAX_RANK = 20
@@ -36,9 +38,11 @@ def enumerate_frames(space: RowSpace) -> Binary:
         codes = np.arange(start, min(start + _CHUNK, 1 << space.rank))
         free = ((codes[:, None] >> bits) & 1).astype(np.float64)
         near = free @ probe
+        spend(calls(30, 5 * free.size + 8 * near.size) + product(*free.shape, probe.shape[1]))
         free = free[(np.abs(near - np.clip(np.round(near), 0, 1)) < 0.2).all(axis=1)]
         if len(free):
             whole = form.complete(free)
+            spend(calls(20, 6 * whole.size) + product(*free.shape, whole.shape[1]))
             whole = whole[(np.abs(whole - np.clip(np.round(whole), 0, 1)) < 0.2).all(axis=1)]
             found.append(np.round(whole).astype(np.uint8)[:, space.group])
     candidates = np.concatenate(found) if found else np.zeros((0, len(space.group)), dtype=np.uint8)

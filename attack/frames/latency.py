@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from attack.clock import now_s
+from attack.clock import now_s, spend
+from attack.costs import calls, product, triangular
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
 
@@ -58,6 +59,7 @@ def partition(gradient: Array64, error: float, *, most: int) -> Partition:
         if len(members) > most:
             break
         for group in members:
+            spend(calls(8, len(group) * len(column)))
             apart = columns[group].mean(axis=0) - column
             if np.abs(apart).max() <= tolerance and np.sqrt((apart**2).mean()) <= typical:
                 group.append(i)
@@ -153,6 +155,7 @@ class Chronology:
             residuals = self._residuals(path, design, decay[:, None] * self.found.deltas[rest].T)
             for group, residual in zip(rest, residuals, strict=True):
                 after = self.simulator.step(membrane, currents[group])
+                spend(calls(8))
                 longer.append(
                     Path(
                         groups=(*path.groups, group),
@@ -196,6 +199,11 @@ class Chronology:
         delta = self.found.deltas[path.groups[-1]]
         wanted = delta[:, None] - successors
         basis, _ = np.linalg.qr(design)
+        spend(
+            calls(40, 6 * wanted.size)
+            + triangular(len(basis), 2 * basis.shape[1])
+            + 2 * product(*basis.shape, wanted.shape[1])
+        )
         outside = wanted - basis @ (basis.T @ wanted)
         return np.asarray(np.linalg.norm(outside, axis=0) / np.linalg.norm(delta))
 

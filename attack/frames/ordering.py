@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attack.clock import spend
+from attack.costs import calls, product, singular, triangular
 from attack.frames.pauses import AT_ONCE
 from attack.frames.resets import equations, forgetting
 from attack.frames.row_space import Binary
@@ -66,6 +68,7 @@ class ChainTest:
             `[N]`, 0 where they meet; infinite where a reset to zero leaves too few equations.
         """
         above = self._above()
+        spend(len(membranes) * self._cost_s(*above.shape))
         if self.simulator.neuron.reset == "zero":
             return np.array([self._angle(membrane, above) for membrane in membranes])
         sines = np.empty(len(membranes))
@@ -75,6 +78,10 @@ class ChainTest:
             outside = np.swapaxes(possible, 1, 2) @ self.complement
             sines[start : start + 64] = np.linalg.svd(outside, compute_uv=False)[:, -1]
         return sines
+
+    def _cost_s(self, hidden: int, free: int) -> float:
+        left = self.complement.shape[1]
+        return calls(5) + triangular(hidden, 2 * free) + product(free, hidden, left) + singular(free, left)
 
     def _angle(self, membrane: Array64, above: Array64) -> float:
         left = equations(self.complement, forgetting(self.simulator, membrane, AT_ONCE))
@@ -115,6 +122,7 @@ def chains(test: ChainTest, pool: Binary, steps: int, *, keep: int = 64) -> list
         grown: list[Prefix] = []
         for prefix in front:
             membranes = test.simulator.step(prefix.membrane, currents)
+            spend(calls(10, 6 * currents.size))
             sines = test.angles(membranes)
             sines[list(prefix.chosen)] = np.inf
             hits = np.flatnonzero(sines < test.meets)

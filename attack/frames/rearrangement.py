@@ -18,7 +18,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn.functional import cross_entropy
 
-from attack.clock import now_s
+from attack.clock import now_s, spend
+from attack.costs import ELEMENT_S, calls, product
+from attack.counting import Repeated
 from attack.frames.spectrum import Array64
 from attack.simulation import Simulator
 
@@ -65,6 +67,7 @@ class Rearrangement:
         self._frames = torch.as_tensor(frames, dtype=torch.float32)
         self._wanted, self._counts = wanted, counts
         self._sizes = (wanted**2).sum(-1)
+        self._cost = Repeated()
 
     def improve(self, order: Order, end_s: float) -> Arrangement:
         """The best arrangement on the way from a given one.
@@ -81,6 +84,7 @@ class Rearrangement:
             residual = float(np.sqrt(distances[steps, order.ravel()].sum() / norm))
             if residual < best.residual:
                 best = Arrangement(order=order, labels=labels, residual=residual)
+            spend(len(distances) ** 3 * ELEMENT_S)
             following = linear_sum_assignment(distances)[1].reshape(order.shape)
             if (following == order).all() or now_s() > end_s:
                 break
@@ -90,7 +94,9 @@ class Rearrangement:
     def _distances(self, order: Order) -> tuple[Array64, tuple[int, ...]]:
         """Squared difference of each step's derivative to each frame's `[B·T, B·T]`, at each sample's best label."""
         batch, steps = order.shape
-        found = self._derivatives(order)
+        with self._cost.once_more():
+            found = self._derivatives(order)
+        spend(calls(20, 4 * found.size) + product(found.size / found.shape[-1], *self._wanted.T.shape))
         squares = (found**2).sum(-1)[..., None] + self._sizes - 2 * found @ self._wanted.T
         squares = np.where(self._counts, np.maximum(squares, 0.0), 0.0)
         own = np.take_along_axis(squares, order[None, :, :, None], axis=-1)[..., 0].sum(-1)

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from attack.clock import spend
+from attack.costs import product, triangular
 from attack.frames.pauses import Pause
 from attack.frames.simulation import Simulator
 from attack.frames.spectrum import Array64
@@ -48,5 +50,7 @@ def equations(complement: Array64, forgets: Mask) -> Array64:
         return complement
     if count >= complement.shape[1]:
         return complement[:, :0]
+    size = complement.shape[1]
+    spend(triangular(size, size) + product(len(complement), size, size - count))
     across = scipy.linalg.qr(complement[forgets].T)[0]
     return np.asarray(complement @ across[:, count:])

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from attack.clock import spend
+from attack.costs import calls, product, singular, solution, triangular
 from attack.frames.spectrum import Array64, Spectrum, spectrum
 
 ArrayInt = npt.NDArray[np.intp]
@@ -82,6 +84,7 @@ class RowSpace:
         wide = np.asarray(vectors, dtype=np.float64)
         norm = np.linalg.norm(wide, axis=-1)
         span = self.basis if self.span is None else self.span
+        spend(calls(10, 4 * wide.size) + 2 * product(wide.size / max(wide.shape[-1], 1), *span.shape))
         apart = np.linalg.norm(wide - (wide @ span.T) @ span, axis=-1)
         return np.where(norm > 0, apart / np.maximum(norm, 1e-300), 1.0)
 
@@ -95,6 +98,8 @@ class RowSpace:
         if not len(functionals):
             return self
         across = np.linalg.svd(functionals @ self.columns)[2]
+        count, hidden = functionals.shape
+        spend(singular(count, self.rank, full=True) + product(count + self.rank, hidden, self.rank))
         gone, left = across[: len(functionals)], across[len(functionals) :]
         return replace(
             self,
@@ -144,7 +149,9 @@ def row_space(gradient: Array64, *, most: int | None = None, rank: int | None = 
     """
     active = np.abs(gradient).sum(axis=0) > 0
     inner = gradient[:, active]
-    left, values, right = np.linalg.svd(inner, full_matrices=inner.shape[0] > inner.shape[1])
+    full = inner.shape[0] > inner.shape[1]
+    left, values, right = np.linalg.svd(inner, full_matrices=full)
+    spend(singular(*inner.shape, full=full) + product(*left.T.shape, inner.shape[1]) + calls(20, 20 * inner.size))
     found = spectrum(values, most=most)
     if rank is not None and 0 < rank < len(values):
         found = Spectrum(values=values, rank=rank, gap=float(values[rank - 1] / max(values[rank], 1e-300)))
@@ -178,6 +185,7 @@ def _merge(coordinates: Array64, found: Spectrum) -> tuple[ArrayInt, ArrayInt]:
 def pivot_form(basis: Array64) -> PivotForm:
     """Chooses r well-conditioned columns of `[r, groups]` by QR with column pivoting and solves for the others."""
     rank = basis.shape[0]
+    spend(triangular(*basis.shape) + solution(rank) + product(rank, *basis.shape))
     _, _, order = scipy.linalg.qr(basis, pivoting=True, mode="economic")
     pivots, rest = order[:rank].astype(np.intp), order[rank:].astype(np.intp)
     factor: Array64 = np.linalg.solve(basis[:, pivots], basis[:, rest]).astype(np.float64)

@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from attack.clock import now_s
+from attack.clock import now_s, spend
+from attack.costs import calls, product, triangular
 from attack.frames.causal_newton import CausalNewton, Guess
 from attack.frames.pauses import Pause, pauses
 from attack.frames.resets import equations, forgetting
@@ -71,6 +72,7 @@ class SampleSearch:
         self.simulator, self.space, self.steps, self.meets = simulator, space, steps, meets
         self._functionals, self._rowless = functionals, rowless
         self._newton = CausalNewton(simulator, space)
+        spend(product(len(space.columns), int(space.active.sum()), space.rank))
         self._above = simulator.next_weight.T
         spikes = simulator.readout == "spike"
         self._spreads = (0.05, 0.2) if spikes else (0.03, 0.03, 0.2)
@@ -95,6 +97,7 @@ class SampleSearch:
     def _images(self) -> Array64:
         """What each class spikes where, up to scale: the gradient's regression on each label's expected adjoint."""
         gain = self.simulator.surrogate(self.simulator.biases[0])
+        spend(triangular(len(gain), self.simulator.classes) + product(*self._gradient.shape, self.simulator.classes))
         expected = np.array([gain * (self._above @ self._error(c)) for c in range(self.simulator.classes)])
         return np.asarray(np.linalg.lstsq(expected.T, self._gradient, rcond=None)[0])
 
@@ -188,6 +191,7 @@ class SampleSearch:
         left = equations(self.space.complement, forgetting(self.simulator, membrane, pause))
         if left.shape[1] <= self.simulator.classes + _SPARE:
             return error, np.inf
+        spend(calls(20) + product(*left.shape, free.shape[1] + 3) + triangular(left.shape[1], free.shape[1]))
         fixed = left.T @ (gain * (self._above @ error)[:, None])
         moving = left.T @ (gain * (self._above @ free))
         change = np.linalg.lstsq(moving, -fixed, rcond=None)[0]

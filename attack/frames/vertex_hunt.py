@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from attack.clock import now_s
+from attack.clock import now_s, spend
+from attack.costs import calls, singular
 from attack.frames.box_program import BoxProgram
 from attack.frames.row_space import Binary, RowSpace, pivot_form
 from attack.frames.spectrum import Array64
@@ -62,6 +63,7 @@ class VertexHunt:
     def complete(self) -> bool:
         """Whether the frames found span the row space."""
         count = len(self._found)
+        spend(calls(20) + (singular(count, len(self.space.group)) if count >= self.space.rank else 0.0))
         return count >= self.space.rank and int(np.linalg.matrix_rank(self.frames.astype(float))) >= self.space.rank
 
     def add(self, frames: Binary) -> None:
@@ -80,6 +82,7 @@ class VertexHunt:
         self.count.attempts += 1
         self._program.release()
         known = self.frames[:, self.space.representative].astype(np.float64)
+        spend(calls(50, len(self._found) * len(self.space.group) + 4 * known.size))
         anchor, near = self._anchor(known)
         self._program.fix(anchor, 1.0)
         if self.rng.random() < 0.4:
@@ -165,6 +168,7 @@ class VertexHunt:
 
     def _keep(self, vertex: Array64) -> bool:
         """Whether a vertex is a frame; notes it if so."""
+        spend(calls(15, 8 * vertex.size))
         if np.minimum(np.abs(vertex), np.abs(1 - vertex)).max() > 0.2:
             return False
         frame = np.round(vertex).astype(np.uint8)[self.space.group]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from attack.counting import Repeated
 from attack.simulation import Simulator
 from attack.threat import Observation
 
@@ -31,6 +34,7 @@ class KnownNetwork:
         self._name = f"{observation.first_layer.name}.bias"
         self._bias = self._simulator.parameters[self._name].detach()
         self._share = 1 / observation.samples
+        self._costs: defaultdict[int, Repeated] = defaultdict(Repeated)
         self._one_hot = torch.eye(observation.classes, dtype=torch.float64)
 
     def __call__(self, images: Array64) -> Array64:
@@ -39,6 +43,10 @@ class KnownNetwork:
         return np.concatenate(parts) * self._share
 
     def _chunk(self, images: Array64) -> Array64:
+        with self._costs[len(images)].once_more():
+            return self._adjoints(images)
+
+    def _adjoints(self, images: Array64) -> Array64:
         simulator = self._simulator
         bias = self._bias.expand(len(images), -1).clone().requires_grad_(True)
         frames = simulator.frames(torch.as_tensor(images, dtype=torch.float64).view(len(images), *simulator.shape))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from attack.clock import now_s
+from attack.clock import now_s, spend
+from attack.costs import calls, product, triangular
 from attack.frames.simulation import Simulator
 from attack.images.refinement import blend
 
@@ -94,6 +95,8 @@ class Alternation:
                 adjoint = blend(adjoint, fitted) if iteration % 2 else (adjoint + fitted) / 2
             decoded = self._decode(adjoint, weights)
             simulated = self._simulated(decoded)
+            spend(calls(20, 5 * self._weight.size) + 2 * product(*simulated.shape, decoded.shape[1]))
+            spend(triangular(decoded.shape[1], len(decoded)))
             rest = self._weight - simulated @ decoded
             weights = 1 / (np.mean(rest**2, axis=1) + self._step**2 / 12)
             found = float(np.sqrt(np.mean(rest**2)) / self._step)
@@ -106,6 +109,8 @@ class Alternation:
 
     def _decode(self, adjoint: Array64, weights: Array64) -> Array64:
         """The best train of each column in the weighted norm."""
+        (trains, steps), (outputs, columns) = self._trains.shape, self._weight.shape
+        spend(calls(20, 4 * trains * columns) + product(trains, steps, columns) + product(outputs, steps, columns))
         weighted = adjoint * weights[:, None]
         squares = ((self._trains @ (adjoint.T @ weighted)) * self._trains).sum(1)
         costs = squares[:, None] - 2 * self._trains @ (weighted.T @ self._weight)
@@ -114,6 +119,8 @@ class Alternation:
 
     def _simulated(self, frames: Array64) -> Array64:
         """Adjoints `[outputs, T]`."""
+        steps, columns = frames.shape
+        spend(calls(30 * steps) + product(steps, columns, len(self._weight)))
         currents = frames @ self._network_weight.T + self._network.biases[0]
         adjoint: Array64 = self._network.first_adjoint(currents, self._label).T
         return adjoint

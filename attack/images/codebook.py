@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from attack.clock import spend
+from attack.costs import calls, product, triangular
+from attack.counting import counted
 from contract.models.neurons import Leaky, mean_membrane_weights
 from contract.task import NeuronSpec
 
@@ -46,8 +49,10 @@ def codebook(neuron: NeuronSpec, steps: int, largest: float, membrane_bits: int 
     The train under constant current depends on that one number alone, and is constant between the currents where some
     spike moves: at most a few hundred trains, each with its interval.
     """
-    currents = torch.linspace(0.0, largest, GRID, dtype=torch.float64)
-    spikes = Leaky(neuron, membrane_bits).integrate(currents.expand(steps, -1).contiguous())[1].numpy()
+    with counted():
+        currents = torch.linspace(0.0, largest, GRID, dtype=torch.float64)
+        spikes = Leaky(neuron, membrane_bits).integrate(currents.expand(steps, -1).contiguous())[1].numpy()
+    spend(calls(20, 8 * spikes.size))
     packed = np.packbits(spikes.astype(bool), axis=0)
     changes = np.flatnonzero((packed[:, 1:] != packed[:, :-1]).any(0)) + 1
     starts = np.concatenate([[0], changes])
@@ -82,6 +87,7 @@ def decode_membrane(book: Codebook, weight: Array64, bias: Array64, beta: float,
     """
     weights = np.array(mean_membrane_weights(len(book.trains), beta))
     ratio = bias @ weight / (bias @ bias)
+    spend(calls(30, 10 * book.trains.shape[1] * len(ratio) + 4 * weight.size))
     distance = np.abs((weights @ book.trains / weights.sum())[:, None] - ratio)
     allowed = distance <= distance.min(0) + error / np.linalg.norm(bias) + 1e-9
     low = np.where(allowed, book.low[:, None], np.inf).min(0)
@@ -125,6 +131,8 @@ def _alternate(book: Codebook, weight: Array64, bias: Array64, adjoint: Array64)
     chosen = np.zeros(weight.shape[1], dtype=np.int64)
     residual = float("inf")
     for _ in range(ALTERNATIONS):
+        (classes, hidden), (steps, count) = weight.shape, book.trains.shape
+        spend(calls(30, 4 * count * hidden) + product(count, classes, hidden) + triangular(hidden, steps))
         predicted = adjoint @ book.trains
         chosen = ((predicted**2).sum(0)[:, None] - 2 * predicted.T @ weight).argmin(0)
         trains = book.trains[:, chosen]

@@ -6,7 +6,7 @@ import highspy
 import numpy as np
 import numpy.typing as npt
 
-from attack.simplex import simplex
+from attack.simplex import simplex, solved
 
 Array64 = npt.NDArray[np.float64]
 
@@ -48,8 +48,7 @@ class ConeProgram:
         """A vertex of least cost, or `None` when the pins contradict each other or the solver gives up."""
         for row, side in enumerate(self._basis @ cost):
             self._solver.changeRowBounds(row, float(side), float(side))
-        self._solver.run()
-        if self._solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        if not solved(self._solver):
             return None
         found: Array64 = -np.array(self._solver.getSolution().row_dual) @ self._basis
         return found

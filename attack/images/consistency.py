@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import spend
+from attack.costs import calls, product, solution
 from attack.images.deflation import Adjoints
 from attack.images.plane import ImagePlane
 
@@ -78,6 +80,7 @@ class Consistency:
     def _directions(self, z: Array64) -> Array64:
         """Adjoints `[N, classes, outputs]` of length 1."""
         deltas = self._simulate(self._plane.inputs(z) / self._gain)
+        spend(calls(8, 4 * deltas.size) + product(*z.shape, self._plane.axes.shape[1]))
         unit: Array64 = deltas / (np.linalg.norm(deltas, axis=2, keepdims=True) + 1e-300)
         return unit
 
@@ -90,6 +93,8 @@ class Consistency:
         damping = np.concatenate([np.full(dimension, 1e-3), np.zeros(self._span.shape[1])])
         weights = np.ones(len(design))
         step = np.zeros(design.shape[1])
+        one_s = calls(25, 12 * design.size) + product(*design.T.shape, design.shape[1]) + solution(design.shape[1])
+        spend(REWEIGHTINGS * one_s)
         for _ in range(REWEIGHTINGS):
             weighted = design * weights[:, None]
             normal = weighted.T @ design
@@ -104,6 +109,9 @@ class Consistency:
         """``min_a |delta - span a|_1 / |delta|_1`` of directions `[N, outputs]`."""
         weights = np.ones_like(deltas)
         rest = deltas
+        (count, outputs), rank = deltas.shape, self._span.shape[1]
+        one_s = calls(40, 15 * deltas.size) + product(count, outputs, rank * (rank + 2)) + solution(rank, count)
+        spend(REWEIGHTINGS * one_s)
         eye = 1e-12 * np.eye(self._span.shape[1])
         for _ in range(REWEIGHTINGS):
             normal = np.einsum("nh,hi,hj->nij", weights, self._span, self._span, optimize=True) + eye

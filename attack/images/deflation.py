@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import spend
+from attack.costs import calls, product, singular
 from attack.images.row_space import row_space
 
 Array64 = npt.NDArray[np.float64]
@@ -62,6 +64,7 @@ class Deflation:
         if self.left == 0:
             return None
         left, values, right = np.linalg.svd(self.residual, full_matrices=False)
+        spend(singular(*self.residual.shape))
         left, values, right = left[:, : self.left], values[: self.left], right[: self.left]
         deltas = self._adjoints(inputs[None])[0]
         spanned = (deltas @ self._span) @ self._span.T
@@ -69,6 +72,7 @@ class Deflation:
         for label in np.argsort(strange):
             if strange[label] > (STRANGE if self.scale is not None else SURE):
                 return None
+            spend(calls(15) + product(*left.shape, 1) + product(*right.shape, 1) + singular(self.left, self.left))
             across, along = spanned[label] @ left, right @ image
             scale = self.scale or 1 / max(along @ (across / values), np.finfo(np.float64).tiny)
             core = np.diag(values) - scale * np.outer(across, along)

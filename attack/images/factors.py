@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import spend
+from attack.costs import calls, product, singular
 from attack.images.deflation import Adjoints
 from attack.images.refinement import blend, rounding_weights, weighted_columns
 
@@ -78,6 +80,7 @@ class Refinement:
         adjoints = self.simulated(images, labels)
         rest = self._weight - adjoints @ (images * self._gain)
         left, values, right = np.linalg.svd(rest, full_matrices=False)
+        spend(singular(*rest.shape))
         free = self._rank - len(images)
         return Factors(
             adjoints=np.column_stack([adjoints, left[:, :free] * values[:free]]),
@@ -86,6 +89,7 @@ class Refinement:
 
     def _weights(self, factors: Factors) -> Array64:
         prediction = factors.adjoints @ factors.inputs
+        spend(calls(8, 6 * prediction.size) + product(*factors.adjoints.shape, prediction.shape[1]))
         return np.ones_like(prediction) if self._step is None else rounding_weights(prediction / self._step)
 
     def _adjoints(self, factors: Factors, labels: list[int]) -> Array64:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import spend
+from attack.costs import calls
+
 Array64 = npt.NDArray[np.float64]
 
 GRIDS = (255, 16)
@@ -36,6 +39,7 @@ def snap(vector: Array64, tolerance: float, *, scaled: bool) -> tuple[Array64, f
         for peak in peaks:
             steps = vector * (peak / top)
             whole = np.round(steps)
+            spend(calls(8, 6 * vector.size))
             error = float(np.abs(steps - whole).max())
             if error > tolerance or whole.max() > levels or whole.min() < 0:
                 continue

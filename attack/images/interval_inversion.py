@@ -7,6 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from attack.clock import spend
+from attack.costs import operators
+from attack.counting import Repeated
+
 ITERATIONS = 600
 LEARNING_RATE = 0.05
 SMOOTHNESS = (2e-2, 1e-4)
@@ -44,14 +48,17 @@ def invert_intervals(
     optimiser = torch.optim.Adam([image], lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations)
     first, last = SMOOTHNESS
+    cost = Repeated()
     for iteration in range(iterations):
         smoothness = first * (last / first) ** (iteration / iterations)
-        outside = violation(currents(image), low, high)
-        objective = outside.square().sum() + smoothness * total_variation(image)
         optimiser.zero_grad()
-        objective.backward()
+        with cost.once_more():
+            outside = violation(currents(image), low, high)
+            objective = outside.square().sum() + smoothness * total_variation(image)
+            objective.backward()
         optimiser.step()
         schedule.step()
+        spend(operators(80))
         with torch.no_grad():
             image.clamp_(0.0, 1.0)
     return image.detach()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from attack.clock import now_s
+from attack.clock import now_s, spend
+from attack.costs import calls, product, singular
 from attack.images.deflation import Adjoints
 from attack.images.factors import Refinement
 from attack.images.rays import RayHunter
@@ -119,6 +120,9 @@ class NoisySearch:
     def _refined(self) -> Array64:
         """Refines the images found so far; what they leave of the gradient `[outputs, inputs + 1]`."""
         self._images = self._refinement.run(self._images, self._labels)
+        spend(
+            calls(8, 2 * self._gradient.size) + product(len(self._gradient), len(self._images), self._gradient.shape[1])
+        )
         adjoints = self._refinement.simulated(self._images, self._labels)
         rest: Array64 = self._gradient - adjoints @ np.column_stack(
             [self._images * self._gain, np.ones(len(self._images))]
@@ -163,5 +167,6 @@ class NoisySearch:
 def _noise(gradient: Array64, rank: int) -> float:
     """Root mean square of an entry's noise, from the singular values beyond the rank."""
     rows, columns = gradient.shape
+    spend(singular(rows, columns))
     beyond = np.linalg.svd(gradient, compute_uv=False)[rank:]
     return float(np.sqrt((beyond**2).sum() / max(1, (rows - rank) * (columns - rank))))

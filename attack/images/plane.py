@@ -8,8 +8,10 @@ import highspy
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import spend
+from attack.costs import singular
 from attack.images.row_space import RowSpace
-from attack.simplex import simplex
+from attack.simplex import simplex, solved
 
 Array64 = npt.NDArray[np.float64]
 
@@ -49,6 +51,7 @@ def image_plane(space: RowSpace) -> ImagePlane:
     A sample's row is ``(x, 1)``: combinations of rows that are samples have a last entry of 1.
     """
     basis = space.expand(space.basis)
+    spend(singular(*basis.shape))
     last = basis[:, -1]
     across = np.linalg.svd(last[None])[2][1:]
     axes = np.linalg.svd((across @ basis)[:, :-1], full_matrices=False)[2] if len(across) else basis[:0, :-1]
@@ -74,8 +77,7 @@ def vertices(plane: ImagePlane, top: float, count: int, rng: np.random.Generator
     found = []
     for _ in range(count):
         solver.changeColsCost(plane.dimension, index, rng.normal(size=plane.dimension))
-        solver.run()
-        if solver.getModelStatus() == highspy.HighsModelStatus.kOptimal:
+        if solved(solver):
             found.append(np.array(solver.getSolution().col_value))
     return np.array(found).reshape(len(found), plane.dimension)
 

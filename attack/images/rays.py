@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
+from attack.clock import spend
+from attack.costs import calls, product, solution
 from attack.images.cone import ConeProgram
 from attack.images.row_space import RowSpace
 
@@ -73,12 +75,15 @@ class RayHunter:
     def draw(self) -> Ray | None:
         """One anchored start with its reweightings; `None` for a miss or a ray known already."""
         if self._rank == 1:
+            spend(calls(5, 3 * self._columns))
             only = self._basis[0] / self._basis[0][np.argmax(np.abs(self._basis[0]))]
             return None if self._known(only) else Ray(vector=only, zeros=int((np.abs(only) < self._zero).sum()))
         self._anchor()
+        spend(calls(40, 40 * len(self._live) + 2 * len(self._found) * self._columns))
         cost = self._cost()
         last = None
         for _ in range(1 + REWEIGHTINGS):
+            spend(calls(15, 8 * self._columns) + self._rank * calls(1) + product(2 * self._rank, self._columns, 1))
             vector = self._program.minimise(cost)
             if vector is None or vector.max() <= 0:
                 return None
@@ -125,6 +130,7 @@ class RayHunter:
         count = int(zeros.sum())
         if count < self._rank - 1 + self._surplus:
             return None
+        spend(product(self._rank, count, self._rank) + calls(10, 4 * self._columns) + 10 * solution(self._rank))
         gram = self._basis[:, zeros] @ self._basis[:, zeros].T
         exact = np.linalg.eigh(gram)[1][:, 0] @ self._basis
         exact = exact / exact[np.argmax(np.abs(exact))]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import spend
+from attack.costs import calls, product, solution
+
 Array64 = npt.NDArray[np.float64]
 
 LEAST_VARIANCE = 0.02
@@ -36,7 +39,10 @@ def weighted_columns(
     Returns:
         The solution `[n, columns]`, and its standard errors when the weights are inverse variances.
     """
-    n = design.shape[1]
+    (rows, n), columns = design.shape, observed.shape[1]
+    spend(
+        calls(25, 3 * observed.size + 4 * columns * n * n) + product(columns, rows, n * (n + 1)) + solution(n, columns)
+    )
     products = (design[:, :, None] * design[:, None, :]).reshape(len(design), n * n)
     normal = (weights.T @ products).reshape(-1, n, n)
     right = (weights * observed).T @ design
@@ -45,8 +51,8 @@ def weighted_columns(
     if zero is not None:
         ridge = ridge + 1e12 * zero.T
     inverse = np.linalg.inv(normal + (scale * ridge)[..., None] * np.eye(n))
-    solution = np.einsum("cij,cj->ci", inverse, right)
-    return solution.T, np.sqrt(np.einsum("cii->ci", inverse)).T
+    solved = np.einsum("cij,cj->ci", inverse, right)
+    return solved.T, np.sqrt(np.einsum("cii->ci", inverse)).T
 
 
 def blend(simulated: Array64, fitted: Array64) -> Array64:
@@ -60,6 +66,7 @@ def blend(simulated: Array64, fitted: Array64) -> Array64:
         fitted: `[outputs, n]`, from the gradient and the images alone.
     """
     difference = np.abs(simulated - fitted)
+    spend(calls(8, 15 * difference.size))
     usual = np.median(difference, axis=0, keepdims=True) + 1e-300
     blended: Array64 = np.where(difference < 5 * usual, simulated, fitted)
     return blended

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from attack.clock import spend
+from attack.costs import calls, singular
+
 Array64 = npt.NDArray[np.float64]
 
 FLOOR = 1e-7
@@ -72,6 +75,7 @@ def row_space(gradient: Array64, limit: int, rank: int | None = None, above: flo
     """
     live = np.abs(gradient).sum(0) > 0
     left, values, right = np.linalg.svd(gradient[:, live], full_matrices=False)
+    spend(singular(len(gradient), int(live.sum())) + calls(10, 2 * gradient.size))
     rank = numerical_rank(values, limit, above=above) if rank is None else min(rank, len(values))
     rest = values[rank] if rank < len(values) else 0.0
     noise = rest / values[rank - 1] if rank else 1.0

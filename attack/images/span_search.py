@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from attack.clock import now_s
+from attack.clock import now_s, spend
+from attack.costs import calls, product, triangular
 from attack.images.consistency import Consistency, Point
 from attack.images.deflation import Adjoints, Deflation
 from attack.images.plane import ImagePlane, image_plane, vertices
@@ -138,6 +139,8 @@ class SpanSearch:
         if len(images) < self._rank:
             return best
         for _ in range(REFINEMENTS):
+            spend(triangular(*images.T.shape) + triangular(len(self._weight), len(images)))
+            spend(calls(10) + 3 * product(*self._weight.shape, len(images)))
             fitted: Array64 = np.asarray(np.linalg.lstsq(images.T * self._gain, self._weight.T, rcond=None)[0].T)
             adjoints = blend(self._simulated(images), fitted)
             images = np.clip(np.linalg.lstsq(adjoints, self._weight, rcond=None)[0] / self._gain, 0.0, 1.0)

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from attack.citations import CITATIONS
+from attack.clock import spend
+from attack.costs import calls
 from attack.method import Citation, Finding
 from attack.methods.ratio import fully_connected_first
 from attack.threat import Array64, Knowledge, LayerGradient, Observation
@@ -86,6 +88,7 @@ def completed(layer: LayerGradient) -> tuple[Array64, str]:
     delta = np.where(np.abs(weight).max(1) > 0, np.sign(weight.sum(1)) * np.abs(weight).max(1), 0.0)
     for _ in range(ROUNDS):
         filled = np.where(seen, weight, np.clip(np.outer(delta, x), -bound, bound))
+        spend(calls(15, 4 * filled.size))
         delta = filled @ x / (x @ x)
         last, x = x, np.clip(filled.T @ delta / (delta @ delta), 0.0, None)
         if np.abs(x - last).max() < 1e-6 * x.max():

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from attack.citations import CITATIONS
 from attack.clock import now_s
+from attack.counting import counted
 from attack.method import Citation, Finding
 from attack.optimisation.descent import Descent, DivergedError, OutOfTimeError
 from attack.optimisation.generator import LATENT, Generator
@@ -85,7 +86,8 @@ class GenerativeRegression(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _finding(frames: Tensor, labels: Tensor, simulator: Simulator, descent: Descent, trouble: str) -> Finding:
-    found = simulator.gradients(frames, labels)
+    with counted():
+        found = simulator.gradients(frames, labels)
     residual = float(relative_square(found, simulator.target).detach()) ** 0.5
     return Finding(
         verdict="recovered" if residual < RECOVERED else "partial",

@@ -28,7 +28,9 @@ from scipy.optimize import minimize
 
 from attack.certificate import certify
 from attack.citations import CITATIONS
-from attack.clock import now_s
+from attack.clock import now_s, spend
+from attack.costs import CALL_S, calls
+from attack.counting import Repeated, counted
 from attack.images.interval_inversion import total_variation
 from attack.images.known_trains import KnownTrains
 from attack.labels import recover_labels
@@ -44,6 +46,8 @@ LOWER, UPPER, SMOOTHNESS = 10.0, 1.0, 2.0
 """Factors on the first and second layer's gradient errors and on the total variation."""
 KNOWN = 0.5
 """Share of the second layer's trains that must be known without another candidate."""
+_BOX_CALLS, _BOX_PASSES = 100, 250
+"""What L-BFGS-B itself takes for an evaluation: calls, and passes over the unknowns."""
 RECOVERED = 1e-3
 """Relative residual of the whole gradient, simulated, below which the image counts as recovered."""
 
@@ -106,32 +110,41 @@ class _OutOfTimeError(Exception):
 class _Stage:
     """The objective at one width, and its best point so far."""
 
-    def __init__(self, layers: KnownTrains, shape: tuple[int, ...], width: float, deadline: float) -> None:
+    def __init__(
+        self, layers: KnownTrains, shape: tuple[int, ...], width: float, deadline: float, cost: Repeated
+    ) -> None:
         self._layers, self._shape, self._width, self._deadline = layers, shape, width, deadline
-        self._table = layers.trains.table(width)
+        self._cost = cost
+        with counted():
+            self._table = layers.trains.table(width)
         self.best: Array64 | None = None
         self._least = float("inf")
 
     def __call__(self, pixels: Array64) -> tuple[float, Array64]:
         if self.best is not None and now_s() > self._deadline:
             raise _OutOfTimeError
+        with self._cost.once_more():
+            value, slope = self._evaluate(pixels)
+        spend(_BOX_CALLS * CALL_S + calls(0, _BOX_PASSES * pixels.size))
+        if value < self._least:
+            self._least, self.best = value, pixels.copy()
+        return value, slope
+
+    def _evaluate(self, pixels: Array64) -> tuple[float, Array64]:
         image = torch.tensor(pixels, dtype=torch.float32).view(1, *self._shape).requires_grad_()
         found = self._layers.mismatch(image, self._table)
         gradients = (LOWER * found.lower + UPPER * found.upper) / self._width**2
         loss = found.trains + gradients + SMOOTHNESS * self._width * total_variation(image)
         (slope,) = torch.autograd.grad(loss, image)
-        value = float(loss.detach())
-        if value < self._least:
-            self._least, self.best = value, pixels.copy()
-        return value, slope.flatten().double().numpy()
+        return float(loss.detach()), slope.flatten().double().numpy()
 
 
 def _descend(layers: KnownTrains, shape: tuple[int, ...], deadline: float) -> Array32:
     """The image `[1, *shape]` after all widths, each given an even share of the time that is left."""
-    pixels = np.full(int(np.prod(shape)), 0.3)
+    pixels, cost = np.full(int(np.prod(shape)), 0.3), Repeated()
     for number, width in enumerate(WIDTHS):
         share = (deadline - now_s()) / (len(WIDTHS) - number)
-        stage = _Stage(layers, shape, width, now_s() + share)
+        stage = _Stage(layers, shape, width, now_s() + share, cost)
         with suppress(_OutOfTimeError):
             minimize(
                 stage,

@@ -12,6 +12,8 @@ import msgspec
 import numpy as np
 
 from attack.citations import CITATIONS
+from attack.clock import spend
+from attack.costs import calls
 from attack.method import Citation, Finding
 from attack.methods.ratio import rows_are_images
 from attack.threat import Array64, Knowledge, Observation
@@ -24,6 +26,7 @@ def leading_direction(matrix: Array64, rng: np.random.Generator, *, iterations: 
     share = 0.0
     for _ in range(iterations):
         norm = np.linalg.norm(vector)
+        spend(calls(8, matrix.size))
         if norm == 0:
             break
         vector /= norm

@@ -15,6 +15,8 @@ import msgspec
 import numpy as np
 
 from attack.citations import CITATIONS
+from attack.clock import spend
+from attack.costs import calls, product, singular
 from attack.frames.spectrum import spectrum
 from attack.method import MAX_IMAGES, Citation, Finding
 from attack.methods.ratio import fully_connected_first
@@ -44,6 +46,7 @@ def row_space_basis(weight: Array64, frames: int) -> tuple[Array64, float]:
     """
     if frames >= min(weight.shape):
         raise NotIdentifiableError(f"{frames} samples or frames fill a gradient of shape {weight.shape}")
+    spend(singular(*weight.shape))
     _, values, rows = np.linalg.svd(weight, full_matrices=False)
     found = spectrum(values, most=frames)
     return rows[: found.rank], found.noise
@@ -68,6 +71,7 @@ def row_space_residuals(weight: Array64, candidates: Array64, frames: int) -> Ar
 
 
 def _residuals(basis: Array64, candidates: Array64) -> Array64:
+    spend(calls(8, 4 * candidates.size) + 2 * product(*candidates.shape, len(basis)))
     norms = np.linalg.norm(candidates, axis=1)
     outside = np.linalg.norm(candidates - (candidates @ basis.T) @ basis, axis=1)
     return np.where(norms > 0, outside / np.where(norms > 0, norms, 1.0), 1.0)

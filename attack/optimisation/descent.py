@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attack.clock import now_s
+from attack.counting import Repeated
 
 
 class OutOfTimeError(Exception):
@@ -29,10 +30,13 @@ class Descent:
         loss: Candidates `[R, ...]` to losses `[R]`.
         deadline: Value of `attack.clock` at which evaluation ends.
         enough: Loss of any restart at which there is nothing left to gain.
+        cost: What an evaluation costs, where others of its kind came before.
     """
 
-    def __init__(self, loss: Callable[[Tensor], Tensor], *, deadline: float, enough: float) -> None:
-        self._loss = loss
+    def __init__(
+        self, loss: Callable[[Tensor], Tensor], *, deadline: float, enough: float, cost: Repeated | None = None
+    ) -> None:
+        self._loss, self._cost = loss, cost or Repeated()
         self._begin = now_s()
         self.deadline = deadline
         self.enough = enough
@@ -76,8 +80,9 @@ class Descent:
             DivergedError: No restart's loss and gradient are finite.
         """
         self.check_time()
-        losses = self._loss(x)
-        (x.grad,) = torch.autograd.grad(losses.sum(), x)
+        with self._cost.once_more():
+            losses = self._loss(x)
+            (x.grad,) = torch.autograd.grad(losses.sum(), x)
         self.evaluations += 1
         return self.note(x, losses.detach(), x.grad)
 

@@ -20,6 +20,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from attack.clock import spend
+from attack.costs import operators
+from attack.counting import Repeated
 from attack.optimisation.candidates import Candidates
 from attack.optimisation.descent import Descent
 from attack.optimisation.rows import Rows
@@ -34,12 +37,24 @@ Inputs = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Unknowns `[R, n]` to frames and labels."""
 
 
+class _Costs:
+    """What a point and a product cost, for all of one search."""
+
+    def __init__(self) -> None:
+        self.point, self.product = Repeated(), Repeated()
+
+
 class _Linearised:
     """The residual at one point and products with its Jacobian."""
 
-    def __init__(self, candidates: Candidates, inputs: Inputs, x: Tensor) -> None:
-        self._candidates = candidates
+    def __init__(self, candidates: Candidates, inputs: Inputs, x: Tensor, costs: _Costs | None = None) -> None:
+        self._candidates, self._costs = candidates, costs or _Costs()
         self.x = x.detach().clone().requires_grad_()
+        with self._costs.point.once_more():
+            self._differentiate(inputs)
+
+    def _differentiate(self, inputs: Inputs) -> None:
+        candidates = self._candidates
         self._rows = candidates.rows(*inputs(self.x))
         self._outputs = [part for rows in self._rows for part in (rows.seen, rows.adjoint)]
         loss = candidates.distance(self._rows) / candidates.norm
@@ -53,6 +68,10 @@ class _Linearised:
 
     def normal_product(self, v: Tensor) -> Tensor:
         """``JᵀJ v`` per restart."""
+        with self._costs.product.once_more():
+            return self._product(v)
+
+    def _product(self, v: Tensor) -> Tensor:
         moved = torch.autograd.grad(self._transposed, self._dummies, v, retain_graph=True)
         dots = [torch.zeros_like(part) for part in self._outputs]
         for k, part in zip(self._moving, moved, strict=True):
@@ -83,6 +102,7 @@ def _solve(at: _Linearised, damping: Tensor, descent: Descent) -> Tensor:
     for _ in range(INNER):
         descent.check_time()
         descent.evaluations += 1
+        spend(operators(20, 20 * p.numel()))
         product = at.normal_product(d) + damping[:, None] * d
         curvature = (d * product).sum(1)
         active = (rr > goal) & (curvature > 0)
@@ -107,7 +127,8 @@ def gauss_newton(descent: Descent, start: Tensor, iterations: int, *, candidates
         candidates: The observed gradient, for a network that is run as rows.
         inputs: From the unknowns to what the network sees.
     """
-    at = _note(descent, _Linearised(candidates, inputs, start))
+    costs = _Costs()
+    at = _note(descent, _Linearised(candidates, inputs, start, costs))
     damping = torch.full((len(start),), _DAMPING, dtype=start.dtype) * _scale(at)
     base = damping.clone()
     for _ in range(iterations):
@@ -115,13 +136,14 @@ def gauss_newton(descent: Descent, start: Tensor, iterations: int, *, candidates
         if descent.done or bool(stuck.all()):
             return
         step = _solve(at, damping, descent)
-        tried = _note(descent, _Linearised(candidates, inputs, at.x.detach() + step))
+        tried = _note(descent, _Linearised(candidates, inputs, at.x.detach() + step, costs))
         good = tried.losses < at.losses
         damping = torch.where(good, damping / 4, damping * 6)
         if bool(good.all()):
             at = tried
         elif bool(good.any()):
-            at = _Linearised(candidates, inputs, torch.where(good[:, None], tried.x.detach(), at.x.detach()))
+            chosen = torch.where(good[:, None], tried.x.detach(), at.x.detach())
+            at = _Linearised(candidates, inputs, chosen, costs)
 
 
 def _scale(at: _Linearised) -> Tensor:

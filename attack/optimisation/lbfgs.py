@@ -18,6 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attack.clock import spend
+from attack.costs import operators
 from attack.optimisation.descent import Descent
 
 HISTORY = 100
@@ -53,6 +55,7 @@ class _Memory:
     def _products(self, vectors: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """``Sᵀv`` and ``Yᵀv`` of each vector `[R, n]`, oldest first `[R, used]`, in one pass over the pairs."""
         pairs = self._pairs[:, : self._used].flatten(1, 2)
+        spend(operators(10, 2 * pairs.numel() * len(vectors)))
         found = torch.bmm(pairs, torch.stack(vectors, dim=2)).view(len(pairs), self._used, 2, -1)
         order = self._order[:, :, None].expand(-1, -1, len(vectors))
         s, y = (found[:, :, part].gather(1, order) for part in (0, 1))
@@ -106,6 +109,7 @@ class _Memory:
         back = self._order[:, :, None].expand(-1, -1, 2)
         weights = torch.zeros_like(chronological).scatter_(1, back, chronological)
         pairs = self._pairs[:, : self._used].flatten(1, 2)
+        spend(operators(30, pairs.numel() + len(g) * self._used**3 / 3))
         downhill: Tensor = -(gamma * g + torch.bmm(weights.flatten(1)[:, None], pairs)[:, 0])
         return downhill
 
@@ -140,6 +144,7 @@ def lbfgs(descent: Descent, start: Tensor, iterations: int) -> None:
         slope = (g * d).sum(1)
         step = torch.where(running, t, 0.0)[:, None] * d
         there, there_g = evaluate(x + step)
+        spend(operators(50, 40 * x.numel()))
         good = running & (there <= loss + _FALL * t * slope)
         products: tuple[Tensor, Tensor] | None = memory.push(good, step, there_g - g, there_g)
         short = running & ~good

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attack.clock import now_s
+from attack.counting import Repeated, counted
 from attack.labels import recover_labels
 from attack.method import Finding
 from attack.optimisation.candidates import Candidates
@@ -103,6 +104,7 @@ class _Search:
         self._shape = (simulator.steps, observation.samples, *simulator.shape)
         self._scores = (observation.samples, observation.classes)
         self._labels = None if labels is None else torch.as_tensor(labels, dtype=torch.long)
+        self._cost = Repeated()
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Frames `[R, F, B, *shape]` as the network sees them, and labels `[B]` or `[R, B, classes]`."""
@@ -126,7 +128,7 @@ class _Search:
             scores = rng.standard_normal(self._scores).ravel() if self._labels is None else np.empty(0)
             starts.append(np.concatenate([self.matching.start(self._shape, rng).ravel(), scores]))
         start = torch.as_tensor(np.stack(starts), dtype=self.matching.dtype)
-        descent = Descent(self.loss, deadline=deadline, enough=self.matching.enough)
+        descent = Descent(self.loss, deadline=deadline, enough=self.matching.enough, cost=self._cost)
         try:
             if self.matching.optimiser is None:
                 gauss_newton(descent, start, self.matching.iterations, candidates=self.candidates, inputs=self.split)
@@ -144,7 +146,8 @@ class _Search:
             return Finding(verdict="failed", reason=f"none of {tried} restarts gave a finite objective{diverged}")
         simulator = self.candidates.simulator
         frames, labels = self.split(best.best[None])
-        found = simulator.gradients(frames[0], labels if labels.ndim == 1 else labels[0])
+        with counted():
+            found = simulator.gradients(frames[0], labels if labels.ndim == 1 else labels[0])
         residual = float(relative_square(found, simulator.target)) ** 0.5
         images = simulator.images(frames[0]).numpy().astype(np.float32)
         reason = f"gradient residual {residual:.1e} (recovered below {RECOVERED:.0e}), {tried} restarts{diverged}"

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from attack.clock import spend
+from attack.costs import operators
 from attack.optimisation.descent import Descent
 from attack.optimisation.lbfgs import lbfgs
 
@@ -14,6 +16,8 @@ Optimiser = Callable[[Descent, Tensor, int], None]
 """Descent, first candidates `[R, ...]`, iterations."""
 
 _STEP = 0.1
+_ADAM = 12
+"""Operators, and passes over the unknowns, of one step of Adam."""
 
 
 def signed_adam(descent: Descent, start: Tensor, iterations: int) -> None:
@@ -33,6 +37,7 @@ def signed_adam(descent: Descent, start: Tensor, iterations: int) -> None:
         assert x.grad is not None
         x.grad.sign_()
         solver.step()
+        spend(operators(_ADAM, _ADAM * x.numel()))
         with torch.no_grad():
             x.clamp_(0.0, 1.0)
 
@@ -46,6 +51,7 @@ def adam(descent: Descent, start: Tensor, iterations: int) -> None:
         if descent.done:
             return
         solver.step()
+        spend(operators(_ADAM, _ADAM * x.numel()))
 
 
 OPTIMISERS: dict[str, Optimiser] = {"lbfgs": lbfgs, "signed_adam": signed_adam, "adam": adam}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 import attack
 from attack.citations import CITATIONS
+from attack.clock import spend
 from attack.ladder import climb
 from attack.method import MAX_IMAGES, Citation, Finding
 from attack.methods import METHODS
@@ -125,18 +127,21 @@ def test_stops_at_a_certified_reconstruction_unless_exhaustive(seen, exhaustive)
     assert len(late.budgets) == int(exhaustive)
 
 
-def test_budget_is_shared_and_what_is_left_goes_on(seen):
+@pytest.mark.parametrize("clock", ["processor", "work"])
+def test_budget_is_shared_and_what_is_left_goes_on(seen, clock, monkeypatch):
     now = [0.0]
+    monkeypatch.setattr(time, "process_time", lambda: now[0])
 
-    def spend(seconds):
+    def costs(seconds):
         def run(_observation, _rng):
             now[0] += seconds
+            spend(seconds)
             return Finding(verdict="failed", reason="scripted")
 
         return run
 
-    chain = [Scripted(name=str(k), does=spend(s)) for k, s in enumerate((0.0, 1.0, 100.0, 0.0))]
-    rungs = climb(seen, {m.name: m for m in chain}, budget_s=8.0, exhaustive=True, clock=lambda: now[0])
+    chain = [Scripted(name=str(k), does=costs(s)) for k, s in enumerate((0.0, 1.0, 100.0, 0.0))]
+    rungs = climb(seen, {m.name: m for m in chain}, budget_s=8.0, exhaustive=True, clock=clock)
     assert chain[0].budgets == [2.0]
     assert chain[1].budgets == [pytest.approx(8 / 3)]
     assert chain[2].budgets == [pytest.approx(3.5)]

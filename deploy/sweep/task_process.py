@@ -40,8 +40,9 @@ def task_folder(kind: str) -> Iterator[Path]:
             shutil.rmtree(left.parent, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{kind}-") as name:
         folder = Path(name)
-        with (folder / _LOCK).open("wb") as lock:
+        with (folder / f"{_LOCK}.new").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            Path(lock.name).rename(folder / _LOCK)  # nobody sees it before it is held
             yield folder
 
 

@@ -93,10 +93,13 @@ class RayRuns:
             bundles = [part.bundle() for part in wanted]
             self._asked = name, wanted, self._ray.util.placement_group(bundles, strategy="SPREAD")
         group = self._asked[2]
-        if self._ray.util.placement_group_table(group)["state"] != "CREATED":
+        if not self._whole(group):
             return None
         self._asked = None
         return group
+
+    def _whole(self, group: Any) -> bool:
+        return bool(self._ray.util.placement_group_table(group)["state"] == "CREATED")
 
     def _drop(self) -> None:
         if self._asked is not None:
@@ -120,10 +123,10 @@ class RayRuns:
         return ended
 
     def _leave_too_small(self) -> None:
-        """Begins anew what the cluster, having lost a node, has no room for as it was: a part of that is gone."""
+        """Begins anew what lost a part with its node, where what is left of the cluster has no room for such a part."""
         cpus = self._node_cpus()
         for task, placed in list(self._at_work.items()):
-            if parts(placed.point.study, cpus)[0].cpus < placed.parts[0].cpus:
+            if parts(placed.point.study, cpus)[0].cpus < placed.parts[0].cpus and not self._whole(placed.group):
                 del self._at_work[task]
                 with contextlib.suppress(self._ray.exceptions.RayError):
                     self._ray.cancel(task)

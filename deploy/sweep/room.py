@@ -7,6 +7,7 @@ shared among the run's parts: each gets an n-th of what it asks for.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,15 +65,16 @@ def parts(study: Study, node_cpus: Sequence[float]) -> tuple[Part, ...]:
 
 
 def _share(wanted: Sequence[int], node_cpus: Sequence[float]) -> int:
-    """The least n with room for an n-th of each part, the largest first, each on the node with the most left."""
+    """The least n with room for an n-th of each part: the largest first, each where it leaves the least."""
     if not any(node_cpus):
         return 1
-    share = 1
-    while True:
-        left = [cpus * share for cpus in node_cpus]
-        for count in sorted(wanted, reverse=True):
-            place = left.index(max(left))
-            left[place] -= count
-        if min(left) >= 0:
-            return share
-        share += 1
+    return next(share for share in itertools.count(1) if _fit(wanted, [cpus * share for cpus in node_cpus]))
+
+
+def _fit(wanted: Sequence[int], left: list[float]) -> bool:
+    for count in sorted(wanted, reverse=True):
+        places = [place for place, cpus in enumerate(left) if cpus >= count]
+        if not places:
+            return False
+        left[min(places, key=left.__getitem__)] -= count
+    return True

@@ -1,7 +1,7 @@
 """The process of a cluster's task: a run or an attacker, which ends when its task dies and leaves nothing behind.
 
-python -m deploy.sweep.task_process run STUDY.toml OUT POST HOST
-python -m deploy.sweep.task_process attack ATTACK.toml
+python -m deploy.sweep.task_process run PARENT STUDY.toml OUT POST HOST
+python -m deploy.sweep.task_process attack PARENT ATTACK.toml
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def task_folder(kind: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def process(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(folder: Path, kind: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process of a task, ended with the block; what it writes goes to ``task.log`` in its folder."""
     with (folder / "task.log").open("wb") as output:
         begun = subprocess.Popen(
-            [sys.executable, "-m", "deploy.sweep.task_process", *arguments],
+            [sys.executable, "-m", "deploy.sweep.task_process", kind, str(os.getpid()), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -76,14 +76,14 @@ def last_line(folder: Path) -> str:
     return lines[-1] if lines else "no output"
 
 
-def _bind(folder: Path, *, at_once: bool) -> None:
+def _bind(folder: Path, parent: int, *, at_once: bool) -> None:
     """Ends this process when its parent is gone, and removes their folder, which nobody else would then.
 
     Args:
         folder: Of the task.
+        parent: Number of the parent's process.
         at_once: Whether nothing is to be ended before.
     """
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -97,26 +97,27 @@ def _bind(folder: Path, *, at_once: bool) -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _run(study: Path, out: Path, post: Path, host: str) -> int:
+def _run(parent: str, study: str, out: str, post: str, host: str) -> int:
+    _bind(Path(study).parent, int(parent), at_once=False)
     from deploy.emulate import run_study  # noqa: PLC0415 - an attacker needs none of it
     from deploy.posted import Post  # noqa: PLC0415
     from deploy.study import load_study  # noqa: PLC0415
 
-    _bind(study.parent, at_once=False)
     with Interrupts() as interrupts:
-        asked = Post(post, host) if host else None
-        run_study(load_study(study), out, show=lambda _label, _progress: None, interrupts=interrupts, post=asked)
+        asked = Post(Path(post), host) if host else None
+        found = load_study(Path(study))
+        run_study(found, Path(out), show=lambda _label, _progress: None, interrupts=interrupts, post=asked)
     return 0
 
 
-def _attack(path: Path) -> int:
+def _attack(parent: str, settings: str) -> int:
+    _bind(Path(settings).parent, int(parent), at_once=True)
     from attack.app import run_attack  # noqa: PLC0415 - brings torch
     from attack.settings import AttackSettings  # noqa: PLC0415
 
-    _bind(path.parent, at_once=True)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
-    return run_attack(decode_toml(path, AttackSettings), stop)
+    return run_attack(decode_toml(Path(settings), AttackSettings), stop)
 
 
 def main() -> None:
@@ -125,12 +126,7 @@ def main() -> None:
     level = logging.WARNING if kind == "run" else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        if kind == "run":
-            study, out, post, host = arguments
-            status = _run(Path(study), Path(out), Path(post), host)
-        else:
-            status = _attack(Path(arguments[0]))
-        sys.exit(status)
+        sys.exit(_run(*arguments) if kind == "run" else _attack(*arguments))
     except SpikeleakError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_status)

@@ -30,7 +30,7 @@ def sweep(
 ) -> None:
     """Run a grid or a sample of studies; run it again with the same --out to go on.
 
-    With --cluster each run, and each of its attack workers, is a task of that cluster; --parallel is for this machine.
+    With --cluster each run, and each of its attack workers, is a task of that cluster, as it has CPUs for them.
 
     Example: spikeleak sweep sweep.toml --out runs/sweep
     Example: spikeleak sweep sweep.toml --out runs/sweep --cluster 10.0.0.1:6379
@@ -65,7 +65,7 @@ def _runs(cluster: str | None, folder: Path, parallel: int | None) -> Runs:
     if cluster is not None:
         from deploy.sweep.ray_runs import RayRuns  # noqa: PLC0415
 
-        return RayRuns(cluster, folder)
+        return RayRuns(cluster, folder, parallel)
     from deploy.sweep.local_runs import LocalRuns, cores  # noqa: PLC0415
 
     return LocalRuns(folder, parallel or cores())

@@ -40,20 +40,21 @@ class RayRuns:
     Args:
         address: Of the cluster (``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``).
         folder: Where the runs' folders lie on this machine.
+        parallel: Runs at a time at most; `None`: as many as the cluster has places for.
 
     Raises:
         ConfigurationError: Ray is not installed.
         EnvironmentFaultError: The cluster cannot be reached.
     """
 
-    def __init__(self, address: str, folder: Path) -> None:
+    def __init__(self, address: str, folder: Path, parallel: int | None = None) -> None:
         try:
             import ray  # noqa: PLC0415 - an extra of its own
         except ImportError as error:
             raise ConfigurationError(
                 f"--cluster {address}: Ray is not installed here; pip install 'spikeleak[cluster]'"
             ) from error
-        self._ray, self._folder = ray, folder
+        self._ray, self._folder, self._parallel = ray, folder, parallel
         self._at_work: dict[Any, _Placed] = {}
         self._again: list[tuple[Point, int]] = []
         self._asked: tuple[str, tuple[Part, ...], Any] | None = None
@@ -66,7 +67,8 @@ class RayRuns:
 
     def start(self, point: Point) -> bool:
         """Starts a run if the cluster has places for all of it now, and none that was lost waits for them."""
-        return not self._again and self._begin(point, lives=1)
+        full = self._parallel is not None and len(self._at_work) >= self._parallel
+        return not (full or self._again) and self._begin(point, lives=1)
 
     def _begin(self, point: Point, *, lives: int) -> bool:
         wanted = parts(point.study, self._node_cpus())

@@ -3,7 +3,7 @@
 python -m tests.ray_cluster
 
 The second node has memory for an attack job, not for a run: a run's attack job goes there, since jobs are spread, and
-its run stays on the first one, which has CPUs left for what the second one takes with it.
+its run stays on the first one, which has a CPU left for what the second one takes with it, and none for another run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from deploy.sweep.room import ATTACK_BYTES, RUN_BYTES
 def main() -> None:
     """Runs until standard input ends."""
     memory = 2 * (RUN_BYTES + ATTACK_BYTES)
-    head = {"num_cpus": 4, "memory": memory, "node_ip_address": "127.0.0.2", "include_dashboard": False}
+    head = {"num_cpus": 2, "memory": memory, "node_ip_address": "127.0.0.2", "include_dashboard": False}
     quick = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
     cluster = Cluster(initialize_head=True, head_node_args={**head, "_system_config": quick})
     worker = cluster.add_node(num_cpus=1, memory=ATTACK_BYTES, node_ip_address="127.0.0.3")

@@ -167,9 +167,9 @@ class Cluster:
         with self._process:
             self._process.stdin.close()
 
-    def begin(self, folder, *more):
+    def begin(self, folder):
         with (folder / "sweep.log").open("wb") as log:
-            return subprocess.Popen(command(folder, "--cluster", self.address, *more), stdout=log, stderr=log)
+            return subprocess.Popen(command(folder, "--cluster", self.address), stdout=log, stderr=log)
 
     def lose_second(self):
         self._process.stdin.write(b"\n")
@@ -220,7 +220,7 @@ def jobs_of(folder):
 def test_a_cluster_of_two_nodes_that_loses_one_gives_the_same_table(plain, tmp_path):
     folder, log = prepared(tmp_path), tmp_path / "sweep.log"
     with Cluster(tmp_path) as cluster:
-        sweep = cluster.begin(folder, "--parallel", "1")
+        sweep = cluster.begin(folder)
         eventually(lambda: jobs_of(folder), log)  # the first run is over, the second one's attacker joins
         attacker = eventually(cluster.joined, log)
         attacker.suspend()  # with what it has been given and what it will be
@@ -231,16 +231,16 @@ def test_a_cluster_of_two_nodes_that_loses_one_gives_the_same_table(plain, tmp_p
         assert sweep.wait(LIMIT_S) == 0, log.read_text()
         first, second = jobs_of(folder)
         assert not cluster.processes()
-        killed, stopped = prepared(tmp_path / "killed"), prepared(tmp_path / "stopped")
-        one = ("--parallel", "1")
-        ends = {cluster.begin(killed, *one): signal.SIGKILL, cluster.begin(stopped, *one): signal.SIGINT}
-        eventually(lambda: len(cluster.attackers()) == 2, killed / "sweep.log")
-        for sweep, number in ends.items():
+        for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
+            again = prepared(tmp_path / number.name)
+            sweep = cluster.begin(again)
+            eventually(cluster.attackers, again / "sweep.log")
             sweep.send_signal(number)
-        assert [sweep.wait(60) for sweep in ends] == [-signal.SIGKILL, 130], (stopped / "sweep.log").read_text()
-        eventually(lambda: not cluster.processes(), stopped / "sweep.log", 30.0)
-        left = list(cluster.scratch.glob("spikeleak-*"))
-        assert len(left) <= 2, left  # of the killed one, until the next task on that node
+            assert sweep.wait(60) == status, (again / "sweep.log").read_text()
+            eventually(lambda: not cluster.processes(), again / "sweep.log", 30.0)
+        assert not list(
+            cluster.scratch.glob("spikeleak-*")
+        )  # a task takes along what killed ones have left on its node
     assert differing(tables(folder), plain) == []
     assert [(job["node"], job["ended"]) for job in first["attack_jobs"]] == [(cluster.second, "finished")]
     assert [(job["node"], job["ended"]) for job in second["attack_jobs"]] == [

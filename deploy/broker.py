@@ -26,6 +26,7 @@ from msgspec import Meta
 
 from contract.errors import ConfigurationError, EnvironmentFaultError
 from contract.link import Link, LinkSettings, TlsSettings
+from deploy.door import Door
 from deploy.supervisor import end_with_parent, module_environment
 
 log = logging.getLogger(__name__)
@@ -77,15 +78,17 @@ class Broker(msgspec.Struct, frozen=True, kw_only=True):
     """A broker that answers.
 
     Attributes:
+        door: How attackers on other machines reach it, where it has a door for them.
         tend: To be called now and then: a broker of our own that died is started again.
     """
 
     name: str
     link: LinkSettings
+    door: LinkSettings | None = None
     tend: Callable[[], None] = lambda: None
 
 
-def _mosquitto(port: int, directory: Path) -> list[str]:
+def _mosquitto(port: int, directory: Path, door: Door | None) -> list[str]:
     """Command for mosquitto; its configuration goes into `directory`."""
     program = mosquitto_path()
     if program is None:
@@ -96,20 +99,22 @@ def _mosquitto(port: int, directory: Path) -> list[str]:
     settings.write_text(
         f"{user}listener {port} {LOOPBACK}\nallow_anonymous true\npersistence false\n"
         "set_tcp_nodelay true\nmax_queued_messages 100000\nmax_inflight_messages 0\n"
-        "log_dest stderr\nlog_type error\nlog_type warning\n",
+        f"log_dest stderr\nlog_type error\nlog_type warning\n{door.lines() if door else ''}",
         encoding="utf-8",
     )
     return [program, "-c", str(settings)]
 
 
-def _amqtt(port: int, _directory: Path) -> list[str]:
+def _amqtt(port: int, _directory: Path, door: Door | None) -> list[str]:
     """Command for the embedded broker."""
+    if door is not None:
+        raise ConfigurationError("broker.kind = 'amqtt': it has no door for attackers elsewhere; install mosquitto")
     if importlib.util.find_spec("amqtt") is None:
         raise ConfigurationError("broker.kind = 'amqtt': not installed; pip install 'spikeleak[lab]'")
     return [sys.executable, "-m", "deploy.broker", str(port)]
 
 
-_COMMANDS: dict[str, Callable[[int, Path], list[str]]] = {"mosquitto": _mosquitto, "amqtt": _amqtt}
+_COMMANDS: dict[str, Callable[[int, Path, Door | None], list[str]]] = {"mosquitto": _mosquitto, "amqtt": _amqtt}
 KINDS = tuple(_COMMANDS)
 """Brokers that this machine can start itself."""
 
@@ -173,12 +178,13 @@ def probe(link: LinkSettings, *, timeout_s: float) -> None:
 
 
 @contextlib.contextmanager
-def serve(section: BrokerSection, directory: Path) -> Iterator[Broker]:
+def serve(section: BrokerSection, directory: Path, door: Door | None = None) -> Iterator[Broker]:
     """A broker for the time of a `with` block.
 
     Args:
         section: Which broker, and where.
         directory: For its configuration and log.
+        door: A second listener, of mosquitto, for attackers on other machines.
 
     Raises:
         ConfigurationError: The chosen broker is not installed.
@@ -194,12 +200,12 @@ def serve(section: BrokerSection, directory: Path) -> Iterator[Broker]:
     kind = choose(section.kind)
     port = section.port or free_port()
     require_free(port)
-    process = _Process(kind, _COMMANDS[kind](port, directory), directory / f"{kind}.log")
+    process = _Process(kind, _COMMANDS[kind](port, directory, door), directory / f"{kind}.log")
     process.start()
     try:
         link = LinkSettings(port=port, protocol="3.1.1" if kind == "amqtt" else "auto")
         _wait_until_it_answers(process, link)
-        yield Broker(name=kind, link=link, tend=process.tend)
+        yield Broker(name=kind, link=link, door=door.link if door else None, tend=process.tend)
     finally:
         process.end()
 

@@ -17,11 +17,12 @@ import msgspec
 
 from contract.datasets import load, share
 from contract.errors import EnvironmentFaultError
-from deploy import broker, environment, fleet
+from deploy import broker, door, environment, fleet
 from deploy.interrupts import Interrupts
 from deploy.kept_profile import with_kept_profile
 from deploy.output import faults_of, folder, write_atomically
 from deploy.parties import Ground, parties, synced
+from deploy.posted import Post
 from deploy.results import write_results
 from deploy.study import Arm, Study, arms
 from deploy.supervisor import Party, end
@@ -36,7 +37,9 @@ _FAREWELL_S = 15.0
 Show = Callable[[str, Progress], None]
 
 
-def run_study(study: Study, out: Path, *, show: Show, interrupts: Interrupts | None = None) -> dict[str, Any]:
+def run_study(
+    study: Study, out: Path, *, show: Show, interrupts: Interrupts | None = None, post: Post | None = None
+) -> dict[str, Any]:
     """Runs a study to its end, or resumes it in `out`.
 
     Args:
@@ -44,6 +47,7 @@ def run_study(study: Study, out: Path, *, show: Show, interrupts: Interrupts | N
         out: Output folder; a folder that holds the same study is resumed.
         show: Called with the arm's label and its progress about twice a second.
         interrupts: Looked at between steps; `None` lets the run go on to its end.
+        post: Asks for attackers on other machines, which need mosquitto; `None`: they are processes here.
 
     Returns:
         The content of `summary.json`.
@@ -59,10 +63,11 @@ def run_study(study: Study, out: Path, *, show: Show, interrupts: Interrupts | N
     with faults_of(out), folder(study, out) as token:
         (out / "logs").mkdir(exist_ok=True)
         study = with_kept_profile(study, out)
-        with broker.serve(study.broker, out / "logs") as running:
+        opened = door.make(post.host, (out / "settings" / "door").resolve()) if post else None
+        with broker.serve(study.broker, out / "logs", opened) as running:
             waiting = [arm for arm in arms(study, out) if not _finished(arm)]
             with fleet.limits() as limits:
-                ground = Ground(study, running, limits, out)
+                ground = Ground(study, running, limits, out, post)
                 runs = [_ArmRun(study, arm, ground, f"{study.name}-{arm.label}-{token}") for arm in waiting]
                 emulation = _emulation(study)
                 environment.record(running, out / "settings", emulation=emulation)

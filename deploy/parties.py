@@ -10,6 +10,7 @@ from attack.settings import AttackSettings
 from deploy import broker, fleet
 from deploy.limits import Limits
 from deploy.output import write_atomically
+from deploy.posted import Post, PostedAttacker, controlled
 from deploy.study import Arm, Study, to_toml
 from deploy.supervisor import Party
 from deploy.suspects import write_candidates
@@ -26,10 +27,12 @@ def synced(study: Study) -> bool:
 
 
 class Ground:
-    """What all arms of a run stand on: the broker, the shaped links before it, the limits of the devices."""
+    """What all arms of a run stand on: the broker, the shaped links before it, the limits of the devices, the post."""
 
-    def __init__(self, study: Study, running: broker.Broker, limits: Limits, out: Path) -> None:
-        self.broker, self.limits = running, limits
+    def __init__(
+        self, study: Study, running: broker.Broker, limits: Limits, out: Path, post: Post | None = None
+    ) -> None:
+        self.broker, self.limits, self.post = running, limits, post
         boards = fleet.boards_of(study.devices.group, study.clients, study.devices.energy_profile)
         found = fleet.shaped_links(boards, running.link)
         self.ports = {} if found is None else {shaped.link: shaped.port for shaped in found.links}
@@ -136,7 +139,17 @@ def parties(study: Study, arm: Arm, ground: Ground, run: str) -> tuple[Party, fl
         logs=base / "logs",
     )
     workers = [_worker(attack, index) for index in range(study.attack.workers if server.attacked else 0)]
-    return party("server", server), placed, [party(one.directory.name, one, "attack") for one in workers]
+    post, door = ground.post, ground.broker.door
+    if post is None or door is None:
+        attackers = [party(one.directory.name, one, "attack") for one in workers]
+    else:
+        attackers = [_posted(study, arm, msgspec.structs.replace(one, link=door), post) for one in workers]
+    return party("server", server), placed, attackers
+
+
+def _posted(study: Study, arm: Arm, settings: AttackSettings, post: Post) -> Party:
+    name = f"{arm.label}-{settings.directory.name}"
+    return PostedAttacker(name, settings, post, controlled=controlled(study), max_restarts=_PARTY_RESTARTS)
 
 
 def _worker(attack: AttackSettings, index: int) -> AttackSettings:

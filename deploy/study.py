@@ -150,7 +150,7 @@ class AttackSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             whether they are in. 0: none.
         queue: Mirrored updates that may wait.
         threads: Threads of each attack process.
-        workers: Attack processes; they share the updates out among themselves.
+        workers: Attack processes; they share the updates out among themselves. On a cluster each is a task of its own.
         vantages: From where updates are looked at: `server`, and `fellow` for what the first device reads off
             successive models as well, in rounds that move the model by the plain mean.
         threat: What the attacker knows.

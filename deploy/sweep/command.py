@@ -23,12 +23,17 @@ out_console = Console()
 def sweep(
     sweep_file: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="The sweep.")],
     out: Annotated[Path | None, typer.Option("--out", help="Output folder; finished runs in it are kept.")] = None,
-    cluster: Annotated[str | None, typer.Option("--cluster", metavar="ADDRESS", help="A Ray cluster.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", metavar="ADDRESS", help="A Ray cluster to run on.")
+    ] = None,
     parallel: Annotated[int | None, typer.Option("--parallel", min=1, help="Runs at a time at most.")] = None,
 ) -> None:
     """Run a grid or a sample of studies; run it again with the same --out to go on.
 
+    With --cluster each run, and each of its attack workers, is a task of that cluster, as it has CPUs for them.
+
     Example: spikeleak sweep sweep.toml --out runs/sweep
+    Example: spikeleak sweep sweep.toml --out runs/sweep --cluster 10.0.0.1:6379
     """
     from deploy.sweep import plan, session  # noqa: PLC0415 - keeps `--help` fast
 
@@ -60,7 +65,7 @@ def _runs(cluster: str | None, folder: Path, parallel: int | None) -> Runs:
     if cluster is not None:
         from deploy.sweep.ray_runs import RayRuns  # noqa: PLC0415
 
-        return RayRuns(cluster, folder)
+        return RayRuns(cluster, folder, parallel)
     from deploy.sweep.local_runs import LocalRuns, cores  # noqa: PLC0415
 
     return LocalRuns(folder, parallel or cores())

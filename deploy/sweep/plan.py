@@ -132,7 +132,8 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         sample: Points drawn in place of the grid.
         seeds: Each point is run with each; a seed decides split, parameters and the devices' draws.
         target_accuracy: Accuracy to which joules are counted, beside joules a round.
-        parallel: Runs at a time at most; the machine's memory may allow fewer. `None`: as many as it has cores.
+        parallel: Runs at a time at most; the machine's memory, or a cluster's places, may allow fewer. `None`: as many
+            as it has cores, or places.
     """
 
     name: str

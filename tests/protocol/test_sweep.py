@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import time
 import tomllib
+from contextlib import suppress
 
+import psutil
 import pytest
 import tomli_w
 
@@ -18,6 +21,7 @@ from deploy import parquet
 from deploy.study import STUDIES
 from deploy.sweep.plan import load_sweep, points
 from deploy.sweep.table import TIMED
+from server.progress import read_progress
 
 SWEEP = """
 name = "tiny"
@@ -137,27 +141,119 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_table(plain, tmp_path):
     assert differing(tables(folder), plain) == []
 
 
+class Cluster:
+    """Two nodes; what tasks leave behind would lie in `scratch`, and name it."""
+
+    def __init__(self, folder):
+        self.scratch, self._log = folder / "scratch", folder / "cluster.log"
+        self.scratch.mkdir()
+        places = {"TMPDIR": str(self.scratch), "RAY_TMPDIR": "/tmp"}  # Ray's sockets need short paths
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.ray_cluster"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=os.environ | places,
+            )
+
+    def __enter__(self):
+        said = self._process.stdout.readline().decode().split()
+        assert len(said) == 3, self._log.read_text()
+        self.address, self.head, self.second = said
+        return self
+
+    def __exit__(self, *_):
+        with self._process:
+            self._process.stdin.close()
+
+    def begin(self, folder):
+        with (folder / "sweep.log").open("wb") as log:
+            return subprocess.Popen(command(folder, "--cluster", self.address), stdout=log, stderr=log)
+
+    def lose_second(self):
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == b"lost\n"
+
+    def processes(self):
+        """Of tasks and all that runs under them, each with its first argument after the module: `run`, `attack` …"""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if any(str(self.scratch) in word for word in words):
+                found.append((words[words.index("-m") + 2] if "-m" in words else words[0], process))
+        return found
+
+    def attackers(self):
+        return [process for kind, process in self.processes() if kind == "attack"]
+
+    def joined(self):
+        """An attacker that has reached its broker."""
+        for process in self.attackers():
+            with suppress(psutil.NoSuchProcess):
+                if any(connection.status == "ESTABLISHED" for connection in process.net_connections()):
+                    return process
+        return None
+
+    def admitted(self):
+        """Updates of the run at work."""
+        found = [read_progress(path.parent) for path in self.scratch.glob("*/out/ledger.sqlite")]
+        return sum(progress.admitted for progress in found if progress is not None)
+
+
+def eventually(look, log, timeout_s=LIMIT_S):
+    end_s = time.monotonic() + timeout_s
+    while not (found := look()):
+        assert time.monotonic() < end_s, log.read_text()
+        time.sleep(0.02)
+    return found
+
+
+def jobs_of(folder):
+    """Jobs of each run, in the order in which the runs ended."""
+    paths = sorted((folder / "out" / "runs").glob("*/jobs.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [json.loads(path.read_text()) for path in paths]
+
+
 @pytest.mark.slow
 def test_a_cluster_of_two_nodes_that_loses_one_gives_the_same_table(plain, tmp_path):
-    folder = prepared(tmp_path)
-    with (tmp_path / "cluster.log").open("wb") as log:
-        cluster = subprocess.Popen(
-            [sys.executable, "-m", "tests.ray_cluster"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-        )
-    with cluster:
-        try:
-            address = cluster.stdout.readline().decode().strip()
-            assert address, (tmp_path / "cluster.log").read_text()
-            with (tmp_path / "sweep.log").open("wb") as log:
-                sweep = subprocess.Popen(command(folder, "--cluster", address), stdout=log, stderr=log)
-            time.sleep(6.0)  # both nodes are at work
-            cluster.stdin.write(b"\n")
-            cluster.stdin.flush()
-            assert cluster.stdout.readline() == b"lost\n"
-            assert sweep.wait(LIMIT_S) == 0, (tmp_path / "sweep.log").read_text()
-        finally:
-            cluster.stdin.close()
+    folder, log = prepared(tmp_path), tmp_path / "sweep.log"
+    with Cluster(tmp_path) as cluster:
+        sweep = cluster.begin(folder)
+        eventually(lambda: jobs_of(folder), log)  # the first run is over, the second one's attacker joins
+        attacker = eventually(cluster.joined, log)
+        attacker.suspend()  # with what it has been given and what it will be
+        eventually(lambda: cluster.admitted() == 4, log)
+        cluster.lose_second()
+        attacker.resume()
+        attacker.wait(30)
+        assert sweep.wait(LIMIT_S) == 0, log.read_text()
+        first, second = jobs_of(folder)
+        assert not cluster.processes()
+        for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
+            again = prepared(tmp_path / number.name)
+            sweep = cluster.begin(again)
+            eventually(cluster.attackers, again / "sweep.log")
+            sweep.send_signal(number)
+            assert sweep.wait(60) == status, (again / "sweep.log").read_text()
+            eventually(lambda: not cluster.processes(), again / "sweep.log", 30.0)
+        assert not list(
+            cluster.scratch.glob("spikeleak-*")
+        )  # a task takes along what killed ones have left on its node
     assert differing(tables(folder), plain) == []
+    assert [(job["node"], job["ended"]) for job in first["attack_jobs"]] == [(cluster.second, "finished")]
+    assert [(job["node"], job["ended"]) for job in second["attack_jobs"]] == [
+        (cluster.second, "lost"),
+        (cluster.head, "finished"),
+    ]
+    assert {run["run"]["node"] for run in (first, second)} == {cluster.head}
+    tasks = [task["task"] for run in (first, second) for task in (run["run"], *run["attack_jobs"])]
+    assert len(set(tasks)) == 5
+    journals = [path.read_text().splitlines() for path in (folder / "out" / "runs").glob("*/attack/attack.jsonl")]
+    attacked = sorted(len({json.loads(line)["update_uid"] for line in lines}) for lines in journals)
+    assert attacked[0] >= 1  # what the lost one had not answered
+    assert attacked[1] == 4
 
 
 def printed(*arguments):

@@ -123,7 +123,10 @@ class Desk:
 
     def _server_state(self, payload: bytes) -> None:
         if payload:
-            self.finished = decode(payload, ServerState).status == "finished"
+            state = decode(payload, ServerState)
+            self.finished = state.status == "finished"
+            if state.status == "open" and state.plan.kind == "audit" and self.share is None:
+                self.worker.controls.announced(state.round, state.selected)
 
     def _task_manifest(self, payload: bytes) -> None:
         if not payload:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import attack.worker
 import contract.datasets
 from attack.app import chosen_methods
 from attack.candidates import read_candidates
+from attack.controls import Controls
 from attack.desk import MODEL_PATIENCE_S, Desk
 from attack.methods import METHODS
 from attack.methods.dlg import DeepLeakage
@@ -18,7 +20,7 @@ from attack.models import ModelStore
 from attack.noise import noise_observation
 from attack.settings import AttackSettings
 from attack.threat import ThreatModel
-from attack.worker import Job, UpdateQueue
+from attack.worker import NOISE_PREFIX, Job, UpdateQueue
 from contract import topics
 from contract.codecs import decode_tensors
 from contract.codecs.bits import decode_frames
@@ -302,8 +304,42 @@ def test_the_first_audit_updates_get_a_noise_control_that_nothing_is_certified_o
     assert [r.attack for r in first.noise] == [r.attack for r in first.results]
     assert "exact" in {r.verdict for r in first.results}
     assert "exact" not in {r.verdict for r in first.noise}
-    assert all((r.images, r.frames) == (-1, -1) for r in first.noise)
+    given = [r for r in first.noise if r.images >= 0]
+    assert given
+    assert {first.tensors[r.images].name for r in given} == {f"noise.{r.attack}" for r in given}
+    assert min(r.images for r in given) > max(r.images for r in first.results), "behind all that is found in the update"
+    assert {r.frames for r in first.noise} == {-1}
     assert second.noise == ()
+
+
+def test_the_control_goes_to_the_same_updates_whichever_comes_first():
+    controls = Controls(3)
+    controls.announced(4, ["b", "a"])
+    controls.announced(4, ["a", "z"])  # opened again
+    controls.announced(5, ["b", "a"])
+    places = [(4, "b"), (4, "a"), (5, "b"), (5, "a"), (6, "a")]
+    assert [place for place in places if controls.takes("update", *place)] == [(4, "b"), (4, "a"), (5, "a")]
+    late = Controls(1)
+    late.announced(4, ["a"])
+    assert [late.takes("update", 4, "b"), late.takes("update", 5, "b"), late.takes("update", 5, "c")] == [
+        False, True, False,
+    ]  # fmt: skip
+    assert [late.takes("models", 4, "models"), late.takes("models", 5, "models")] == [True, False]
+
+
+def test_noise_that_makes_an_answer_too_large_tells_its_verdicts_alone(monkeypatch):
+    books = ready_desk(noise_controls=1)
+    mirror(books, update_blob(TASK, *samples(), audit_plan()))
+    whole = books.next_answer(0.0)
+    own = sum(record.nbytes for record in whole.message.tensors if not record.name.startswith(NOISE_PREFIX))
+    monkeypatch.setattr(attack.worker, "MAX_IMAGES_BYTES", attack.worker.MAX_HEAD_BYTES + own)
+    books = ready_desk(noise_controls=1)
+    mirror(books, update_blob(TASK, *samples(), audit_plan()))
+    cut = books.next_answer(0.0).message
+    assert [r.verdict for r in cut.noise] == [r.verdict for r in whole.message.noise]
+    assert {(r.images, r.labels) for r in cut.noise} == {(-1, ())}
+    assert [r.images for r in cut.results] == [r.images for r in whole.message.results]
+    assert unpack(whole.blob, Reconstruction)[0] == whole.message
 
 
 @pytest.mark.parametrize("codec", ["fp32", "int8", "topk"])

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.sweep.estimates import mean, middle, share
 from deploy.sweep.plan import Sweep
-from deploy.sweep.report import front, matrix, words
+from deploy.sweep.report import figures, front, matrix, words
 from deploy.sweep.report.configurations import best_by_update, configurations
 from deploy.sweep.table import ATTACK_COLUMNS, RUN_COLUMNS
 
@@ -23,7 +23,8 @@ def run(name, label, seed, **figures):
         "family": "snn", "accuracy": 0.9, "joules_per_round": 0.5, "bytes_up": 4000, "updates": 4, "lost": 0,
         "duplicated": 0, "energy_provenance": "modelled", "audited": 1, "never_attacked": 0, "unscored": 0,
         "false_certificates": 0,
-        "noise_certified": 0, "mean_image_max_db": 9.0,
+        "noise_certified": 0, "noise_attacks": 2, "mean_image_max_db": 9.0, "evaluated_on": 500,
+        "epsilon_reason": "no update carried noise",
     }  # fmt: skip
     return {**dict.fromkeys(RUN_COLUMNS), **defaults, **figures}
 
@@ -100,9 +101,80 @@ def test_nothing_attacked_is_not_nothing_leaked():
 
 def test_no_image_is_not_told_as_0_db():
     found = table(("4", 1.0, 0.95, None, None), ("8", 2.0, 0.94, 5.0, 12.0))
-    said = words.sentences(SWEEP, found, missing=0)[0]
-    assert "between 12.0 and 12.0 dB" in said
+    said = words.sentences(SWEEP, found, missing=0)[1]
+    assert said.count("12.0 dB (n = 2, 95 % CI 12.0 to 12.0)") == 2
     assert "Of 1 configuration at least half of the updates gave no attack an image" in said
+
+
+def floored(levels, ladder):
+    """As `table`, of one update a seed, with what the attacks reach on noise in its place: two attacks."""
+    runs, trials = [], []
+    for label, floor in levels.items():
+        for seed in (1, 2):
+            name = f"{label}-{seed}"
+            runs.append(run(name, label, seed))
+            told = None if floor is None else "partial"
+            trials.append(trial(name, "dlg", ladder[label], noise_verdict=told, noise_db=floor and floor + seed - 1))
+            trials.append(trial(name, "ratio", None, "refused", noise_verdict=told and "failed"))
+    return configurations(runs, trials, seeds=2)
+
+
+def test_a_worst_case_stands_beside_what_the_same_attacks_reach_on_noise():
+    found = floored({"4": 8.0, "8": 8.0, "9": None}, {"4": 60.0, "8": 8.5, "9": 60.0})
+    assert [(one.noise.value, one.noise.n, one.noise_largest) for one in found] == [
+        (8.5, 2, 9.0), (8.5, 2, 9.0), (None, 0, None),
+    ]  # fmt: skip
+    said = " ".join(words.sentences(SWEEP, found, missing=0))
+    assert "reach a median of 8.5 dB (scored, n = 4 noise updates, 95 % CI 8.0 to 9.0; largest 9.0)" in said
+    assert "In 1 of 2 configurations the median worst case lies with its whole interval above" in said
+    assert "in 1 it is no better than that: 8." in said
+    none = " ".join(words.sentences(SWEEP, floored({"4": None}, {"4": 60.0}), missing=0))
+    assert "No attack on noise in an update's place was scored" in none
+
+
+def test_all_three_questions_are_answered_when_nothing_is_below_15_db():
+    spent, leaks, _, below, dominates, claim, *_ = words.sentences(
+        SWEEP, table(("4", 1.0, 0.95, 5.0, 50.0), ("8", 2.0, 0.94, 5.0, 20.0)), missing=0
+    )
+    assert "1.00\u202fJ (modelled, equal in all n = 2 runs) with 4, the cheapest" in spent
+    assert "An update has 1000\u202fB (counted, equal in all n = 2 runs)." in spent
+    assert "of 4 of these (95 % CI 51.0\u202f% to 100.0\u202f%)" in leaks
+    assert "20.0 dB (n = 2, 95 % CI 20.0 to 20.0) and 50.0 dB" in leaks
+    assert below.startswith("No configuration keeps the worst case of every update below 15 dB; nearest comes 8: 2.00")
+    assert "of which 2 reach 15 dB (95 % CI 34.2\u202f% to 100.0\u202f%)" in below
+    assert "None dominates all others. On the front" in dominates
+    assert "does not survive in 2 of 2 configurations" in claim
+    assert "up to 50.0 dB (n = 2, 95 % CI 50.0 to 50.0) with 4" in claim
+
+
+def test_what_withstands_is_no_evidence_of_privacy():
+    said = words.sentences(SWEEP, table(("4", 1.0, 0.95, 5.0, 8.0), ("8", None, 0.94, 5.0, None)), missing=0)
+    assert "Of 1 configuration the joules are not known in every run." in said[0]
+    (below,) = (text for text in said if text.startswith("2 of 2 configurations keep the worst case"))
+    assert "The cheapest is 4" in below
+    (claim,) = (text for text in said if "is not refuted by any of 2 configurations" in text)
+    assert "a limit of these attacks" in claim
+
+
+def test_epsilon_is_that_of_all_runs_or_of_none():
+    noisy = {"epsilon": 30.0, "delta": 1e-5, "epsilon_reason": ""}
+    (one,) = configurations([run("a-1", "a", 1, **noisy), run("a-2", "a", 2, **noisy)], [], seeds=2)
+    assert (one.epsilon, one.epsilon_note) == (30.0, "accounted, δ = 1e-05, equal in all n = 2 runs")
+    (one,) = configurations([run("a-1", "a", 1, **noisy), run("a-2", "a", 2, **noisy | {"epsilon": 40.0})], [], seeds=2)
+    assert (one.epsilon, one.epsilon_note) == (40.0, "accounted, δ = 1e-05, largest of n = 2 runs, smallest 30")
+    (one,) = configurations(
+        [run("a-1", "a", 1, **noisy), run("a-2", "a", 2, epsilon_reason="3 of 9 bare")], [], seeds=2
+    )
+    assert (one.epsilon, one.epsilon_note) == (None, "3 of 9 bare")
+
+
+def test_a_figure_says_how_it_came_about_its_n_and_its_interval_or_why_it_has_none():
+    assert figures.joules(mean([1.0, 2.0, 3.0], of=3), "modelled").startswith("modelled, n = 3 runs, 95 % CI -484")
+    assert figures.sent(mean([2048.0, 2048.0], of=2)) == "counted, equal in all n = 2 runs"
+    assert figures.accuracy(mean([0.5], of=1), 500) == "evaluated on 500 samples each, n = 1 run"
+    assert figures.joules(mean([1.0], of=2), "measured") == "measured, known of n = 1 run alone"
+    assert figures.joules(mean([], of=2), "measured") == "no run has it"
+    assert figures.leak(middle([-math.inf, 4.0, 5.0])) == "scored, n = 3 updates, 95 % CI — to 5.0"
 
 
 def test_controls_that_failed_and_missing_runs_are_said():
@@ -131,3 +203,4 @@ def test_the_matrix_tells_failed_refused_and_label_attacks_apart():
     assert "1 partial, 1 failed" in dlg.note
     assert (ratio.text, ratio.level) == ("65.0", 4)
     assert "n = 2" in ratio.note
+    assert (ratio.under, label.under) == ("n = 2; 60.0 to 70.0", "n = 2; 9 to 91 %")

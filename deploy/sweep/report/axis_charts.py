@@ -14,7 +14,7 @@ from deploy.sweep.report.configurations import PARAMETERS, Configuration
 from deploy.sweep.report.lane import Lane, lane
 from deploy.sweep.report.scales import log_x
 from server.report import quantities
-from server.report.svg import SERIES, chart, short
+from server.report.svg import GRID, MUTED, SERIES, chart, short
 
 _COLORS = {"snn": SERIES[0], "ann": SERIES[1]}
 _ROOM = 30
@@ -33,6 +33,10 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     def over(self, at: int, family: str) -> Estimate:
         """Median over all audited updates of one kind of network at one value."""
         return middle([figure for one in self.groups[at] if one.family == family for figure in one.worst])
+
+    def floor(self, at: int) -> Estimate:
+        """The same of noise in an update's place, of all networks."""
+        return middle([figure for one in self.groups[at] for figure in one.floors])
 
 
 def panels(found: Sequence[Configuration], axes: Sequence[str]) -> list[Panel]:
@@ -86,7 +90,7 @@ def axis_chart(found: Sequence[Configuration], axes: Sequence[str]) -> Markup | 
         handles = {
             name: handle for ax in grid.flat for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=1 if narrow else 2)
+        figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=1 if narrow else 3)
 
     rows = -(-len(drawn) // 3)
     label = "Worst-case leakage along each axis of the sweep and each parameter that varies"
@@ -94,6 +98,7 @@ def axis_chart(found: Sequence[Configuration], axes: Sequence[str]) -> Markup | 
 
 
 def _draw(ax: Axes, panel: Panel, bottom: Lane) -> None:
+    _floors(ax, panel, bottom)
     for offset, family in ((-0.08, "snn"), (0.08, "ann")):
         color = _COLORS[family]
         places, heights = [], []
@@ -116,6 +121,18 @@ def _draw(ax: Axes, panel: Panel, bottom: Lane) -> None:
     bottom.dress(ax)
     ax.set_title(short(panel.title, 34))
     ax.set_ylabel("worst case (dB)")
+
+
+def _floors(ax: Axes, panel: Panel, bottom: Lane) -> None:
+    """The negative control of each value, a level with its interval as a grey band."""
+    for at in range(len(panel.values)):
+        floor = panel.floor(at)
+        if floor.n:
+            height = bottom.at_db if floor.value is None else floor.value
+            if floor.n > 1:
+                low, high = (bottom.at_db if end is None else end for end in (floor.low, floor.high))
+                ax.fill_between([at - 0.3, at + 0.3], low, high, color=GRID, linewidth=0, zorder=1)
+            ax.plot([at - 0.3, at + 0.3], [height] * 2, color=MUTED, linewidth=1.2, label="on noise, median", zorder=2)
 
 
 def _bar(ax: Axes, at: float, one: Estimate, color: str, bottom: Lane) -> None:

@@ -83,7 +83,7 @@ def test_what_gradient_matching_misses_is_said():
     found = table(("4", 1.0, 0.95, 5.0, 50.0), ("8", 2.0, 0.94, 5.0, 12.0))
     said = " ".join(words.sentences(SWEEP, found, missing=0))
     assert "1 of 2 spiking configurations pass as private" in said
-    assert "1 of 2 configurations keep the worst case of every audited update below 15 dB. The cheapest is 8" in said
+    assert "1 of 2 configurations keep the worst case of every audited update below 15 dB. The cheapest is “8”" in said
     assert "4 audited updates: of 4 of these" in said
     assert "No configuration reached 90 % accuracy in every run" in said
     assert "no certificate was false" in said
@@ -127,7 +127,7 @@ def test_a_worst_case_stands_beside_what_the_same_attacks_reach_on_noise():
     said = " ".join(words.sentences(SWEEP, found, missing=0))
     assert "reach a median of 8.5 dB (scored, n = 4 noise updates, 95 % CI 8.0 to 9.0; largest 9.0)" in said
     assert "In 1 of 2 configurations the median worst case lies with its whole interval above" in said
-    assert "in 1 it is no better than that: 8." in said
+    assert "in 1 it is no better than that: “8”." in said
     none = " ".join(words.sentences(SWEEP, floored({"4": None}, {"4": 60.0}), missing=0))
     assert "No attack on noise in an update's place was scored" in none
 
@@ -136,22 +136,24 @@ def test_all_three_questions_are_answered_when_nothing_is_below_15_db():
     spent, leaks, _, below, dominates, claim, *_ = words.sentences(
         SWEEP, table(("4", 1.0, 0.95, 5.0, 50.0), ("8", 2.0, 0.94, 5.0, 20.0)), missing=0
     )
-    assert "1.00\u202fJ (modelled, equal in all n = 2 runs) with 4, the cheapest" in spent
+    assert "1.00\u202fJ (modelled, equal in all n = 2 runs) with “4”, the cheapest" in spent
     assert "An update has 1000\u202fB (counted, equal in all n = 2 runs)." in spent
     assert "of 4 of these (95 % CI 51.0\u202f% to 100.0\u202f%)" in leaks
     assert "20.0 dB (n = 2, 95 % CI 20.0 to 20.0) and 50.0 dB" in leaks
-    assert below.startswith("No configuration keeps the worst case of every update below 15 dB; nearest comes 8: 2.00")
+    assert below.startswith(
+        "No configuration keeps the worst case of every update below 15 dB; nearest comes “8”: 2.00"
+    )
     assert "of which 2 reach 15 dB (95 % CI 34.2\u202f% to 100.0\u202f%)" in below
     assert "None dominates all others. On the front" in dominates
     assert "does not survive in 2 of 2 configurations" in claim
-    assert "up to 50.0 dB (n = 2, 95 % CI 50.0 to 50.0) with 4" in claim
+    assert "up to 50.0 dB (n = 2, 95 % CI 50.0 to 50.0) with “4”" in claim
 
 
 def test_what_withstands_is_no_evidence_of_privacy():
     said = words.sentences(SWEEP, table(("4", 1.0, 0.95, 5.0, 8.0), ("8", None, 0.94, 5.0, None)), missing=0)
     assert "Of 1 configuration the joules are not known in every run." in said[0]
     (below,) = (text for text in said if text.startswith("2 of 2 configurations keep the worst case"))
-    assert "The cheapest is 4" in below
+    assert "The cheapest is “4”" in below
     (claim,) = (text for text in said if "is not refuted by any of 2 configurations" in text)
     assert "a limit of these attacks" in claim
 
@@ -159,22 +161,26 @@ def test_what_withstands_is_no_evidence_of_privacy():
 def test_epsilon_is_that_of_all_runs_or_of_none():
     noisy = {"epsilon": 30.0, "delta": 1e-5, "epsilon_reason": ""}
     (one,) = configurations([run("a-1", "a", 1, **noisy), run("a-2", "a", 2, **noisy)], [], seeds=2)
-    assert (one.epsilon, one.epsilon_note) == (30.0, "accounted, δ = 1e-05, equal in all n = 2 runs")
+    assert (one.epsilon, one.epsilon_lines) == (30.0, ("accounted, n = 2", "δ = 1e-05", "equal in all"))
     (one,) = configurations([run("a-1", "a", 1, **noisy), run("a-2", "a", 2, **noisy | {"epsilon": 40.0})], [], seeds=2)
-    assert (one.epsilon, one.epsilon_note) == (40.0, "accounted, δ = 1e-05, largest of n = 2 runs, smallest 30")
+    assert (one.epsilon, one.epsilon_lines) == (40.0, ("accounted, n = 2", "δ = 1e-05", "smallest 30"))
     (one,) = configurations(
         [run("a-1", "a", 1, **noisy), run("a-2", "a", 2, epsilon_reason="3 of 9 bare")], [], seeds=2
     )
-    assert (one.epsilon, one.epsilon_note) == (None, "3 of 9 bare")
+    assert (one.epsilon, one.epsilon_lines) == (None, ("3 of 9 bare",))
 
 
 def test_a_figure_says_how_it_came_about_its_n_and_its_interval_or_why_it_has_none():
-    assert figures.joules(mean([1.0, 2.0, 3.0], of=3), "modelled").startswith("modelled, n = 3 runs, 95 % CI -484")
-    assert figures.sent(mean([2048.0, 2048.0], of=2)) == "counted, equal in all n = 2 runs"
-    assert figures.accuracy(mean([0.5], of=1), 500) == "evaluated on 500 samples each, n = 1 run"
-    assert figures.joules(mean([1.0], of=2), "measured") == "measured, known of n = 1 run alone"
-    assert figures.joules(mean([], of=2), "measured") == "no run has it"
-    assert figures.leak(middle([-math.inf, 4.0, 5.0])) == "scored, n = 3 updates, 95 % CI — to 5.0"
+    three = figures.joules(mean([1.0, 2.0, 4.0], of=3).within(0.0, math.inf), "modelled")
+    assert three.text == "modelled, n = 3 runs, 95 % CI 0\u202fJ to 6.13\u202fJ"
+    assert three.lines == ("modelled, n = 3", "0\u202fJ to 6.13\u202fJ")
+    assert figures.sent(mean([2048.0, 2048.0], of=2)).text == "counted, equal in all n = 2 runs"
+    assert figures.sent(mean([2048.0, 2048.0], of=2)).lines == ("counted, n = 2", "equal in all")
+    assert figures.accuracy(mean([0.5], of=1)).text == "evaluated, n = 1 run"
+    assert figures.joules(mean([1.0], of=2), "measured").text == "measured, n = 1 run, not in all"
+    assert figures.joules(mean([], of=2), "measured").text == "no run has it"
+    silent = figures.leak(middle([-math.inf, -math.inf, -math.inf, 5.0]))
+    assert silent.lines == ("scored, n = 4", "half without an image", "— to 5.0")
 
 
 def test_controls_that_failed_and_missing_runs_are_said():

@@ -173,7 +173,9 @@ def _against(
             group = [(x, one) for x, one in shown if one.family == family]
             if group:
                 heights = [bottom.height(one) for _, one in group]
-                ax.plot([x for x, _ in group], heights, "o", color=color, label=family.upper(), zorder=4)
+                (points,) = ax.plot([x for x, _ in group], heights, "o", color=color, label=family.upper(), zorder=4)
+                if family == "ann":  # both may stand at one place
+                    points.set(markersize=9, markerfacecolor="none")
             for x, one in group:
                 _bar(ax, x, one.leakage, color, bottom)
         log_x(ax, [x for x, _ in shown], text, most=5 if narrow else 12)

@@ -46,7 +46,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         provenance: Of the joules.
         bytes: Bytes of one update: mean over runs.
         epsilon: Largest over runs; `None` where one of them has none.
-        epsilon_note: What it rests on, or why there is none.
+        epsilon_lines: What it rests on, or why there is none.
         leakage: Over all audited updates, the highest PSNR of any attack on each: median.
         largest: The highest of these.
         literature: The same median over `LITERATURE` alone.
@@ -75,7 +75,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     provenance: str
     bytes: Estimate
     epsilon: float | None
-    epsilon_note: str
+    epsilon_lines: tuple[str, ...]
     leakage: Estimate
     largest: float | None
     literature: Estimate
@@ -170,12 +170,11 @@ def _privacy(rows: Sequence[Row]) -> Row:
         else:
             known.append(row["epsilon"])
     if reasons:
-        return {"epsilon": None, "epsilon_note": "; ".join(dict.fromkeys(reasons))}
-    runs = "n = 1 run" if len(known) == 1 else f"equal in all n = {len(known)} runs"
-    if len(set(known)) > 1:
-        runs = f"largest of n = {len(known)} runs, smallest {min(known):.3g}"
+        return {"epsilon": None, "epsilon_lines": tuple(dict.fromkeys(reasons))}
+    same = f"smallest {min(known):.3g}" if len(set(known)) > 1 else "equal in all" if len(known) > 1 else ""
     delta = _only({row["delta"] for row in rows})
-    return {"epsilon": max(known), "epsilon_note": f"accounted, δ = {'—' if delta is None else f'{delta:g}'}, {runs}"}
+    lines = (f"accounted, n = {len(known)}", "" if delta is None else f"δ = {delta:g}", same)
+    return {"epsilon": max(known), "epsilon_lines": tuple(line for line in lines if line)}
 
 
 def best_by_update(trials: Sequence[Row]) -> dict[str, float]:

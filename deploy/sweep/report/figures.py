@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from deploy.sweep.estimates import Estimate
 from server.report.quantities import MISSING, count, data_size, decibel, energy, percent
 
 
-def note(one: Estimate, how: str, text: Callable[[float], str], of: str = "run") -> str:
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands under a figure.
+
+    Attributes:
+        lines: For a table: provenance and n, then the bare interval.
+        text: For a sentence.
+    """
+
+    lines: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def note(one: Estimate, how: str, text: Callable[[float], str], of: str = "run", without: str = "not in all") -> Note:
     """E.g. `modelled, n = 3 runs, 95 % CI 0.41 to 0.45 J`.
 
     Args:
@@ -16,15 +33,19 @@ def note(one: Estimate, how: str, text: Callable[[float], str], of: str = "run")
         how: Its provenance.
         text: A value as it is shown.
         of: What n counts.
+        without: Why there is no value although there is an n.
     """
-    counted = f"n = {count(one.n)} {of}{'' if one.n == 1 else 's'}"
+    number, what = f"n = {count(one.n)}", f"{of}{'' if one.n == 1 else 's'}"
     if one.n == 0:
-        return f"no {of} has it"
+        return Note(lines=(f"no {of} has it",), text=f"no {of} has it")
     if one.equal:
-        return f"{how}, equal in all {counted}"
-    if one.low is None and one.high is None:
-        return f"{how}, {counted}" if one.value is not None else f"{how}, known of {counted} alone"
-    return f"{how}, {counted}, 95 % CI {ends(one, text)}"
+        return Note(lines=(f"{how}, {number}", "equal in all"), text=f"{how}, equal in all {number} {what}")
+    said: tuple[str, ...] = () if one.value is not None else (without,)
+    if one.low is not None or one.high is not None:
+        said += (ends(one, text),)
+    interval = f"95 % CI {ends(one, text)}" if ends(one, text) else ""
+    parts = [f"{how}, {number} {what}", without if one.value is None else "", interval]
+    return Note(lines=(f"{how}, {number}", *said), text=", ".join(part for part in parts if part))
 
 
 def ends(one: Estimate, text: Callable[[float], str] = decibel) -> str:
@@ -35,27 +56,26 @@ def ends(one: Estimate, text: Callable[[float], str] = decibel) -> str:
     return f"{low} to {high}"
 
 
-def joules(one: Estimate, how: str) -> str:
+def joules(one: Estimate, how: str) -> Note:
     """Of joules."""
     return note(one, how, energy)
 
 
-def accuracy(one: Estimate, held_out: int | None) -> str:
-    """Of accuracies, with the samples that each was evaluated on."""
-    on = "" if held_out is None else f" on {count(held_out)} samples each"
-    return note(one, f"evaluated{on}", percent)
+def accuracy(one: Estimate) -> Note:
+    """Of accuracies."""
+    return note(one, "evaluated", percent)
 
 
-def sent(one: Estimate) -> str:
+def sent(one: Estimate) -> Note:
     """Of bytes."""
     return note(one, "counted", lambda value: data_size(round(value)))
 
 
-def leak(one: Estimate, how: str = "scored", of: str = "update") -> str:
+def leak(one: Estimate, how: str = "scored", of: str = "update") -> Note:
     """Of PSNRs in dB."""
-    return note(one, how, decibel, of)
+    return note(one, how, decibel, of, without="half without an image")
 
 
-def certified(one: Estimate) -> str:
+def certified(one: Estimate) -> Note:
     """Of shares of updates."""
     return note(one, "counted", percent, "update")

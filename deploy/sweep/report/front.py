@@ -10,6 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from deploy.sweep.estimates import middle
 from deploy.sweep.report.configurations import Configuration
 from deploy.sweep.report.lane import Lane, lane
 from deploy.sweep.report.scales import log_x
@@ -110,6 +111,9 @@ def _points(ax: Axes, found: Sequence[Configuration], bottom: Lane) -> None:
     level = max((one.mean_image for one in shown if one.mean_image is not None), default=None)
     if level is not None and len(datasets) == 1:
         ax.axhline(level, color=MUTED, linestyle="--", linewidth=1.4, label="mean image (needs no update)")
+    floor = middle([figure for one in shown for figure in one.floors])
+    if floor.value is not None and len(datasets) == 1:
+        ax.axhline(floor.value, color=MUTED, linestyle=":", linewidth=1.4, label="on noise, median (nothing to find)")
 
 
 def _bars(ax: Axes, one: Configuration, color: str, bottom: Lane) -> None:

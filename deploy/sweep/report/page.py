@@ -96,6 +96,7 @@ def render(
             guesses=guesses,
             literature=", ".join(LITERATURE),
             small=COMPARED_RUNS,
+            held_out=words.held_out(found),
             rows=list(zip(found, pictures, strict=True)),
             on_front={one.title for one in front.front(found)},
             axes=[axis.title for axis in sweep.axes],

@@ -297,5 +297,7 @@ def _trial(place: Row, row: ScoreRow, noise: Noise) -> Row:
     score = msgspec.structs.asdict(row.score)
     at = {"update": row.update, "node": row.node, "round": row.round, "samples": row.samples, "seen": row.seen}
     floor = noise.get((row.update, row.seen, row.score.attack))
-    held = {} if floor is None else {"noise_verdict": floor.verdict, "noise_db": floor.psnr_db}
+    held: Row = dict.fromkeys(("noise_verdict", "noise_db"))
+    if floor is not None:
+        held = {"noise_verdict": floor.verdict, "noise_db": floor.psnr_db}
     return {**place, **at, **{name: score[name] for name in ATTACK_COLUMNS if name in score}, **held}

@@ -44,6 +44,8 @@ def note(one: Estimate, how: str, text: Callable[[float], str], of: str = "run",
     if one.low is not None or one.high is not None:
         said += (ends(one, text),)
     interval = f"95 % CI {ends(one, text)}" if ends(one, text) else ""
+    if one.low is not None and one.high is not None and one.low < one.high and text(one.low) == text(one.high):
+        said, interval = ("CI within rounding",), "95 % CI within rounding"
     parts = [f"{how}, {number} {what}", without if one.value is None else "", interval]
     return Note(lines=(f"{how}, {number}", *said), text=", ".join(part for part in parts if part))
 

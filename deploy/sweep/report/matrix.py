@@ -17,13 +17,13 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         text: The median PSNR, or what stands in its place.
-        under: n and the 95 % interval.
+        under: n, and the 95 % interval.
         note: The same and verdicts, or why the attack does not apply; for the pointer.
         level: 0 to 4, how much of the picture is given away, for its shade.
     """
 
     text: str
-    under: str
+    under: tuple[str, ...]
     note: str
     level: int
 
@@ -57,18 +57,18 @@ def _cell(rows: Sequence[Row]) -> Cell:
     ran = [row for row in rows if row["verdict"] != "refused"]
     if not ran:
         reason = rows[0]["reason"] if rows else "it did not run"
-        return Cell(text="·", under="", note=f"not applicable: {reason}", level=0)
+        return Cell(text="·", under=(), note=f"not applicable: {reason}", level=0)
     if all(row["psnr_db"] is None and row["labels_right"] is not None for row in ran):
         right, of = sum(row["labels_right"] for row in ran), sum(row["samples"] for row in ran)
         part = ends(share(right, of).scaled(100.0), "{:.0f}".format)
-        under, note = f"n = {len(ran)}; {part} %", f"labels right in n = {len(ran)} updates, 95 % CI {part} %"
+        under, note = (f"n = {len(ran)}", f"{part} %"), f"labels right in n = {len(ran)} updates, 95 % CI {part} %"
         return Cell(text=f"{right}/{of}", under=under, note=note, level=3 if right == of else 1)
     found = middle(list(best_by_update(ran).values()))
     verdicts = {
         name: sum(row["verdict"] == name for row in ran) for name in ("exact", "recovered", "partial", "failed")
     }
     told = ", ".join(f"{count} {name}" for name, count in verdicts.items() if count)
-    under = f"n = {found.n}; {ends(found)}" if ends(found) else f"n = {found.n}"
+    under = (f"n = {found.n}", *([ends(found)] if ends(found) else []))
     return Cell(
         text=decibel(found.value), under=under, note=f"dB, {interval(found)}; {told}", level=_level(found.value)
     )

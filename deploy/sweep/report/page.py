@@ -44,6 +44,7 @@ def _templates() -> jinja2.Environment:
         energy=quantities.energy,
         data_size=lambda value: quantities.data_size(None if value is None else round(value)),
         decibel=quantities.decibel,
+        significant=quantities.significant,
         interval=matrix.interval,
         ends=figures.ends,
         share=lambda one: figures.ends(one, lambda value: f"{100 * value:.1f}"),

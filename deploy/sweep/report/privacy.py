@@ -56,12 +56,12 @@ def claim(found: Sequence[Configuration]) -> str:
     if fallen:
         most = max(fallen, key=rank)
         text = (
-            f"“Spiking networks are private” does not survive in {len(fallen)} of {several(len(snn))} of them: "
+            f"“Spiking networks are private” does not survive in {len(fallen)} of {len(snn)} spiking configurations: "
             f"there the median worst case lies with its whole interval {bar}, up to {level(most)} with {quoted(most)}."
         )
     else:
         text = (
-            f"“Spiking networks are private” is not refuted by any of {several(len(snn))} of them: in none "
+            f"“Spiking networks are private” is not refuted by any of {len(snn)} spiking configurations: in none "
             f"does the median worst case lie with its whole interval {bar}."
         )
     rest = (

@@ -135,7 +135,8 @@ def _noise(family: Family) -> Control:
     if not ran:
         return _not_run(name, "negative", "the attacker ran no attack on noise in this run")
     certified = sorted({row.attack for row in ran if row.verdict == "exact"})
-    trials = f"{len(ran)} attacks on n = {len({row.update for row in ran})} noise updates"
+    count = len({(row.update, row.seen) for row in ran})
+    trials = f"{len(ran)} attacks on n = {count} noise update{'' if count == 1 else 's'}"
     told = f"{trials}: none certified" if not certified else f"{trials}: certified by {', '.join(certified)}"
     level = noise_level(family.noise, family.seen or family.scores)
     beside = "" if level.beside_db is None else f"; on the same updates as they were sent {level.beside_db:.1f} dB"

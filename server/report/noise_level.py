@@ -33,13 +33,14 @@ class NoiseLevel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """`median 9.1 dB (largest 9.8) over n = 2 noise updates`."""
+        """E.g. `median 9.1 dB, largest 9.8, over n = 2 noise updates`."""
         if not self.updates:
             return "not scored"
         middle = "no image" if self.median_db is None else f"{decibel(self.median_db)} dB"
+        updates = "update" if self.updates == 1 else "updates"
         ends = [finite(end) for end in (self.low_db, self.high_db)]
         interval = "" if None in ends else f", 95 % interval {decibel(ends[0])} to {decibel(ends[1])}"
-        return f"median {middle}{interval}, largest {decibel(self.max_db)}, over n = {self.updates} noise updates"
+        return f"median {middle}{interval}, largest {decibel(self.max_db)}, over n = {self.updates} noise {updates}"
 
 
 def best_on_noise(rows: Iterable[NoiseRow]) -> dict[tuple[str, Seen], float]:

@@ -79,6 +79,26 @@ def test_the_front_is_what_no_accurate_one_beats_in_both():
     assert [one.labels["task.encoding.steps"] for one in front.accurate(found)] == ["4", "8", "9"]
 
 
+def test_the_front_of_joules_to_an_accuracy_is_of_those_that_reached_it():
+    joules = {"4": (0.4, 50.0), "8": (0.8, 20.0), "9": (0.9, 30.0), "x": (None, 5.0)}
+    runs = [run(f"{k}-{s}", k, s, joules_to_target=v, accuracy=0.5) for k, (v, _) in joules.items() for s in (1, 2)]
+    found = configurations(
+        runs, [trial(f"{k}-{s}", "ratio", v) for k, (_, v) in joules.items() for s in (1, 2)], seeds=2
+    )
+    best = front.front(found, front.to_target(0.9))
+    assert [one.labels["task.encoding.steps"] for one in best] == ["4", "8"]
+    said = words.sentences(SWEEP, found, missing=0)[-2]
+    assert said.startswith(
+        "3 of 4 configurations reached 90 % accuracy in every run; cheapest was “4” with 400\u202fmJ (mod"
+    )
+    assert (
+        "front of these joules against leakage: “4”, 400\u202fmJ (modelled, equal in all n = 2 runs), 50.0 dB" in said
+    )
+    chart = front.front_chart(found, {}, front.to_target(0.9))
+    assert "joules until 90 % accuracy" in chart
+    assert chart.count('class="spot') == 2 * 3
+
+
 def test_what_gradient_matching_misses_is_said():
     found = table(("4", 1.0, 0.95, 5.0, 50.0), ("8", 2.0, 0.94, 5.0, 12.0))
     said = " ".join(words.sentences(SWEEP, found, missing=0))

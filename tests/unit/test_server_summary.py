@@ -247,9 +247,7 @@ def test_what_the_attacks_reach_on_noise_stands_beside_what_they_reach(tmp_path,
     assert (found["median_psnr_db"], found["max_psnr_db"], found["beside_median_psnr_db"]) == (9.0, 9.0, 144.0)
     write_report(tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert (
-        "median 9.0 dB, largest 9.0, over n = 1 noise updates; on the same updates as they were sent 144.0 dB" in page
-    )
+    assert "median 9.0 dB, largest 9.0, over n = 1 noise update; on the same updates as they were sent 144.0 dB" in page
 
 
 def queue_overflow() -> str:

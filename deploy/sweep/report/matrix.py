@@ -68,9 +68,12 @@ def _cell(rows: Sequence[Row]) -> Cell:
         name: sum(row["verdict"] == name for row in ran) for name in ("exact", "recovered", "partial", "failed")
     }
     told = ", ".join(f"{count} {name}" for name, count in verdicts.items() if count)
-    under = (f"n = {found.n}", *([ends(found)] if ends(found) else []))
+    lines = [f"n = {found.n}", ends(found)]
     return Cell(
-        text=decibel(found.value), under=under, note=f"dB, {interval(found)}; {told}", level=_level(found.value)
+        text=decibel(found.value),
+        under=tuple(line for line in lines if line),
+        note=f"dB, {interval(found)}; {told}",
+        level=_level(found.value),
     )
 
 

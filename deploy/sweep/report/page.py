@@ -87,6 +87,9 @@ def render(
             tiles=_tiles(runs, found, missing),
             sentences=words.sentences(sweep, found, missing=len(missing), unscored=unscored(runs)),
             front_chart=front.front_chart(found, cards),
+            target_chart=None
+            if sweep.target_accuracy is None
+            else front.front_chart(found, cards, front.to_target(sweep.target_accuracy)),
             close_points=100 * front.CLOSE_POINTS,
             axis_chart=axis_charts.axis_chart(found, [axis.title for axis in sweep.axes]),
             epsilon_chart=axis_charts.epsilon_chart(found),

@@ -9,7 +9,7 @@ from deploy.sweep.estimates import share
 from deploy.sweep.plan import Sweep
 from deploy.sweep.report import figures, privacy
 from deploy.sweep.report.configurations import Configuration
-from deploy.sweep.report.front import CLOSE_POINTS, accurate, front, rank
+from deploy.sweep.report.front import CLOSE_POINTS, accurate, front, rank, to_target
 from deploy.sweep.report.phrases import MOST_NAMES, SAFE_DB, bytes_text, level, listed, quoted, several, size, spending
 from server.report import quantities
 
@@ -133,11 +133,18 @@ def _target(target: float, found: Sequence[Configuration]) -> str:
     if not reached:
         return f"No configuration reached {100 * target:g} % accuracy in every run."
     cheap = min(reached, key=lambda one: one.joules_to_target.value or 0.0)
-    return (
+    text = (
         f"{len(reached)} of {several(len(found))} reached {100 * target:g} % accuracy in every run; cheapest "
-        f"was {quoted(cheap)} with {quantities.energy(cheap.joules_to_target.value)} "
-        f"({figures.joules(cheap.joules_to_target, cheap.provenance)})."
+        f"was {quoted(cheap)} with {_to_target(cheap)}."
     )
+    best = front(found, to_target(target))
+    names = "; ".join(f"{quoted(one)}, {_to_target(one)}, {level(one)}" for one in best[:MOST_NAMES])
+    return f"{text} On the front of these joules against leakage: {names}." if best else text
+
+
+def _to_target(one: Configuration) -> str:
+    joules = one.joules_to_target
+    return f"{quantities.energy(joules.value)} ({figures.joules(joules, one.provenance)})"
 
 
 def _trust(found: Sequence[Configuration], missing: int, unscored: int) -> str:

@@ -1,4 +1,4 @@
-"""Which audit updates get a noise control: the same ones each time a run is made, whichever update arrives first."""
+"""Which audit updates get a noise control."""
 
 from __future__ import annotations
 
@@ -9,34 +9,23 @@ from contract.messages import Seen
 
 
 class Controls:
-    """The first places of the run's audit rounds, by round and then by the device's name.
-
-    Where an update of these never comes, one of a later round takes its place. Where no round was announced, those that
-    come first are taken. Of views, which come round by round, the first.
+    """The updates that were named, otherwise those that come first; of views always those that come first.
 
     Args:
         count: Updates that get a control; as many aggregates, and as many differences of models.
+        places: Round and device of the updates that get one, so that a repeated run has the same, whichever arrives
+            first; empty: not known beforehand.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, places: Iterable[tuple[int, str]] = ()) -> None:
         self._left: dict[Seen, int] = dict.fromkeys(get_args(Seen), count)
-        self._count = count
-        self._chosen: set[tuple[int, str]] = set()
-        self._rounds: set[int] = set()
-
-    def announced(self, round_: int, nodes: Iterable[str]) -> None:
-        """An audit round is open to these devices; a repetition, or another opening, changes nothing."""
-        if round_ not in self._rounds:
-            self._rounds.add(round_)
-            self._chosen.update((round_, node) for node in sorted(nodes)[: self._count - len(self._chosen)])
+        self._places = frozenset(places)
 
     def takes(self, seen: Seen, round_: int, node: str) -> bool:
         """Whether an audit update gets a control; counts it when it does."""
-        if self._left[seen] < 1 or (seen == "update" and self._waits(round_, node)):
+        if self._places and seen == "update":
+            return (round_, node) in self._places
+        if self._left[seen] < 1:
             return False
         self._left[seen] -= 1
         return True
-
-    def _waits(self, round_: int, node: str) -> bool:
-        """Whether the control is kept for another update, which may still come."""
-        return (round_, node) not in self._chosen and any(round_ <= other for other, _ in self._chosen)

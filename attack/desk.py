@@ -123,10 +123,7 @@ class Desk:
 
     def _server_state(self, payload: bytes) -> None:
         if payload:
-            state = decode(payload, ServerState)
-            self.finished = state.status == "finished"
-            if state.status == "open" and state.plan.kind == "audit" and self.share is None:
-                self.worker.controls.announced(state.round, state.selected)
+            self.finished = decode(payload, ServerState).status == "finished"
 
     def _task_manifest(self, payload: bytes) -> None:
         if not payload:

@@ -139,7 +139,8 @@ class Worker:
         budget_s: Seconds per update.
         exhaustive: Run every attack even after an exact one.
         seed: Of all draws; each update's are its own.
-        noise_controls: Audit updates whose noise control is run as well, see `Controls`; and as many aggregates.
+        noise_controls: Audit updates whose noise control is run as well, the first to come; and as many aggregates.
+        noise_on: Round and device of these updates, where they are to be the same each time.
         candidates: Samples `[N, *shape]` in [0, 1] of the attacker's own, if it has any.
         own: How a network that no task describes is looked at; `None`: without its file.
     """
@@ -153,12 +154,13 @@ class Worker:
         exhaustive: bool,
         seed: int,
         noise_controls: int = 0,
+        noise_on: Sequence[tuple[int, str]] = (),
         candidates: Array32 | None = None,
         own: OwnViews | None = None,
     ) -> None:
         self.methods, self.threat = methods, threat
         self.budget_s, self.exhaustive, self.seed = budget_s, exhaustive, seed
-        self.controls = Controls(noise_controls)
+        self._controls = Controls(noise_controls, noise_on)
         self._candidates = candidates
         self._own = own or OwnViews(None)
         self._digests = () if candidates is None else tuple(sample_digest(sample) for sample in candidates)
@@ -190,7 +192,7 @@ class Worker:
     def _noise_control(self, job: Job, observation: Observation) -> Sequence[Rung]:
         """The ladder on noise of this update's shapes and norms, with the same budget."""
         update = job.update
-        if update.plan.kind != "audit" or not self.controls.takes(job.seen, update.round, update.node):
+        if update.plan.kind != "audit" or not self._controls.takes(job.seen, update.round, update.node):
             return ()
         noise = noise_observation(observation, np.random.default_rng([observation.seed, _NOISE_STREAM]))
         return climb(noise, self.methods, budget_s=self.budget_s, exhaustive=True)

@@ -312,19 +312,13 @@ def test_the_first_audit_updates_get_a_noise_control_that_nothing_is_certified_o
     assert second.noise == ()
 
 
-def test_the_control_goes_to_the_same_updates_whichever_comes_first():
-    controls = Controls(3)
-    controls.announced(4, ["b", "a"])
-    controls.announced(4, ["a", "z"])  # opened again
-    controls.announced(5, ["b", "a"])
-    places = [(4, "b"), (4, "a"), (5, "b"), (5, "a"), (6, "a")]
-    assert [place for place in places if controls.takes("update", *place)] == [(4, "b"), (4, "a"), (5, "a")]
-    late = Controls(1)
-    late.announced(4, ["a"])
-    assert [late.takes("update", 4, "b"), late.takes("update", 5, "b"), late.takes("update", 5, "c")] == [
-        False, True, False,
-    ]  # fmt: skip
-    assert [late.takes("models", 4, "models"), late.takes("models", 5, "models")] == [True, False]
+def test_the_control_goes_to_the_updates_that_were_named_whichever_comes_first():
+    named = Controls(2, [(4, "a"), (4, "b")])
+    places = [(4, "c"), (5, "a"), (4, "b"), (4, "a")]
+    assert [place for place in places if named.takes("update", *place)] == [(4, "b"), (4, "a")]
+    first = Controls(1)
+    assert [first.takes("update", *place) for place in places] == [True, False, False, False]
+    assert [named.takes("models", round_, "models") for round_ in (4, 5, 6)] == [True, True, False]
 
 
 def test_noise_that_makes_an_answer_too_large_tells_its_verdicts_alone(monkeypatch):

@@ -165,7 +165,7 @@ def test_all_three_questions_are_answered_when_nothing_is_below_15_db():
     )
     assert "of which 2 reach 15 dB (95 % CI 34.2\u202f% to 100.0\u202f%)" in below
     assert "None dominates all others. On the front" in dominates
-    assert "does not survive in 2 of 2 configurations" in claim
+    assert "does not survive in 2 of 2 spiking configurations" in claim
     assert "up to 50.0 dB (n = 2, 95 % CI 50.0 to 50.0) with “4”" in claim
 
 
@@ -174,7 +174,7 @@ def test_what_withstands_is_no_evidence_of_privacy():
     assert "Of 1 configuration the joules are not known in every run." in said[0]
     (below,) = (text for text in said if text.startswith("2 of 2 configurations keep the worst case"))
     assert "The cheapest is “4”" in below
-    (claim,) = (text for text in said if "is not refuted by any of 2 configurations" in text)
+    (claim,) = (text for text in said if "is not refuted by any of 2 spiking configurations" in text)
     assert "a limit of these attacks" in claim
 
 
@@ -199,6 +199,8 @@ def test_a_figure_says_how_it_came_about_its_n_and_its_interval_or_why_it_has_no
     assert figures.accuracy(mean([0.5], of=1)).text == "evaluated, n = 1 run"
     assert figures.joules(mean([1.0], of=2), "measured").text == "measured, n = 1 run, not in all"
     assert figures.joules(mean([], of=2), "measured").text == "no run has it"
+    assert figures.held_out(0.95, 360) == "n = 360 held out; 92.2 to 96.8"
+    assert figures.held_out(None, 360) == ""
     silent = figures.leak(middle([-math.inf, -math.inf, -math.inf, 5.0]))
     assert silent.lines == ("scored, n = 4", "half without an image", "— to 5.0")
 
@@ -229,4 +231,4 @@ def test_the_matrix_tells_failed_refused_and_label_attacks_apart():
     assert "1 partial, 1 failed" in dlg.note
     assert (ratio.text, ratio.level) == ("65.0", 4)
     assert "n = 2" in ratio.note
-    assert (ratio.under, label.under) == ("n = 2; 60.0 to 70.0", "n = 2; 9 to 91 %")
+    assert (ratio.under, label.under) == (("n = 2", "60.0 to 70.0"), ("n = 2", "9 to 91 %"))

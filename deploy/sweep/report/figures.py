@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from deploy.sweep.estimates import Estimate
+from deploy.sweep.estimates import Estimate, share
 from server.report.quantities import MISSING, count, data_size, decibel, energy, percent
 
 
@@ -81,3 +81,11 @@ def leak(one: Estimate, how: str = "scored", of: str = "update") -> Note:
 def certified(one: Estimate) -> Note:
     """Of shares of updates."""
     return note(one, "counted", percent, "update")
+
+
+def held_out(share_right: float | None, samples: int) -> str:
+    """Of an accuracy on held-out samples: n, and the interval of another draw of these samples."""
+    if share_right is None or not samples:
+        return ""
+    right = share(round(share_right * samples), samples)
+    return f"n = {count(samples)} held out; {ends(right, lambda value: f'{100 * value:.1f}')}"

@@ -121,7 +121,7 @@ def front_chart(found: Sequence[Configuration], cards: Mapping[int, Markup], cos
         ax.set_xlabel(cost.axis)
         ax.set_ylabel("worst case over all attacks, median PSNR (dB)")
         bottom.dress(ax)
-        figure.legend(loc="outside upper left", ncols=1 if narrow else 5)
+        figure.legend(loc="outside upper left", ncols=1 if narrow else 3)
         figure.canvas.draw()  # lays the figure out: only now is known where a point is
         inverse = figure.transFigure.inverted()
         points = [ax.transData.transform((cost.joules(one), bottom.height(one))) for _, one in shown]

@@ -165,7 +165,7 @@ def _of_run(sweep: Sweep, point: Point, arm: str, directory: Path) -> tuple[Row,
         row = {
             **place,
             **{f"axis.{name}": label for name, label in point.labels.items()},
-            **_identity(point.study, arm),
+            **identity(point.study, arm),
             **_figures(summarise_ledger(ledger)),
             **_joules(ledger, sweep.target_accuracy),
             **_leakage(audits),
@@ -174,7 +174,8 @@ def _of_run(sweep: Sweep, point: Point, arm: str, directory: Path) -> tuple[Row,
     return row, [_trial(place, row, noise) for row in audits]
 
 
-def _identity(study: Study, arm: str) -> Row:
+def identity(study: Study, arm: str) -> Row:
+    """What was run."""
     task, model = study.task, study.task.model
     spiking = arm != "twin" and model.family == "snn"
     layers = (model.channels if model.kind == "conv" else ()) + model.hidden

@@ -7,11 +7,12 @@ import math
 import msgspec
 import pytest
 
+from deploy.study import STUDIES
 from deploy.sweep.estimates import mean, middle, share
-from deploy.sweep.plan import Sweep
-from deploy.sweep.report import figures, front, matrix, words
+from deploy.sweep.plan import Sweep, load_sweep, points
+from deploy.sweep.report import axis_charts, figures, front, matrix, words
 from deploy.sweep.report.configurations import best_by_update, configurations
-from deploy.sweep.table import ATTACK_COLUMNS, RUN_COLUMNS
+from deploy.sweep.table import ATTACK_COLUMNS, RUN_COLUMNS, identity
 
 AXES = [{"key": "task.encoding.steps", "values": [4, 8]}]
 SWEEP = msgspec.convert({"name": "s", "axes": AXES, "seeds": [1, 2], "target_accuracy": 0.9}, Sweep)
@@ -232,3 +233,28 @@ def test_the_matrix_tells_failed_refused_and_label_attacks_apart():
     assert (ratio.text, ratio.level) == ("65.0", 4)
     assert "n = 2" in ratio.note
     assert (ratio.under, label.under) == (("n = 2", "60.0 to 70.0"), ("n = 2", "9 to 91 %"))
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("defences", {"samples a step, B", "bits a value of the update", "local steps", "noise, in clip norms"}),
+        ("energy_vs_privacy", {"encoding", "steps T", "bits a value of the update", "noise, in clip norms"}),
+        ("first_layer", {"encoding", "steps T", "width of the first layer"}),
+    ],
+)
+def test_a_shipped_study_shows_leakage_along_each_parameter_that_it_varies(name, drawn):
+    path = STUDIES / f"{name}.toml"
+    sweep, runs, trials = load_sweep(path), [], []
+    for point in points(sweep, path):
+        labels = {f"axis.{title}": label for title, label in point.labels.items()}
+        row = run(point.name, "", point.seed, **labels, **identity(point.study, "main"))
+        del row["axis.task.encoding.steps"]
+        runs.append(row)
+        trials.append(trial(point.name, "ratio", 9.0))
+    found = configurations(runs, trials, seeds=len(sweep.seeds))
+    axes = [axis.title for axis in sweep.axes]
+    panels = axis_charts.panels(found, axes)
+    assert [panel.title for panel in panels][: len(axes)] == axes
+    told = {line.split(":")[0] for panel in panels for line in panel.also}
+    assert told | {panel.title for panel in panels[len(axes) :]} == drawn

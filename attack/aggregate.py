@@ -66,7 +66,11 @@ def errors_of(aggregate: Aggregate, names: Mapping[str, str]) -> dict[str, float
 
 
 def addressed_messages(message: Reconstruction, aggregate: Aggregate) -> Iterator[Reconstruction]:
-    """The answer to an aggregate as each of its devices gets it, with the noise control in the first alone."""
+    """The answer to an aggregate as each of its devices gets it, with the noise control in the first alone.
+
+    Its tensors lie behind all others.
+    """
+    own = len(message.tensors) - sum(result.images >= 0 for result in message.noise)
     for index, part in enumerate(aggregate.parts):
         yield msgspec.structs.replace(
             message,
@@ -74,5 +78,6 @@ def addressed_messages(message: Reconstruction, aggregate: Aggregate) -> Iterato
             update_uid=part.uid,
             node=part.node,
             noise=() if index else message.noise,
+            tensors=message.tensors[:own] if index else message.tensors,
             seen=aggregate.seen,
         )

@@ -212,6 +212,7 @@ def run_attack(settings: AttackSettings, stop: threading.Event | None = None) ->
         exhaustive=settings.exhaustive,
         seed=settings.seed,
         noise_controls=settings.noise_controls,
+        noise_on=settings.noise_on,
         own=OwnViews(settings.model),
         candidates=None if settings.candidates is None else read_candidates(settings.candidates),
     )

@@ -35,6 +35,7 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         exhaustive: Run every permitted attack, even after one is certified exact, so that each has a figure.
         noise_controls: The first audit updates, so many, are attacked a second time with noise in their place: what is
             certified there is a false certificate. 0 leaves the control out.
+        noise_on: `[round, device]` of these updates, so that a repeated run has the same; empty: those that come first.
         candidates: `.npz` file with samples `x` `[N, *shape]` in [0, 1] that the attacker suspects to be in updates.
             Needs `threat.candidates = true`.
         workers: Attack processes that share the mirror, each with settings of its own; more than 1 need a server with
@@ -56,6 +57,7 @@ class AttackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     exhaustive: bool = True
     noise_controls: Annotated[int, Meta(ge=0)] = 2
+    noise_on: tuple[tuple[int, Name], ...] = ()
     candidates: Path | None = None
     workers: Annotated[int, Meta(ge=1, le=1000)] = 1
     worker: Annotated[int, Meta(ge=0)] = 0

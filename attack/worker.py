@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import get_args
 
 import msgspec
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from attack.aggregate import addressed_messages, errors_of
 from attack.clock import Clock
+from attack.controls import Controls
 from attack.ladder import Rung, climb
 from attack.method import Finding, Method
 from attack.noise import noise_observation
@@ -25,6 +25,8 @@ from contract.encodings import image_shape, input_shape
 from contract.errors import SpikeleakError
 from contract.masking import read_masked, signed
 from contract.messages import (
+    MAX_HEAD_BYTES,
+    MAX_IMAGES_BYTES,
     Aggregate,
     AttackResult,
     MembershipTest,
@@ -41,6 +43,10 @@ from contract.task import TaskSpec
 
 _NOISE_STREAM = 1
 """Sets the control's draws apart from the attacks'."""
+NOISE_PREFIX = "noise."
+"""Begins the names of a noise control's tensors."""
+Packed = list[tuple[TensorRecord, Array32 | npt.NDArray[np.uint8]]]
+"""Tensors of an object: their records and their bytes."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +141,8 @@ class Worker:
         clock: What these are, see `attack.clock`.
         exhaustive: Run every attack even after an exact one.
         seed: Of all draws; each update's are its own.
-        noise_controls: Audit updates, the first of the run, whose noise control is run as well; and as many aggregates.
+        noise_controls: Audit updates whose noise control is run as well, the first to come; and as many aggregates.
+        noise_on: Round and device of these updates, where they are to be the same each time.
         candidates: Samples `[N, *shape]` in [0, 1] of the attacker's own, if it has any.
         own: How a network that no task describes is looked at; `None`: without its file.
     """
@@ -150,12 +157,13 @@ class Worker:
         seed: int,
         clock: Clock = "processor",
         noise_controls: int = 0,
+        noise_on: Sequence[tuple[int, str]] = (),
         candidates: Array32 | None = None,
         own: OwnViews | None = None,
     ) -> None:
         self.methods, self.threat = methods, threat
         self.budget_s, self.exhaustive, self.seed, self.clock = budget_s, exhaustive, seed, clock
-        self._noise_controls: dict[Seen, int] = dict.fromkeys(get_args(Seen), noise_controls)
+        self._controls = Controls(noise_controls, noise_on)
         self._candidates = candidates
         self._own = own or OwnViews(None)
         self._digests = () if candidates is None else tuple(sample_digest(sample) for sample in candidates)
@@ -186,9 +194,9 @@ class Worker:
 
     def _noise_control(self, job: Job, observation: Observation) -> Sequence[Rung]:
         """The ladder on noise of this update's shapes and norms, with the same budget."""
-        if job.update.plan.kind != "audit" or self._noise_controls[job.seen] < 1:
+        update = job.update
+        if update.plan.kind != "audit" or not self._controls.takes(job.seen, update.round, update.node):
             return ()
-        self._noise_controls[job.seen] -= 1
         noise = noise_observation(observation, np.random.default_rng([observation.seed, _NOISE_STREAM]))
         return self._climb(noise, exhaustive=True)
 
@@ -281,60 +289,60 @@ def answer(
         update: The update that was attacked.
         rungs: The ladder's findings.
         uid: Names the reconstruction: 32 hex digits.
-        noise: Its findings on the update's noise control; their verdicts are told, nothing else.
+        noise: Its findings on the update's noise control, whose images go behind the others. Where the object would be
+            too large with them, their verdicts are told alone.
         digests: Of the attacker's own samples, in their order.
     """
-    results: list[AttackResult] = []
-    records: list[TensorRecord] = []
-    buffers: list[Array32 | npt.NDArray[np.uint8]] = []
-    for rung in rungs:
-        finding = rung.finding
-        index = at = -1
-        if finding.images is not None:
-            index = len(buffers)
-            images = np.ascontiguousarray(finding.images, dtype="<f4")
-            buffers.append(images)
-            records.append(TensorRecord(name=rung.attack, shape=images.shape, codec="fp32", nbytes=images.nbytes))
-        if finding.frames is not None:
-            at = len(buffers)
-            record, packed = encode_frames(f"{rung.attack}.frames", finding.frames)
-            buffers.append(packed)
-            records.append(record)
-        results.append(
-            AttackResult(
-                attack=rung.attack,
-                verdict=finding.verdict,
-                reason=finding.reason,
-                seconds=rung.seconds,
-                objective=finding.objective,
-                labels=finding.labels,
-                images=index,
-                frames=at,
-                membership=_membership(finding, digests),
-            )
-        )
+    tensors: Packed = []
+    results = tuple(_result(rung, tensors, digests) for rung in rungs)
+    of_noise = list(tensors)
+    controls = tuple(_result(rung, of_noise, digests, prefix=NOISE_PREFIX) for rung in noise)
+    if sum(record.nbytes for record, _ in of_noise) > MAX_IMAGES_BYTES - MAX_HEAD_BYTES:
+        controls = tuple(msgspec.structs.replace(one, images=-1, labels=(), membership=()) for one in controls)
+    else:
+        tensors = of_noise
     message = Reconstruction(
         uid=uid,
         update_uid=update.uid,
         node=update.node,
         round=update.round,
-        results=tuple(results),
-        noise=tuple(
-            AttackResult(
-                attack=rung.attack, verdict=rung.finding.verdict, reason=rung.finding.reason, seconds=rung.seconds
-            )
-            for rung in noise
-        ),
-        tensors=tuple(records),
+        results=results,
+        noise=controls,
+        tensors=tuple(record for record, _ in tensors),
     )
-    return Answer(message=message, blob=pack(message, buffers), job=update.uid)
+    return Answer(message=message, blob=pack(message, [buffer for _, buffer in tensors]), job=update.uid)
+
+
+def _result(rung: Rung, tensors: Packed, digests: Sequence[bytes], *, prefix: str = "") -> AttackResult:
+    """One attack's result; its images, and its frames if they are no control's, are added to the tensors."""
+    finding = rung.finding
+    index = at = -1
+    if finding.images is not None:
+        index = len(tensors)
+        images = np.ascontiguousarray(finding.images, dtype="<f4")
+        name = prefix + rung.attack
+        tensors.append((TensorRecord(name=name, shape=images.shape, codec="fp32", nbytes=images.nbytes), images))
+    if finding.frames is not None and not prefix:
+        at = len(tensors)
+        tensors.append(encode_frames(f"{rung.attack}.frames", finding.frames))
+    return AttackResult(
+        attack=rung.attack,
+        verdict=finding.verdict,
+        reason=finding.reason,
+        seconds=rung.seconds,
+        objective=finding.objective,
+        labels=finding.labels,
+        images=index,
+        frames=at,
+        membership=_membership(finding, digests),
+    )
 
 
 def addressed(found: Answer, aggregate: Aggregate) -> Answer:
     """The answer to an aggregate, for the device of each of its parts; the noise control is told once."""
     _, views = unpack(found.blob, Reconstruction)
     first, *others = (
-        Answer(message=message, blob=pack(message, views), job=found.job)
+        Answer(message=message, blob=pack(message, views[: len(message.tensors)]), job=found.job)
         for message in addressed_messages(found.message, aggregate)
     )
     return msgspec.structs.replace(first, copies=tuple(others))

@@ -341,7 +341,7 @@ class Reconstruction(Message, frozen=True, kw_only=True):
     Attributes:
         results: One per attack, in ladder order.
         noise: The same attacks on an update of Gaussian noise with this one's shapes and norms: what is found there is
-            not in the data. Verdicts only; empty where the control was not run.
+            not in the data. With images, without frames; empty where the control was not run.
         seen: What was attacked. Of what holds several updates each of their devices gets the same answer, with its own
             update's uid: it can tell its own samples alone.
     """
@@ -409,7 +409,12 @@ class AttackScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Score(Message, frozen=True, kw_only=True):
-    """All attacks on one update, scored by the device that owns the truth; `seen` as in its `Reconstruction`."""
+    """All attacks on one update, scored by the device that owns the truth; `seen` as in its `Reconstruction`.
+
+    Attributes:
+        noise: The attacks on its noise control, held against the same truth: what the ladder reaches where there is
+            nothing to find. Empty where it was not run, or where only its verdicts were told.
+    """
 
     uid: Uid
     update_uid: Uid
@@ -418,6 +423,7 @@ class Score(Message, frozen=True, kw_only=True):
     samples: Count
     attacks: tuple[AttackScore, ...]
     seen: Seen = "update"
+    noise: tuple[AttackScore, ...] = ()
 
 
 class Truth(Message, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from deploy.supervisor import Party
 from deploy.suspects import write_candidates
 from edge_client.engine import ENGINES
 from edge_client.settings import ClientSettings
-from server.settings import ServerSettings
+from server.settings import ScheduleEntry, ServerSettings
 
 _PARTY_RESTARTS = 3
 
@@ -85,6 +86,7 @@ def parties(study: Study, arm: Arm, ground: Ground, run: str) -> tuple[Party, fl
         budget_s=study.attack.budget_s,
         clock=study.attack.clock,
         noise_controls=study.attack.noise_controls,
+        noise_on=noise_places(study, arm.schedule, nodes),
         queue=study.attack.queue,
         threads=study.attack.threads,
         threat=msgspec.structs.replace(study.attack.threat, candidates=suspects is not None),
@@ -150,6 +152,21 @@ def parties(study: Study, arm: Arm, ground: Ground, run: str) -> tuple[Party, fl
 def _posted(study: Study, arm: Arm, settings: AttackSettings, post: Post) -> Party:
     name = f"{arm.label}-{settings.directory.name}"
     return PostedAttacker(name, settings, post, controlled=controlled(study), max_restarts=_PARTY_RESTARTS)
+
+
+def noise_places(study: Study, schedule: Sequence[ScheduleEntry], nodes: Sequence[str]) -> tuple[tuple[int, str], ...]:
+    """Round and device of the first audit updates; none where it is not known beforehand which these are."""
+    places: list[tuple[int, str]] = []
+    round_ = 0
+    for entry in schedule:
+        if entry.kind == "audit":
+            if study.devices.churn is not None or entry.clients is not None or entry.min_updates is not None:
+                return ()
+            places += [(round_ + at, node) for at in range(1, entry.rounds + 1) for node in nodes]
+        round_ += entry.rounds
+        if len(places) >= study.attack.noise_controls:
+            break
+    return tuple(places[: study.attack.noise_controls])
 
 
 def _worker(attack: AttackSettings, index: int) -> AttackSettings:

@@ -160,8 +160,15 @@ def energy_item(
     return SpoolItem(uid=report.uid, kind="energy", round=round_, blob=pack(report))
 
 
-def score_item(receipt: Receipt, node: str, scores: tuple[AttackScore, ...], seen: Seen = "update") -> SpoolItem:
-    """The scores of all attacks on one update, or on what holds it."""
+def score_item(
+    receipt: Receipt,
+    node: str,
+    scores: tuple[AttackScore, ...],
+    seen: Seen = "update",
+    *,
+    noise: tuple[AttackScore, ...] = (),
+) -> SpoolItem:
+    """The scores of all attacks on one update, or on what holds it, and on noise in its place."""
     message = Score(
         uid=derived_uid(receipt.uid, "score" if seen == "update" else f"score {seen}"),
         update_uid=receipt.uid,
@@ -170,6 +177,7 @@ def score_item(receipt: Receipt, node: str, scores: tuple[AttackScore, ...], see
         samples=len(receipt.samples),
         attacks=scores,
         seen=seen,
+        noise=noise,
     )
     return SpoolItem(uid=message.uid, kind="score", round=receipt.round, blob=pack(message))
 
@@ -202,7 +210,8 @@ def scored_items(
     )
     rng = update_stream(workshop.secret, "control", workshop.node, receipt.round, receipt.uid)
     scores = scoring.score(recon, views, truth, rng)
-    last = score_item(receipt, workshop.node, scores, recon.seen)
+    noise = scoring.noise_score(recon, views, truth, rng)
+    last = score_item(receipt, workshop.node, scores, recon.seen, noise=noise)
     indices = scoring.named_samples(scores, len(receipt.samples))
     if not (publish_truth and indices) or recon.seen != "update":
         return (last,)

@@ -82,6 +82,25 @@ def score(
     return tuple(_score_one(result, reconstruction, views, reference, truth) for result in reconstruction.results)
 
 
+def noise_score(
+    reconstruction: Reconstruction, views: Sequence[memoryview], truth: Truth, rng: np.random.Generator
+) -> tuple[AttackScore, ...]:
+    """The same of the attacks on noise in the update's place; nothing where only their verdicts were told.
+
+    Args, returns: As of `score`.
+    """
+    if not reconstruction.noise or any(_told_alone(result) for result in reconstruction.noise):
+        return ()
+    reference = _reference(truth, rng)
+    return tuple(_score_one(result, reconstruction, views, reference, truth) for result in reconstruction.noise)
+
+
+def _told_alone(result: AttackResult) -> bool:
+    """Whether an attack claims to have found something, and what it is does not follow."""
+    claims = result.verdict in {"exact", "recovered", "partial"}
+    return claims and result.images < 0 and not result.labels and not result.membership
+
+
 def _reference(truth: Truth, rng: np.random.Generator) -> _Reference:
     unique, first = np.unique(np.asarray(truth.samples, dtype=np.int64), return_index=True)
     others = np.setdiff1d(np.arange(len(truth.x)), unique)

@@ -27,6 +27,7 @@ from server.vantages import holds, kind_of
 Images = npt.NDArray[np.float32]
 Views = Sequence[memoryview]
 
+_OF_NOISE = ("attack", "verdict", "reason", "psnr_db", "ssim", "identified")
 KINDS: dict[type[Message], str] = {EnergyReport: "energy", Score: "score", Truth: "truth"}
 
 
@@ -97,6 +98,9 @@ def _write_score(ledger: Ledger, score: Score, _views: Views, place: dict[str, A
     for attack in score.attacks:
         values = {name: _finite(value) for name, value in msgspec.structs.asdict(attack).items()}
         ledger.insert("scores", {**place, "seen": score.seen, "batch": score.samples, **values})
+    for attack in score.noise:
+        values = {name: _finite(getattr(attack, name)) for name in _OF_NOISE}
+        ledger.insert("noise_scores", {**place, "seen": score.seen, **values})
 
 
 def _write_truth(ledger: Ledger, truth: Truth, views: Views, place: dict[str, Any]) -> None:

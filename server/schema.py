@@ -5,7 +5,7 @@ A column that may be NULL is NULL when the value is not known: never 0.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (            -- schema, run, settings (JSON), task_hash, rounds, outcome
@@ -182,6 +182,13 @@ CREATE TABLE IF NOT EXISTS scores (          -- what attacks gave, held against 
     matched_psnr_db REAL, unmatched INTEGER, identified REAL,          -- mean over all true samples, best assignment
     frames_exact REAL, frames_placed REAL, spike_precision REAL, spike_recall REAL,
     rate_psnr_db REAL, rate_bound_db REAL, lpips REAL, membership_auc REAL,
+    PRIMARY KEY (update_uid, attack, seen)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS noise_scores (    -- the same held against the update's truth, by its device
+    update_uid TEXT NOT NULL, attack TEXT NOT NULL, node TEXT NOT NULL, round INTEGER NOT NULL,
+    seen TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL,
+    psnr_db REAL, ssim REAL, identified REAL,   -- NULL: no image
     PRIMARY KEY (update_uid, attack, seen)
 ) WITHOUT ROWID;
 

@@ -24,6 +24,7 @@ from server.report import ledger_rows
 from server.report.controls import false_certificates
 from server.report.data import KINDS, ScoreRow
 from server.report.ledger_rows import read_noise
+from server.report.noise_level import noise_level
 from server.report.sights import kinds, of_kind, of_server
 from server.report.trials import spread, worst_case
 from server.report.waiting import read_waiting, summarised
@@ -133,7 +134,7 @@ def leakage(ledger: Ledger) -> dict[str, Any]:
         "views": summarised_views(ledger),
         "updates_scored": ledger.value("SELECT COUNT(*) FROM objects WHERE kind = 'score'"),
         "unscored": outstanding(ledger).scores,
-        "noise": _noise(ledger),
+        "noise": _noise(ledger, seen),
         "certificates": _certificates(seen),
         "never_attacked": reached.never_attacked,
         "mirror_dropped": reached.dropped,
@@ -144,13 +145,19 @@ def _audits(rows: Sequence[ScoreRow]) -> dict[str, Any]:
     return {"audit": _figures([row for row in rows if row.kind == "audit"])}
 
 
-def _noise(ledger: Ledger) -> dict[str, Any]:
-    """Negative control: attacks on noise in place of an update, and those of them that certified something."""
+def _noise(ledger: Ledger, scores: Sequence[ScoreRow]) -> dict[str, Any]:
+    """Negative control: attacks on noise in place of an update, what they certified, and what they reached there."""
     rows = [row for row in read_noise(ledger) if row.verdict != "refused"]
+    level = noise_level(rows, scores)
     return {
         "updates": len({(row.update, row.seen) for row in rows}),
         "attacks": len(rows),
         "certified": sum(row.verdict == "exact" for row in rows),
+        "scored": level.updates,
+        "median_psnr_db": level.median_db,
+        "max_psnr_db": level.max_db,
+        "ci95": [level.low_db, level.high_db],
+        "beside_median_psnr_db": level.beside_db,
     }
 
 

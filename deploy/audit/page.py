@@ -75,7 +75,9 @@ def _control(audit: Audit) -> str:
         return "Noise control: left out (--no-control); nothing here shows whether the attacks certify falsely."
     told = f"{found['attacks']} attacks on Gaussian noise with the update's shapes, norms and codec"
     if found["passed"]:
-        return f"Noise control passed: {told}; none certified anything."
+        best = found["best_psnr_db"]
+        reached = "" if best is None else f" The best of them reached {best:.1f} dB against the truth."
+        return f"Noise control passed: {told}; none certified anything.{reached}"
     return f"Noise control FAILED: {told}; certified by {', '.join(found['certified'])}. Do not trust its certificates."
 
 

@@ -166,15 +166,20 @@ def document(audit: Audit) -> dict[str, Any]:
 
 
 def noise_control(audit: Audit) -> dict[str, Any] | None:
-    """Negative control: what the attacks made of noise in the update's place; `None` when it was left out."""
+    """Negative control: what the attacks made of noise in the update's place; `None` when it was left out.
+
+    `best_psnr_db` is the highest PSNR of any of them against the truth: `None` without a truth, and without an image.
+    """
     if not audit.noise:
         return None
+    held = [db for found in scores(audit.noise, audit.truth).values() for db in found.psnr_db if db is not None]
     ran = [rung for rung in audit.noise if rung.finding.verdict != "refused"]
     certified = [rung.attack for rung in ran if rung.finding.verdict == "exact"]
     return {
         "attacks": len(ran),
         "certified": certified,
         "passed": not certified,
+        "best_psnr_db": max(held, default=None),
         "seconds": sum(rung.seconds for rung in audit.noise),
         "verdicts": {rung.attack: rung.finding.verdict for rung in audit.noise},
     }

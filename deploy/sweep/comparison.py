@@ -22,7 +22,7 @@ closed forms, or vary these.
 FIGURES = (
     "accuracy", "literature_db", "literature_median_db", "literature_gain_db", "ladder_db",
     "ladder_median_db", "ladder_gain_db", "wrong_sample_db", "mean_sample_db",
-    "exact", "identified",
+    "noise_db", "noise_median_db", "exact", "identified",
 )  # fmt: skip
 """Of a `Network`; in the table each with `_low` and `_high`."""
 
@@ -53,6 +53,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         exact: Share of the updates whose reconstruction is certified in full, without the truth.
         identified: Share of the updates of which an attack's reconstruction is nearer to its sample than to any other
             of the device.
+        noise_updates: Updates that were attacked a second time with noise in their place.
+        noise_db: Control: as `ladder_db`, on that noise, against the truth of the update.
+        noise_median_db: The median, likewise.
+        noise_none: Noise updates that gave no attack an image.
         noise_attacks: Attacks on noise in an update's place.
         noise_certified: Of these, certified: all of them false.
         by_attack: Mean PSNR of each attack of `LITERATURE`; left out where it did not run or one update gave no image.
@@ -76,6 +80,10 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     mean_sample_db: Estimate
     exact: Estimate
     identified: Estimate
+    noise_updates: int
+    noise_db: Estimate
+    noise_median_db: Estimate
+    noise_none: int
     noise_attacks: int
     noise_certified: int
     by_attack: dict[str, float]
@@ -104,11 +112,17 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Update(msgspec.Struct, kw_only=True):
-    """What all attacks made of one audited update."""
+    """What all attacks made of one audited update, and what they reached on noise in its place."""
 
     seed: int
     place: tuple[int, str, int]
     rows: list[Row]
+    noise: list[float | None]
+
+    @property
+    def floor_db(self) -> float | None:
+        """Highest PSNR of any attack on the noise."""
+        return max((figure for figure in self.noise if figure is not None), default=None)
 
     def best(self, column: str, attacks: Sequence[str] | None = None) -> float | None:
         """Highest value over the attacks that have one."""
@@ -154,8 +168,12 @@ def _updates(attacks: Sequence[Row]) -> dict[tuple[str, str], list[_Update]]:
     found: dict[tuple[str, str], dict[str, _Update]] = {}
     for row in attacks:
         if row["verdict"] != "refused":
-            new = _Update(seed=row["seed"], place=(row["seed"], row["node"], row["round"]), rows=[])
+            new = _Update(seed=row["seed"], place=(row["seed"], row["node"], row["round"]), rows=[], noise=[])
             found.setdefault(_key(row), {}).setdefault(row["update"], new).rows.append(row)
+    for row in attacks:  # one that was left out, as another is certified, was tried on the noise all the same
+        one = found.get(_key(row), {}).get(row["update"])
+        if one is not None and row["noise_verdict"] not in {None, "refused"}:
+            one.noise.append(row["noise_db"])
     return {key: list(updates.values()) for key, updates in found.items()}
 
 
@@ -167,6 +185,7 @@ def _network(runs: Sequence[Row], updates: Sequence[_Update]) -> Network:
     published = [one.best("psnr_db", LITERATURE) for one in updates]
     best = [one.best("psnr_db") for one in updates]
     exact = sum(any(row["verdict"] == "exact" for row in one.rows) for one in updates)
+    noise = [(one.seed, one.floor_db) for one in updates if one.noise]
     known = sum((one.best("identified") or 0.0) >= 1.0 for one in updates)
     single = {name: over([one.best("psnr_db", (name,)) for one in updates]).value for name in LITERATURE}
     return Network(
@@ -188,6 +207,10 @@ def _network(runs: Sequence[Row], updates: Sequence[_Update]) -> Network:
         mean_sample_db=over([one.best("mean_image_db") for one in updates]),
         exact=share(exact, len(updates)),
         identified=share(known, len(updates)),
+        noise_updates=len(noise),
+        noise_db=mean_by_seed(noise),
+        noise_median_db=_ranked([figure for _, figure in noise]),
+        noise_none=[figure for _, figure in noise].count(None),
         noise_attacks=sum(row["noise_attacks"] or 0 for row in runs),
         noise_certified=sum(row["noise_certified"] or 0 for row in runs),
         by_attack={name: value for name, value in single.items() if value is not None},
@@ -221,7 +244,14 @@ def columns(axes: Sequence[str]) -> dict[str, type]:
     found |= {"dataset": str, "family": str, "seeds": int, "updates": int}
     for name in FIGURES:
         found |= {name: float, f"{name}_low": float, f"{name}_high": float}
-    found |= {"literature_none": int, "ladder_none": int, "noise_attacks": int, "noise_certified": int}
+    found |= {
+        "literature_none": int,
+        "ladder_none": int,
+        "noise_none": int,
+        "noise_updates": int,
+        "noise_attacks": int,
+        "noise_certified": int,
+    }
     return found | {f"{name}_db": float for name in LITERATURE}
 
 
@@ -232,10 +262,14 @@ def rows(found: Sequence[Pair]) -> list[Row]:
 
 def _row(one: Network) -> Row:
     row: Row = {f"axis.{name}": label for name, label in one.labels.items()}
-    for name in ("dataset", "family", "seeds", "updates", "literature_none", "ladder_none"):
+    for name in ("dataset", "family", "seeds", "updates", "literature_none", "ladder_none", "noise_none"):
         row[name] = getattr(one, name)
     for name in FIGURES:
         figure: Estimate = getattr(one, name)
         row |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-    row |= {"noise_attacks": one.noise_attacks, "noise_certified": one.noise_certified}
+    row |= {
+        "noise_updates": one.noise_updates,
+        "noise_attacks": one.noise_attacks,
+        "noise_certified": one.noise_certified,
+    }
     return row | {f"{name}_db": value for name, value in one.by_attack.items()}

@@ -19,22 +19,24 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         value: Mean or median; `None` when nothing gave a figure, or half of the trials (of a mean: one) gave none.
         low, high: 95 % interval; `None` below two values, and an end is `None` where it falls on trials without figure.
         n: How many values.
+        equal: All of them are the same: several, and no interval to speak of.
     """
 
     value: float | None
     low: float | None
     high: float | None
     n: int
+    equal: bool = False
 
     def within(self, low: float, high: float) -> Estimate:
         """The same with an interval that ends where the figure itself does."""
         clipped = [None if end is None else min(max(end, low), high) for end in (self.low, self.high)]
-        return Estimate(value=self.value, low=clipped[0], high=clipped[1], n=self.n)
+        return msgspec.structs.replace(self, low=clipped[0], high=clipped[1])
 
     def scaled(self, factor: float) -> Estimate:
         """The same in another unit."""
         value, low, high = (None if x is None else factor * x for x in (self.value, self.low, self.high))
-        return Estimate(value=value, low=low, high=high, n=self.n)
+        return msgspec.structs.replace(self, value=value, low=low, high=high)
 
 
 def mean(values: Sequence[float], *, of: int) -> Estimate:
@@ -44,6 +46,8 @@ def mean(values: Sequence[float], *, of: int) -> Estimate:
     middle_ = float(np.mean(values))
     if len(values) < 2:
         return Estimate(value=middle_, low=None, high=None, n=1)
+    if len(set(values)) == 1:
+        return Estimate(value=values[0], low=values[0], high=values[0], n=len(values), equal=True)
     from scipy.stats import t  # noqa: PLC0415 - takes a second
 
     half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))

@@ -7,18 +7,21 @@ the machine was; all others are the same each time the sweep is run with the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from contract.codecs import CODECS
+from contract.messages import Seen
 from contract.task import FLOAT_BITS
 from deploy.study import Study
 from deploy.sweep.plan import Point, Sweep
 from server.ledger import FILE_NAME, Ledger
-from server.report.data import ScoreRow
+from server.report.data import NoiseRow, ScoreRow
+from server.report.ledger_rows import read_noise
+from server.report.noise_level import noise_level
 from server.report.trials import finite, median, worst_by_update, worst_case
 from server.summary import read_scores, summarise_ledger
 
@@ -53,6 +56,8 @@ RUN_COLUMNS: dict[str, type] = {
     "joules_to_target": float,
     "compute_j": float,
     "epsilon": float,
+    "delta": float,
+    "epsilon_reason": str,
     "audited": int,
     "never_attacked": int,
     "unscored": int,
@@ -63,6 +68,9 @@ RUN_COLUMNS: dict[str, type] = {
     "false_certificates": int,
     "noise_attacks": int,
     "noise_certified": int,
+    "noise_updates": int,
+    "noise_median_db": float,
+    "noise_max_db": float,
     "wrong_sample_max_db": float,
     "mean_image_max_db": float,
     "wall_s": float,
@@ -75,10 +83,12 @@ the first layer (channels of a convolution). Of the audited updates: `update_bit
 
 `energy_j` is the run's sum of one provenance, `joules_per_round` the same over training rounds only, `joules_to_target`
 what training had taken when the model first reached the sweep's target accuracy (null: never). `compute_j` is the
-modelled energy of counted operations alone. `worst_psnr_db` is the highest PSNR of any attack on any audited update,
-`median_worst_psnr_db` the median over updates of each one's highest (null: at least half gave no image at all),
-`exact_updates` how many were certified in full. `unscored` updates were admitted, and no score of them came before the
-server had waited long enough: they are in no figure of leakage.
+modelled energy of counted operations alone. `epsilon` is that of the device with the largest, at `delta`, by
+dp-accounting; `epsilon_reason` says why there is none. `worst_psnr_db` is the highest PSNR of any attack on any audited
+update, `median_worst_psnr_db` the median over updates of each one's highest (null: at least half gave no image at all),
+`exact_updates` how many were certified in full. On `noise_updates` noise stood in an audited update's place: of each
+the highest PSNR of any attack against that update's truth, their median and the largest. `unscored` updates were
+admitted, and no score of them came before the server had waited long enough: they are in no figure of leakage.
 """
 TIMED = ("wall_s",)
 """Columns with a clock in them. The joules of sending have one too without `devices.radio_mbit_s`: power times the time
@@ -105,15 +115,20 @@ ATTACK_COLUMNS: dict[str, type] = {
     "wrong_sample_db": float,
     "mean_image_db": float,
     "membership_auc": float,
+    "noise_verdict": str,
+    "noise_db": float,
     "seconds": float,
 }
 """Columns of an attack on one audited update; a refused attack (the threat model withholds something) is no trial.
 
 `seen`: what the curious server got most from, the update itself or what secure aggregation opened (`server.vantages`).
+`noise_verdict`, `noise_db`: of the same attack on noise in the update's place, against the same truth; both null where
+that control was not run or not scored, `noise_db` alone where it gave no image.
 """
 _MANY = 1 << 16
 """Values of a tensor that tells a codec's bits a value."""
 Row = dict[str, Any]
+Noise = dict[tuple[str, Seen, str], NoiseRow]
 
 
 def collect(sweep: Sweep, points: Iterable[Point], folder: Path) -> tuple[list[Row], list[Row]]:
@@ -145,19 +160,22 @@ def schema(sweep: Sweep) -> dict[str, type]:
 def _of_run(sweep: Sweep, point: Point, arm: str, directory: Path) -> tuple[Row, list[Row]]:
     with Ledger.open_read(directory / FILE_NAME) as ledger:
         audits = [row for row in read_scores(ledger) if row.kind == "audit"]
+        noise = _noise(ledger, audits)
         place = {"run": point.name, "arm": arm, "seed": point.seed}
         row = {
             **place,
             **{f"axis.{name}": label for name, label in point.labels.items()},
-            **_identity(point.study, arm),
+            **identity(point.study, arm),
             **_figures(summarise_ledger(ledger)),
             **_joules(ledger, sweep.target_accuracy),
             **_leakage(audits),
+            **_floor(noise, audits),
         }
-    return row, [_trial(place, row) for row in audits]
+    return row, [_trial(place, row, noise) for row in audits]
 
 
-def _identity(study: Study, arm: str) -> Row:
+def identity(study: Study, arm: str) -> Row:
+    """What was run."""
     task, model = study.task, study.task.model
     spiking = arm != "twin" and model.family == "snn"
     layers = (model.channels if model.kind == "conv" else ()) + model.hidden
@@ -205,6 +223,8 @@ def _figures(summary: Row) -> Row:
         "duplicated": updates["duplicated"],
         "bytes_up": summary["bytes_up"],
         "epsilon": summary["privacy"]["epsilon"],
+        "delta": summary["privacy"]["delta"],
+        "epsilon_reason": summary["privacy"]["reason"],
         "never_attacked": leakage["never_attacked"],
         "unscored": leakage["unscored"],
         "false_certificates": leakage["certificates"]["false"],
@@ -262,7 +282,23 @@ def _leakage(audits: list[ScoreRow]) -> Row:
     }
 
 
-def _trial(place: Row, row: ScoreRow) -> Row:
+def _noise(ledger: Ledger, audits: Sequence[ScoreRow]) -> Noise:
+    """The scored noise controls of these updates, by update, sight and attack."""
+    ours = {(row.update, row.seen) for row in audits}
+    found = [row for row in read_noise(ledger) if row.scored and (row.update, row.seen) in ours]
+    return {(row.update, row.seen, row.attack): row for row in found}
+
+
+def _floor(noise: Noise, audits: Sequence[ScoreRow]) -> Row:
+    level = noise_level(noise.values(), audits)
+    return {"noise_updates": level.updates, "noise_median_db": level.median_db, "noise_max_db": level.max_db}
+
+
+def _trial(place: Row, row: ScoreRow, noise: Noise) -> Row:
     score = msgspec.structs.asdict(row.score)
     at = {"update": row.update, "node": row.node, "round": row.round, "samples": row.samples, "seen": row.seen}
-    return {**place, **at, **{name: score[name] for name in ATTACK_COLUMNS if name in score}}
+    floor = noise.get((row.update, row.seen, row.score.attack))
+    held: Row = dict.fromkeys(("noise_verdict", "noise_db"))
+    if floor is not None:
+        held = {"noise_verdict": floor.verdict, "noise_db": floor.psnr_db}
+    return {**place, **at, **{name: score[name] for name in ATTACK_COLUMNS if name in score}, **held}

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from server.report.data import Family, ReportData, ScoreRow
+from server.report.noise_level import noise_level
 from server.report.quantities import decibel
 from server.report.trials import finite, median, select, worst_by_update
 
@@ -134,8 +135,12 @@ def _noise(family: Family) -> Control:
     if not ran:
         return _not_run(name, "negative", "the attacker ran no attack on noise in this run")
     certified = sorted({row.attack for row in ran if row.verdict == "exact"})
-    trials = f"{len(ran)} attacks on n = {len({row.update for row in ran})} noise updates"
-    observed = f"{trials}: none certified" if not certified else f"{trials}: certified by {', '.join(certified)}"
+    count = len({(row.update, row.seen) for row in ran})
+    trials = f"{len(ran)} attacks on n = {count} noise update{'' if count == 1 else 's'}"
+    told = f"{trials}: none certified" if not certified else f"{trials}: certified by {', '.join(certified)}"
+    level = noise_level(family.noise, family.seen or family.scores)
+    beside = "" if level.beside_db is None else f"; on the same updates as they were sent {level.beside_db:.1f} dB"
+    observed = f"{told}. Best of them against the true samples: {level.text}{beside}"
     expected = "no attack certifies what it finds in Gaussian noise with an update's shapes, norms and codec"
     outcome: Outcome = "fail" if certified else "pass"
     return Control(name=name, kind="negative", outcome=outcome, expected=expected, observed=observed)

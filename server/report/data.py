@@ -143,6 +143,8 @@ class NoiseRow(Record, frozen=True):
 
     Attributes:
         update: Uid of the update whose place the noise took, or of one in the view whose place it took.
+        scored: Whether its device held it against the truth.
+        psnr_db: What it reached there; `None` without an image, and where it was not scored.
     """
 
     update: str
@@ -150,6 +152,8 @@ class NoiseRow(Record, frozen=True):
     verdict: Verdict
     reason: str = ""
     seen: Seen = "update"
+    scored: bool = False
+    psnr_db: float | None = None
 
 
 class Candidate(Record, frozen=True):

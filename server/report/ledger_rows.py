@@ -234,8 +234,11 @@ def read_scores(ledger: Ledger) -> list[ScoreRow]:
 
 
 def read_noise(ledger: Ledger) -> tuple[NoiseRow, ...]:
-    """What the attacks said of the noise controls."""
-    rows = ledger.rows("SELECT * FROM noise_controls ORDER BY round, node, seconds")
+    """What the attacks said of the noise controls, and what it was worth."""
+    rows = ledger.rows(
+        "SELECT told.*, held.verdict IS NOT NULL AS scored, held.psnr_db FROM noise_controls AS told "
+        "LEFT JOIN noise_scores AS held USING (update_uid, attack, seen) ORDER BY told.round, told.node, told.seconds"
+    )
     return tuple(
         NoiseRow(
             update=row["update_uid"],
@@ -243,6 +246,8 @@ def read_noise(ledger: Ledger) -> tuple[NoiseRow, ...]:
             seen=row["seen"],
             verdict=row["verdict"],
             reason=row["reason"],
+            scored=bool(row["scored"]),
+            psnr_db=row["psnr_db"],
         )
         for row in rows
     )

@@ -7,6 +7,7 @@ import msgspec
 from contract.messages import Seen
 from server.report.controls import mean_image_level
 from server.report.data import KIND_TITLES, KINDS, Family, ReportData, ScoreRow
+from server.report.noise_level import noise_level
 from server.report.quantities import MISSING, decibel
 from server.report.sights import kinds, of_kind
 from server.report.trials import finite, median, worst_by_update, worst_case
@@ -63,7 +64,7 @@ def _line(family: Family, rows: list[ScoreRow], seen: Seen, who: str) -> SightLi
         attack=MISSING if worst is None else worst.attack,
         middle=decibel(finite(median(list(best.values())))),
         mean_image=decibel(mean_image_level(rows)),
-        noise=f"{certified} of {len(noise)} certified" if noise else MISSING,
+        noise=f"{certified} of {len(noise)} certified; {noise_level(noise, rows).text}" if noise else MISSING,
     )
 
 

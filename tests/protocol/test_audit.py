@@ -118,11 +118,13 @@ def test_the_command_writes_its_three_files_for_a_step_loop(tmp_path):
     assert control["passed"]
     assert control["certified"] == []
     assert control["attacks"] >= 5
+    assert 0 < control["best_psnr_db"] < 25
     arrays = np.load(tmp_path / "out" / "recon.npz")
     np.testing.assert_allclose(arrays["recon"], captured.x, atol=1e-5)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "exact" in page
     assert "Noise control passed" in page
+    assert f"reached {control['best_psnr_db']:.1f} dB against the truth" in page
     assert "http://" not in page
     assert "https://" not in page
 

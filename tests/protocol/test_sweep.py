@@ -119,6 +119,8 @@ def test_a_sweep_of_two_runs_gives_both_tables(plain):
         assert row["exact_updates"] == 2
         assert row["energy_provenance"] == "modelled"
         assert row["compute_j"] > 0
+        assert (row["noise_updates"], row["noise_certified"]) == (1, 0)
+        assert 0 < row["noise_max_db"] < 20
     assert len(attacks) == 2 * 2 * 2
 
 
@@ -278,7 +280,6 @@ def test_a_ledger_is_exported_and_its_attacks_are_cited(plain_folder):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_report_of_runs_that_are_not_the_sweeps_changes_nothing(plain_folder, tmp_path):
     folder = tmp_path / "other"
     shutil.copytree(plain_folder / "out", folder)
@@ -292,12 +293,16 @@ def test_a_report_of_runs_that_are_not_the_sweeps_changes_nothing(plain_folder, 
     assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
 
 
+@pytest.mark.slow
 def test_its_report_stands_alone_and_shows_the_worst_pictures(plain_folder):
     page = (plain_folder / "out" / "report.html").read_text()
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)|url\((?!#)|@import|<script""", page)
-    assert page.count('class="card"') == 2 * 2  # each configuration, in both widths
+    reached = sum(row["joules_to_target"] is not None for row in parquet.read(plain_folder / "out" / "sweep.parquet"))
+    assert page.count('class="card"') == 2 * (2 + reached)  # each configuration in each front, in both widths
     assert page.count("data:image/png") >= 2 * 2 * 2
     assert "4 audited updates: of 4 of these" in page
+    assert re.search(r"none of \d+ attacks on noise certified anything", page)
+    assert re.search(r"reach a median of \d+\.\d dB \(scored, n = 2 noise updates", page)
     printed("report", str(plain_folder / "out"))
     assert (plain_folder / "out" / "report.html").read_text() == page
 

@@ -213,7 +213,8 @@ def energy_report(
     ), uid
 
 
-def score(node: str, round_: int, update_uid: str, *attacks: Any) -> tuple[bytes, str]:
+def score(node: str, round_: int, update_uid: str, *attacks: Any, noise: tuple[Any, ...] = ()) -> tuple[bytes, str]:
     uid = name_of("score", update_uid)
-    message: Message = Score(uid=uid, update_uid=update_uid, node=node, round=round_, samples=1, attacks=attacks)
+    place = {"uid": uid, "update_uid": update_uid, "node": node, "round": round_}
+    message: Message = Score(**place, samples=1, attacks=attacks, noise=noise)
     return messages.pack(message), uid

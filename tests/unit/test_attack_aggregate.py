@@ -121,6 +121,8 @@ def test_every_device_gets_the_answer_under_its_own_uid_and_the_control_is_told_
         assert {m.results[0].verdict for m in messages} == {verdict}
         assert unpack(answer.copies[0].blob, Reconstruction)[0] == answer.copies[0].message
     assert [bool(one.message.noise) for one in (answers[0], *answers[0].copies)] == [True, False, False, False]
+    names = [[record.name for record in one.message.tensors] for one in (answers[0], *answers[0].copies)]
+    assert names == [["ratio", "noise.ratio"], ["ratio"], ["ratio"], ["ratio"]]
 
 
 def test_the_desk_takes_it_from_the_mirror_and_answers_again_when_asked_again():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import attack.worker
 import contract.datasets
 from attack.app import chosen_methods
 from attack.candidates import read_candidates
+from attack.controls import Controls
 from attack.desk import MODEL_PATIENCE_S, Desk
 from attack.methods import METHODS
 from attack.methods.dlg import DeepLeakage
@@ -18,7 +20,7 @@ from attack.models import ModelStore
 from attack.noise import noise_observation
 from attack.settings import AttackSettings
 from attack.threat import ThreatModel
-from attack.worker import Job, UpdateQueue
+from attack.worker import NOISE_PREFIX, Job, UpdateQueue
 from contract import topics
 from contract.codecs import decode_tensors
 from contract.codecs.bits import decode_frames
@@ -302,8 +304,36 @@ def test_the_first_audit_updates_get_a_noise_control_that_nothing_is_certified_o
     assert [r.attack for r in first.noise] == [r.attack for r in first.results]
     assert "exact" in {r.verdict for r in first.results}
     assert "exact" not in {r.verdict for r in first.noise}
-    assert all((r.images, r.frames) == (-1, -1) for r in first.noise)
+    given = [r for r in first.noise if r.images >= 0]
+    assert given
+    assert {first.tensors[r.images].name for r in given} == {f"noise.{r.attack}" for r in given}
+    assert min(r.images for r in given) > max(r.images for r in first.results), "behind all that is found in the update"
+    assert {r.frames for r in first.noise} == {-1}
     assert second.noise == ()
+
+
+def test_the_control_goes_to_the_updates_that_were_named_whichever_comes_first():
+    named = Controls(2, [(4, "a"), (4, "b")])
+    places = [(4, "c"), (5, "a"), (4, "b"), (4, "a")]
+    assert [place for place in places if named.takes("update", *place)] == [(4, "b"), (4, "a")]
+    first = Controls(1)
+    assert [first.takes("update", *place) for place in places] == [True, False, False, False]
+    assert [named.takes("models", round_, "models") for round_ in (4, 5, 6)] == [True, True, False]
+
+
+def test_noise_that_makes_an_answer_too_large_tells_its_verdicts_alone(monkeypatch):
+    books = ready_desk(noise_controls=1)
+    mirror(books, update_blob(TASK, *samples(), audit_plan()))
+    whole = books.next_answer(0.0)
+    own = sum(record.nbytes for record in whole.message.tensors if not record.name.startswith(NOISE_PREFIX))
+    monkeypatch.setattr(attack.worker, "MAX_IMAGES_BYTES", attack.worker.MAX_HEAD_BYTES + own)
+    books = ready_desk(noise_controls=1)
+    mirror(books, update_blob(TASK, *samples(), audit_plan()))
+    cut = books.next_answer(0.0).message
+    assert [r.verdict for r in cut.noise] == [r.verdict for r in whole.message.noise]
+    assert {(r.images, r.labels) for r in cut.noise} == {(-1, ())}
+    assert [r.images for r in cut.results] == [r.images for r in whole.message.results]
+    assert unpack(whole.blob, Reconstruction)[0] == whole.message
 
 
 @pytest.mark.parametrize("codec", ["fp32", "int8", "topk"])

@@ -9,6 +9,7 @@ from contract.configuration import decode_toml
 from contract.encodings import input_shape
 from contract.errors import ConfigurationError
 from contract.task import ModelSpec, TaskSpec, task_hash
+from deploy.parties import noise_places
 from deploy.study import Study, arms, load_study, to_toml
 from edge_client.sensors import SensorSettings
 from server.settings import ScheduleEntry
@@ -86,3 +87,27 @@ def test_a_series_whose_twin_sees_it_whole(tmp_path):
     assert input_shape(snn.task.encoding, (32, 64)) == (2, 32)
     assert input_shape(twin.task.encoding, (32, 64)) == (32, 64)
     assert (twin.task.encoding.kind, twin.task.encoding.gain) == ("direct", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("audit", "count", "places"),
+    [
+        ("rounds = 2", 2, ((4, "a"), (4, "b"))),
+        ("rounds = 2", 3, ((4, "a"), (4, "b"), (5, "a"))),
+        ("rounds = 1", 9, ((4, "a"), (4, "b"), (6, "a"), (6, "b"))),
+        ("clients = 1", 1, ()),
+        ("min_updates = 1", 1, ()),
+    ],
+)
+def test_noise_controls_are_on_the_first_audit_updates_where_these_are_known_beforehand(tmp_path, audit, count, places):
+    path = tmp_path / "study.toml"
+    rounds = [
+        "rounds = 3",
+        f'kind = "audit"\nalgorithm = "fedsgd"\n{audit}',
+        "",
+        'kind = "audit"\nalgorithm = "fedsgd"',
+    ]
+    schedule = "".join(f"[[schedule]]\n{entry}\n" for entry in rounds)
+    path.write_text(f'name = "s"\nclients = 2\n{schedule}[attack]\nnoise_controls = {count}\n')
+    study = decode_toml(path, Study)
+    assert noise_places(study, study.schedule, ["a", "b"]) == places

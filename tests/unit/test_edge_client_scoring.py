@@ -18,7 +18,7 @@ from contract.messages import AttackResult, AttackScore, MembershipTest, Reconst
 from contract.metrics import sample_digest
 from contract.perceptual import Perceptual
 from contract.task import EncodingSpec
-from edge_client.scoring import Truth, named_samples, score
+from edge_client.scoring import Truth, named_samples, noise_score, score
 
 SHAPE = (1, 8, 8)
 RNG = np.random.default_rng(2)
@@ -298,3 +298,36 @@ def test_a_file_that_is_no_graph_is_refused_by_name(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"lpips = .*weights\.onnx"):
         Perceptual(path)
+
+
+def reconstruction_of(pictures, results, noise):
+    records, buffers = encode_tensors("fp32", pictures, RNG)
+    place = {"uid": "a" * 32, "update_uid": "b" * 32, "node": "n", "round": 1}
+    return Reconstruction(**place, results=results, noise=noise, tensors=records), [
+        memoryview(b if isinstance(b, bytes) else b.tobytes()) for b in buffers
+    ]
+
+
+def test_noise_is_held_against_the_same_truth():
+    found = AttackResult(attack="a", verdict="exact", images=0)
+    blind = (AttackResult(attack="a", verdict="partial", images=1), AttackResult(attack="b", verdict="failed"))
+    recon, views = reconstruction_of({"a": X[[5]], "noise.a": X[[5]] * 0.5}, (found,), blind)
+    told, nothing = noise_score(recon, views, TRUTH, np.random.default_rng(0))
+    assert told.psnr_db == pytest.approx(db(X[5] * 0.5, X[5]), abs=1e-4)
+    assert told.psnr_db == scored(X[[5]] * 0.5).psnr_db
+    assert (nothing.attack, nothing.psnr_db) == ("b", None)
+    assert score(recon, views, TRUTH, np.random.default_rng(0))[0].psnr_db == 200.0
+
+
+@pytest.mark.parametrize(
+    ("told", "scores"),
+    [
+        ((), 0),
+        ((AttackResult(attack="a", verdict="partial"), AttackResult(attack="b", verdict="failed")), 0),
+        ((AttackResult(attack="a", verdict="failed"), AttackResult(attack="b", verdict="refused")), 2),
+        ((AttackResult(attack="label", verdict="recovered", labels=(1,)),), 1),
+    ],
+)
+def test_noise_of_which_the_verdicts_are_told_alone_has_no_score(told, scores):
+    recon, views = reconstruction_of({"a": X[[5]]}, (AttackResult(attack="a", verdict="exact", images=0),), told)
+    assert len(noise_score(recon, views, TRUTH, np.random.default_rng(0))) == scores

@@ -58,7 +58,10 @@ def sweep_page(folder):
                         "unscored": 2,
                         "joules_per_round": 0.02 * steps * (1 + 5 * (not noise)),
                         "energy_provenance": "modelled",
+                        "evaluated_on": 360,
                         "epsilon": 30.0 * steps if noise else None,
+                        "delta": 1e-5,
+                        "epsilon_reason": "" if noise else "no update carried noise",
                         "audited": 4,
                         "false_certificates": 0,
                         "noise_certified": 0,
@@ -73,7 +76,8 @@ def sweep_page(folder):
                     named = (
                         {"labels_right": 1, "verdict": "recovered"} if attack == "label" else {"mean_image_db": 11.0}
                     )
-                    attacks.append({**dict.fromkeys(ATTACK_COLUMNS), **place, **trial, **scored, **named})
+                    floor = {"noise_verdict": "partial", "noise_db": float(rng.uniform(5, 9))} if at == 0 else {}
+                    attacks.append({**dict.fromkeys(ATTACK_COLUMNS), **place, **trial, **scored, **named, **floor})
     guesses = {"digits": {"dataset": "digits", "chance": 0.1, "regression": 0.95, "held_out": 360, "missing": ""}}
     return render(msgspec.convert(SWEEP, Sweep), runs, attacks, folder=folder, missing=["x"], cited=[], guesses=guesses)
 
@@ -116,8 +120,19 @@ def test_a_configuration_without_an_image_stands_in_a_lane_of_its_own(pages):
     page = pages["sweep"].read_text()
     assert page.count(">no image<") >= 2 * 3  # in the front, along the axes and against bytes, in both widths
     assert "Against ε" in page
-    for title in ("steps T", "noise, in clip norms"):
-        assert title not in page  # they vary as an axis does, which is drawn already
+    for told in ("steps T: 5, 20", "noise, in clip norms: 0, 0.01"):
+        assert page.count(f">{told}<") == 2  # under the panel of the axis that varies alike, in both widths
+
+
+def test_every_figure_of_the_table_has_its_provenance_and_n_under_it(pages):
+    page = pages["sweep"].read_text()
+    table = page[page.index('<section id="table">') : page.index('<section id="cite">')]
+    cells = re.findall(r'<td class="num[^>]*>(.*?)</td>', table, re.DOTALL)
+    assert len(cells) == 2 * 2 * 2 * 8
+    provenance = r"evaluated|modelled|counted|accounted|scored"
+    without = [cell for cell in cells if not re.search(rf"<small>({provenance}), n = \d", cell)]
+    said = {" ".join(re.sub("<.*?>", " ", cell).split()) for cell in without}
+    assert said == {"— no update carried noise", "— no run has it"}
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="no chromium on PATH")

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from contract import messages
 from contract.errors import ConfigurationError
-from contract.messages import AttackScore
+from contract.messages import AttackResult, AttackScore, Reconstruction
 from hardware.energy import EnergyReading
 from server.mirror import GIVEN_UP
 from server.report import write_report
@@ -220,6 +221,33 @@ def test_what_no_attack_was_tried_on_is_counted_as_never_attacked_and_as_no_tria
     page = (tmp_path / "report.html").read_text()
     assert "2 of 3 admitted updates were never attacked" in page
     assert "the mirror could not hand on an update 1 times" in page
+
+
+@pytest.mark.parametrize("order", ["recon first", "score first"])
+def test_what_the_attacks_reach_on_noise_stands_beside_what_they_reach(tmp_path, order):
+    world = World(settings(tmp_path, AUDIT, clients=2))
+    world.node("a")
+    world.node("b")
+    for node, figures in (("a", (9.0, None)), ("b", ())):
+        uid = world.update(node)
+        told = [AttackResult(attack=name, verdict="partial") for name in ("ratio", "dlg")]
+        held = tuple(
+            AttackScore(attack=name, verdict="partial", psnr_db=figure)
+            for name, figure in zip(("ratio", "dlg"), figures, strict=False)
+        )
+        place = {"update_uid": uid, "node": node, "round": 1}
+        recon = Reconstruction(uid=name_of("recon", uid), **place, results=tuple(told), noise=tuple(told))
+        blob, scored = score(node, 1, uid, hit("ratio", 144.0), hit("dlg", 5.0), noise=held)
+        sent = [("recon", recon.uid, messages.pack(recon)), ("score", scored, blob)]
+        for kind, name, content in sent if order == "recon first" else sent[::-1]:
+            world.send(kind, node, 1, name, content)
+    world.ledger.close()
+    found = summarise(tmp_path)["leakage"]["noise"]
+    assert (found["updates"], found["attacks"], found["scored"]) == (2, 4, 1), "of b no score of the noise came"
+    assert (found["median_psnr_db"], found["max_psnr_db"], found["beside_median_psnr_db"]) == (9.0, 9.0, 144.0)
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "median 9.0 dB, largest 9.0, over n = 1 noise update; on the same updates as they were sent 144.0 dB" in page
 
 
 def queue_overflow() -> str:

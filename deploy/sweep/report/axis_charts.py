@@ -14,7 +14,8 @@ from deploy.sweep.report.configurations import PARAMETERS, Configuration
 from deploy.sweep.report.lane import Lane, lane
 from deploy.sweep.report.scales import log_x
 from server.report import quantities
-from server.report.svg import SERIES, chart, short
+from server.report.quantities import MISSING
+from server.report.svg import GRID, MUTED, SERIES, chart, short
 
 _COLORS = {"snn": SERIES[0], "ann": SERIES[1]}
 _ROOM = 30
@@ -24,19 +25,28 @@ _MOST_VALUES = 10
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
-    """One axis or parameter, its values in order, and the configurations at each."""
+    """One axis or parameter, its values in order, and the configurations at each.
+
+    Attributes:
+        also: Parameters that change with it and part the configurations alike, with their values.
+    """
 
     title: str
     values: tuple[str, ...]
     groups: tuple[tuple[Configuration, ...], ...]
+    also: tuple[str, ...] = ()
 
     def over(self, at: int, family: str) -> Estimate:
         """Median over all audited updates of one kind of network at one value."""
         return middle([figure for one in self.groups[at] if one.family == family for figure in one.worst])
 
+    def floor(self, at: int) -> Estimate:
+        """The same of noise in an update's place, of all networks."""
+        return middle([figure for one in self.groups[at] for figure in one.floors])
+
 
 def panels(found: Sequence[Configuration], axes: Sequence[str]) -> list[Panel]:
-    """Of each axis, then of each parameter that varies otherwise than one that is there already."""
+    """Of each axis, then of each parameter; one that varies just as what is there already is told there."""
     attacked = [one for one in found if one.leakage.n > 0]
     drawn: list[Panel] = []
     for axis in axes:
@@ -57,10 +67,17 @@ def _add(drawn: list[Panel], title: str, known: Sequence[tuple[float | str, Conf
         groups.setdefault(value, []).append(one)
     parts = tuple(tuple(group) for group in groups.values())
     ours = {id(one) for _, one in known}
-    seen = [_parting(panel.groups, ours) for panel in drawn]
-    if 2 <= len(groups) <= _MOST_VALUES and _parting(parts, ours) not in seen:
-        names = tuple(value if isinstance(value, str) else f"{value:g}" for value in groups)
-        drawn.append(Panel(title=title, values=names, groups=parts))
+    if not 2 <= len(groups) <= _MOST_VALUES:
+        return
+    names = tuple(value if isinstance(value, str) else f"{value:g}" for value in groups)
+    for at, panel in enumerate(drawn):
+        if _parting(panel.groups, ours) == _parting(parts, ours):
+            of = {id(one): name for name, part in zip(names, parts, strict=True) for one in part}
+            told = [next((of[id(one)] for one in group if id(one) in of), MISSING) for group in panel.groups]
+            also = (*panel.also, f"{title}: {', '.join(told)}")
+            drawn[at] = msgspec.structs.replace(panel, also=also)
+            return
+    drawn.append(Panel(title=title, values=names, groups=parts))
 
 
 def _parting(groups: Sequence[Sequence[Configuration]], among: set[int]) -> set[frozenset[int]]:
@@ -86,14 +103,17 @@ def axis_chart(found: Sequence[Configuration], axes: Sequence[str]) -> Markup | 
         handles = {
             name: handle for ax in grid.flat for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=1 if narrow else 2)
+        figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=1 if narrow else 3)
 
-    rows = -(-len(drawn) // 3)
+    rows, more = -(-len(drawn) // 3), 16 * max(len(panel.also) for panel in drawn)
     label = "Worst-case leakage along each axis of the sweep and each parameter that varies"
-    return chart("axes", label, draw, wide_height=60 + 270 * rows, narrow_height=60 + 260 * len(drawn))
+    return chart(
+        "axes", label, draw, wide_height=60 + (280 + more) * rows, narrow_height=60 + (270 + more) * len(drawn)
+    )
 
 
 def _draw(ax: Axes, panel: Panel, bottom: Lane) -> None:
+    _floors(ax, panel, bottom)
     for offset, family in ((-0.08, "snn"), (0.08, "ann")):
         color = _COLORS[family]
         places, heights = [], []
@@ -109,13 +129,31 @@ def _draw(ax: Axes, panel: Panel, bottom: Lane) -> None:
         if places:
             ax.plot(places, heights, "o-", color=color, label=f"{family.upper()}, median of all updates", zorder=4)
     names = [short(value, max(14, _ROOM // len(panel.values))) for value in panel.values]
-    ax.set_xticks(range(len(names)), names)
-    if sum(map(len, names)) > _ROOM:
+    turned = sum(map(len, names)) > _ROOM
+    counts = [" + ".join(str(n) for family in _COLORS if (n := panel.over(at, family).n)) for at in range(len(names))]
+    same = len(set(counts)) == 1
+    ticks = names if same or turned else [f"{name}\nn = {n}" for name, n in zip(names, counts, strict=True)]
+    ax.set_xticks(range(len(names)), ticks)
+    if turned:
         ax.tick_params("x", rotation=30)
+    each = f"n = {counts[0]} each" if same else f"n = {', '.join(counts)}" if turned else ""
+    ax.set_xlabel("\n".join(short(line, 44) for line in (each, *panel.also) if line), fontsize=11, loc="left")
     ax.set_xlim(-0.5, len(panel.values) - 0.5)
     bottom.dress(ax)
     ax.set_title(short(panel.title, 34))
     ax.set_ylabel("worst case (dB)")
+
+
+def _floors(ax: Axes, panel: Panel, bottom: Lane) -> None:
+    """The negative control of each value, a level with its interval as a grey band."""
+    for at in range(len(panel.values)):
+        floor = panel.floor(at)
+        if floor.n:
+            height = bottom.at_db if floor.value is None else floor.value
+            if floor.n > 1:
+                low, high = (bottom.at_db if end is None else end for end in (floor.low, floor.high))
+                ax.fill_between([at - 0.3, at + 0.3], low, high, color=GRID, linewidth=0, zorder=1)
+            ax.plot([at - 0.3, at + 0.3], [height] * 2, color=MUTED, linewidth=1.2, label="on noise, median", zorder=2)
 
 
 def _bar(ax: Axes, at: float, one: Estimate, color: str, bottom: Lane) -> None:
@@ -156,7 +194,9 @@ def _against(
             group = [(x, one) for x, one in shown if one.family == family]
             if group:
                 heights = [bottom.height(one) for _, one in group]
-                ax.plot([x for x, _ in group], heights, "o", color=color, label=family.upper(), zorder=4)
+                (points,) = ax.plot([x for x, _ in group], heights, "o", color=color, label=family.upper(), zorder=4)
+                if family == "ann":  # both may stand at one place
+                    points.set(markersize=9, markerfacecolor="none")
             for x, one in group:
                 _bar(ax, x, one.leakage, color, bottom)
         log_x(ax, [x for x, _ in shown], text, most=5 if narrow else 12)

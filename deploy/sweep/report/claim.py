@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from deploy.sweep.comparison import LITERATURE, Network, Pair
 from deploy.sweep.estimates import Estimate
+from deploy.sweep.report.figures import ends
 from server.report.quantities import percent
 
 EQUAL_POINTS = 0.03
@@ -103,8 +104,8 @@ def _falls(pairs: Sequence[Pair]) -> str:
         text = f"In none of the {len(pairs)} networks does the ladder tell most samples from the device's others."
         return f"{text} It beats the mean sample in {len(partly)}: {_named(partly)}."
     told = "; ".join(
-        f"{pair.title} ({percent(pair.snn.identified.value)} of the updates identified, "
-        f"{percent(pair.snn.exact.value)} certified exactly)"
+        f"{pair.title} ({_share(pair.snn.identified)} of n = {pair.snn.updates} updates identified, "
+        f"{_share(pair.snn.exact)} certified exactly)"
         for pair in fallen
     )
     text = f"The claim does not hold under the ladder in {len(fallen)} of {len(pairs)} networks: {told}."
@@ -114,6 +115,11 @@ def _falls(pairs: Sequence[Pair]) -> str:
             f"another sample of the same device: {_named(partly)}."
         )
     return text
+
+
+def _share(one: Estimate) -> str:
+    """A share and its interval."""
+    return f"{percent(one.value)} (95 % CI {ends(one, percent)})"
 
 
 def _open(pairs: Sequence[Pair]) -> str:
@@ -126,6 +132,15 @@ def _open(pairs: Sequence[Pair]) -> str:
         "limit of these attacks and of their time, no evidence of privacy."
     )
     return f"{text} In {len(also)} of these the twin withstands them as well: {_named(also)}." if also else text
+
+
+def _floor(networks: Sequence[Network]) -> str:
+    """What the ladder reached on noise, over all networks."""
+    scored = [one for one in networks if one.noise_updates]
+    if not scored:
+        return "what they reached there was not scored"
+    tried = sum(one.noise_updates for one in scored)
+    return f"the best of them reached {_span(scored, 'noise')} there (mean of a network; n = {tried} noise updates)"
 
 
 def _rests(pairs: Sequence[Pair]) -> str:
@@ -143,5 +158,6 @@ def _rests(pairs: Sequence[Pair]) -> str:
     return (
         f"Each network has at least {fewest} attacked gradients of a single sample over {_counted(seeds, 'seed')}. "
         f"Accuracies differ by more than {100 * EQUAL_POINTS:g} points in {_counted(len(unequal), 'pair')}: "
-        f"{_named(unequal)}. Of {tried} attacks on noise in an update's place {false} certified something."
+        f"{_named(unequal)}. Of {tried} attacks on noise in an update's place {false} certified something; "
+        f"{_floor([one for pair in pairs for one in (pair.snn, pair.ann)])}."
     )

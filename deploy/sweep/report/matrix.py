@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from deploy.sweep.estimates import Estimate, middle
+from deploy.sweep.estimates import Estimate, middle, share
 from deploy.sweep.report.configurations import Configuration, Row, best_by_update
-from server.report.quantities import MISSING, decibel
+from deploy.sweep.report.figures import ends
+from server.report.quantities import decibel
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,11 +17,13 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         text: The median PSNR, or what stands in its place.
-        note: n, the interval, verdicts; for the pointer and for readers.
+        under: n, and the 95 % interval.
+        note: The same and verdicts, or why the attack does not apply; for the pointer.
         level: 0 to 4, how much of the picture is given away, for its shade.
     """
 
     text: str
+    under: tuple[str, ...]
     note: str
     level: int
 
@@ -54,35 +57,35 @@ def _cell(rows: Sequence[Row]) -> Cell:
     ran = [row for row in rows if row["verdict"] != "refused"]
     if not ran:
         reason = rows[0]["reason"] if rows else "it did not run"
-        return Cell(text="·", note=f"not applicable: {reason}", level=0)
+        return Cell(text="·", under=(), note=f"not applicable: {reason}", level=0)
     if all(row["psnr_db"] is None and row["labels_right"] is not None for row in ran):
         right, of = sum(row["labels_right"] for row in ran), sum(row["samples"] for row in ran)
-        return Cell(text=f"{right}/{of}", note=f"labels right, n = {len(ran)} updates", level=3 if right == of else 1)
+        part = ends(share(right, of).scaled(100.0), "{:.0f}".format)
+        under, note = (f"n = {len(ran)}", f"{part} %"), f"labels right in n = {len(ran)} updates, 95 % CI {part} %"
+        return Cell(text=f"{right}/{of}", under=under, note=note, level=3 if right == of else 1)
     found = middle(list(best_by_update(ran).values()))
     verdicts = {
         name: sum(row["verdict"] == name for row in ran) for name in ("exact", "recovered", "partial", "failed")
     }
     told = ", ".join(f"{count} {name}" for name, count in verdicts.items() if count)
-    return Cell(text=decibel(found.value), note=f"dB, {interval(found)}; {told}", level=_level(found.value))
+    lines = [f"n = {found.n}", ends(found)]
+    return Cell(
+        text=decibel(found.value),
+        under=tuple(line for line in lines if line),
+        note=f"dB, {interval(found)}; {told}",
+        level=_level(found.value),
+    )
 
 
 def _level(value_db: float | None) -> int:
     return 0 if value_db is None else sum(value_db >= bound for bound in (12, 20, 30, 60))
 
 
-def ends(one: Estimate, digits: int = 1) -> str:
-    """The 95 % interval alone, for tables that say n elsewhere; nothing without one."""
-    if one.low is None and one.high is None:
-        return ""
-    low, high = (MISSING if end is None else f"{end:.{digits}f}" for end in (one.low, one.high))
-    return f"{low} to {high}"
-
-
-def interval(one: Estimate, digits: int = 1) -> str:
-    """N and the 95 % interval in words."""
+def interval(one: Estimate) -> str:
+    """N and the 95 % interval of a figure in dB, in words."""
     if one.low is None and one.high is None:
         return f"n = {one.n}"
-    return f"n = {one.n}, 95 % CI {ends(one, digits)}"
+    return f"n = {one.n}, 95 % CI {ends(one)}"
 
 
 def pairs(found: Sequence[Configuration]) -> list[tuple[Configuration, Configuration]]:

@@ -16,8 +16,9 @@ import server.report
 from attack.method import Citation
 from deploy.sweep import comparison
 from deploy.sweep.comparison import LITERATURE
+from deploy.sweep.estimates import middle
 from deploy.sweep.plan import Sweep
-from deploy.sweep.report import axis_charts, claim, front, matrix, words
+from deploy.sweep.report import axis_charts, claim, figures, front, matrix, words
 from deploy.sweep.report.configurations import Configuration, Row, configurations
 from deploy.sweep.report.pictures import WorstPicture, worst_picture
 from server.report import quantities
@@ -43,10 +44,12 @@ def _templates() -> jinja2.Environment:
         energy=quantities.energy,
         data_size=lambda value: quantities.data_size(None if value is None else round(value)),
         decibel=quantities.decibel,
+        significant=quantities.significant,
         interval=matrix.interval,
-        ends=matrix.ends,
-        of_hundred=lambda one: one.scaled(100.0),
+        ends=figures.ends,
+        share=lambda one: figures.ends(one, lambda value: f"{100 * value:.1f}"),
     )
+    environment.globals.update(figures=figures)
     return environment
 
 
@@ -84,6 +87,9 @@ def render(
             tiles=_tiles(runs, found, missing),
             sentences=words.sentences(sweep, found, missing=len(missing), unscored=unscored(runs)),
             front_chart=front.front_chart(found, cards),
+            target_chart=None
+            if sweep.target_accuracy is None
+            else front.front_chart(found, cards, front.to_target(sweep.target_accuracy)),
             close_points=100 * front.CLOSE_POINTS,
             axis_chart=axis_charts.axis_chart(found, [axis.title for axis in sweep.axes]),
             epsilon_chart=axis_charts.epsilon_chart(found),
@@ -94,6 +100,7 @@ def render(
             guesses=guesses,
             literature=", ".join(LITERATURE),
             small=COMPARED_RUNS,
+            held_out=words.held_out(found),
             rows=list(zip(found, pictures, strict=True)),
             on_front={one.title for one in front.front(found)},
             axes=[axis.title for axis in sweep.axes],
@@ -130,6 +137,14 @@ def _tiles(runs: list[Row], found: tuple[Configuration, ...], missing: list[str]
         {
             "title": "Controls",
             "value": "passed" if false == 0 else f"{false} failed",
-            "note": "false certificates, and certificates given on noise in an update's place",
+            "note": f"false certificates, and certificates given on noise in an update's place; {_on_noise(found)}",
         },
     ]
+
+
+def _on_noise(found: tuple[Configuration, ...]) -> str:
+    level = middle([figure for one in found for figure in one.floors])
+    if not level.n:
+        return "no attack on noise was scored"
+    best = "no image" if level.value is None else f"{quantities.decibel(level.value)} dB"
+    return f"best of all attacks on noise: median {best} ({figures.leak(level, of='noise update')})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,7 +37,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._writes = path, True
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.connection = _connect(str(path))
@@ -62,7 +62,7 @@ class Ledger:
         if not path.is_file():
             raise ConfigurationError(f"{path}: no such ledger; give the folder of a run")
         self = cls.__new__(cls)
-        self.path = path
+        self.path, self._writes = path, False
         try:
             self.connection = _connect(f"file:{path}?mode=ro", uri=True)
             self._check_version()
@@ -78,7 +78,10 @@ class Ledger:
             )
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file. All of a writer's rows are then in it, none in the log beside it that a copy may forget."""
+        if self._writes and not self.connection.in_transaction:
+            with suppress(sqlite3.Error):  # a reader at work, a full disk: what is durable stays so, in the log
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.connection.close()
 
     def __enter__(self) -> Self:

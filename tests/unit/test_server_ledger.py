@@ -27,6 +27,19 @@ def test_what_a_transaction_wrote_is_there_and_what_it_did_not_finish_is_not(tmp
         assert [row["text"] for row in ledger.rows("SELECT text FROM events")] == ["kept"]
 
 
+def test_the_file_alone_holds_all_once_its_writer_closed_it(tmp_path):
+    """A reader that stays leaves the log behind; whoever copies the file alone must lose nothing."""
+    ledger = Ledger(tmp_path / FILE_NAME)
+    with Ledger.open_read(tmp_path / FILE_NAME):
+        with ledger.transaction():
+            ledger.event("info", "kept")
+        ledger.close()
+        (tmp_path / "copy").mkdir()
+        (tmp_path / "copy" / FILE_NAME).write_bytes((tmp_path / FILE_NAME).read_bytes())
+    with Ledger.open_read(tmp_path / "copy" / FILE_NAME) as copy:
+        assert [row["text"] for row in copy.rows("SELECT text FROM events")] == ["kept"]
+
+
 def fail_inside(ledger: Ledger) -> None:
     with ledger.transaction():
         ledger.event("info", "lost")

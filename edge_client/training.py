@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -206,18 +207,13 @@ def local_update(
     enter("load")
     labels = [shard.y[list(draw)] for draw in receipt.draws]
     enter("encode")
-    encoded = encoded_steps(receipt, shard, task.encoding)
     ahead = len(receipt.samples) * _sample_bytes(task.encoding, shard.shape) <= LARGEST_FRAMES_BYTES
     steps = _Counter(task, shard, counted=counted)
     frames: Iterable[Frames]
-    if ahead and task.encoding.kind == "direct":  # where nothing is drawn, all steps are encoded at once
-        (whole,) = steps.given(encode(task.encoding, shard.x[list(receipt.samples)], np.random.default_rng(0)))
-        size = len(receipt.draws[0])
-        frames = [whole[:, first : first + size] for first in range(0, len(receipt.samples), size)]
-    elif ahead:
-        frames = steps.given(*(step.astype(np.uint8) for step in encoded))  # a quarter of the memory
+    if ahead:
+        frames = steps.given_together(_frames_ahead(receipt, shard, task.encoding))
     else:
-        frames = (frames for step in encoded for frames in steps.given(step))
+        frames = map(steps.given, encoded_steps(receipt, shard, task.encoding))
     enter("train")
     run = _fedsgd if plan.algorithm == "fedsgd" else _fedavg
     tensors = run(engine, params, plan, zip(frames, labels, strict=True), steps)
@@ -235,6 +231,20 @@ def _sample_bytes(spec: EncodingSpec, shape: tuple[int, ...]) -> int:
     return (4 if spec.kind == "direct" else spec.steps) * math.prod(input_shape(spec, shape))
 
 
+def _frames_ahead(receipt: Receipt, shard: Shard, spec: EncodingSpec) -> Frames:
+    """Those of all local steps, `[K, S, B, *shape]`; spikes as bytes, a quarter of the memory."""
+    steps = len(receipt.draws)
+    if spec.kind == "direct":  # where nothing is drawn, all steps are encoded at once
+        whole = encode(spec, shard.x[list(receipt.samples)], np.random.default_rng(0))
+        return whole.reshape(steps, 1, -1, *whole.shape[2:])
+    encoded = encoded_steps(receipt, shard, spec)
+    first = next(encoded)
+    frames = np.empty((steps, *first.shape), np.uint8)
+    for place, step in zip(frames, itertools.chain([first], encoded), strict=True):
+        place[...] = step
+    return frames
+
+
 class _Counter:
     """Losses and operations of the local steps."""
 
@@ -250,10 +260,15 @@ class _Counter:
         """What was counted; `None` for nothing."""
         return None if self._operations is None else self._operations.total()
 
-    def given(self, *frames: Frames) -> tuple[Frames, ...]:
-        """Counts the frames of some steps, in whichever phase they are made."""
+    def given(self, frames: Frames) -> Frames:
+        """Counts the frames of a step, in whichever phase they are made."""
+        self.given_together(frames[np.newaxis])
+        return frames
+
+    def given_together(self, frames: Frames) -> Frames:
+        """Counts those of several steps, `[K, S, B, *shape]`."""
         if self._operations is not None:
-            self._operations.give(*frames)
+            self._operations.give_together(frames)
         return frames
 
     def step(

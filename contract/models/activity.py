@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -125,30 +124,28 @@ class LayerInputs:
             return int(self._active) * entry.channels
         return int(self._positions) * entry.channels + (0 if self._places is None else int(self._places @ entry.fan))
 
-    def add(self, batches: Sequence[NDArray[np.float32] | NDArray[np.uint8]], rows: int, batch: int) -> None:
+    def add(self, x: NDArray[np.float32] | NDArray[np.uint8], rows: int, batch: int) -> None:
         """Counts entries, spikes or levels.
 
         Args:
-            batches: In each, `rows` times as many numbers as the layer has inputs.
+            x: `rows` times as many numbers as the layer has inputs.
             rows: Steps times samples.
             batch: Samples that are innermost where samples are.
 
         Raises:
             ValueError: They are not as many.
         """
-        size = rows * self._entry.count
-        for x in batches:
-            if x.size != size:
-                raise ValueError(f"shape {x.shape}: expected {rows} times {self._entry.count} numbers")
-            if not self._entry.alike:
-                places = self._at_places(x if self._entry.spikes else x != 0, batch)
-                self._places = places.astype(np.float64) if self._places is None else self._places + places
-            elif x.itemsize == 1:
-                self._active += np.count_nonzero(x)
-            elif self._entry.spikes:
-                self._active += float(x.sum(dtype=np.float32 if size < EXACT else np.float64))
-            else:
-                self._active += np.count_nonzero(x.view(np.uint32))  # bits, faster, and only 0 has none
+        if x.size != rows * self._entry.count:
+            raise ValueError(f"shape {x.shape}: expected {rows} times {self._entry.count} numbers")
+        if not self._entry.alike:
+            places = self._at_places(x if self._entry.spikes else x != 0, batch)
+            self._places = places.astype(np.float64) if self._places is None else self._places + places
+        elif x.itemsize == 1:
+            self._active += np.count_nonzero(x)
+        elif self._entry.spikes:
+            self._active += float(x.sum(dtype=np.float32 if x.size < EXACT else np.float64))
+        else:
+            self._active += np.count_nonzero(x.view(np.uint32))  # bits, faster, and only 0 has none
 
     def add_spikes(self, counts: NDArray[np.floating]) -> None:
         """Adds spikes that were counted already, in float32, where each takes part in as many products.

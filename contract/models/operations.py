@@ -35,7 +35,6 @@ backward and its traffic at every step follow the accounting of Yin et al. 2022 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,19 +69,23 @@ class OperationCounter:
         self._rooms: list[NDArray[np.floating]] = []
         self._most = self._held = self._batch = self._batches = self._samples = self._given = 0
 
-    def give(self, *batches: Frames) -> None:
-        """The frames of some batches, counted at once: best when they have just been made and lie in the cache.
+    def give(self, frames: Frames) -> None:
+        """The frames of one batch, counted at once: best when they have just been made and lie in the cache.
 
         Args:
-            batches: Each `[S, B, *shape]`; an ANN reads the first of S.
+            frames: `[S, B, *shape]`; an ANN reads the first of S.
 
         Raises:
             ValueError: They are not as many numbers as the first layer has inputs.
         """
-        read = [frames[:1] for frames in batches] if self._ann else batches
-        for batch, alike in itertools.groupby(read, lambda frames: frames.shape[1]):
-            self._inputs[0].add(given := list(alike), self._first.steps * batch, batch)
-            self._given += len(given) * batch
+        self.give_together(frames[np.newaxis])
+
+    def give_together(self, frames: Frames) -> None:
+        """The same of K batches, `[K, S, B, *shape]`."""
+        samples = frames.shape[0] * frames.shape[2]
+        read = frames[:, :1] if self._ann else frames
+        self._inputs[0].add(read, self._first.steps * samples, samples)
+        self._given += samples
 
     def add(self, batch: int, emitted: Sequence[NDArray[np.floating]]) -> None:
         """One forward and backward pass, over frames that were given.
@@ -120,7 +123,7 @@ class OperationCounter:
             return
         for inputs, entry, room in zip(self._inputs[1:], self._fixed.entries[1:], self._rooms, strict=True):
             if self._ann:
-                inputs.add([room[:held]], held * batch, batch)
+                inputs.add(room[:held], held * batch, batch)
             elif entry.alike:
                 inputs.add_spikes(room[:held])
             else:

@@ -1,4 +1,4 @@
-"""One training step: the exported graph against snntorch's loop, our torch engine and spikingjelly's multi-step mode.
+"""One training step: the boards' engine against snntorch's loop, our torch engine and spikingjelly's multi-step mode.
 
 python -m tests.benchmarks.steps [CELL ...] [--repeats N] [--profile]
 
@@ -39,6 +39,7 @@ from torch.nn.functional import cross_entropy
 from contract.models.layout import layers
 from contract.models.reference import SteppingNetwork
 from contract.task import EncodingSpec, ModelSpec, TaskSpec
+from edge_client.engines.onnx import OnnxEngine
 from edge_client.engines.torch import TorchEngine
 from server.export import training_graph
 from server.graphs.builder import FLOAT, Graph
@@ -87,7 +88,7 @@ def turns(works: dict[str, Work], repeats: int) -> dict[str, list[float]]:
 
 def peers(task: TaskSpec, batch: Batch) -> dict[str, Work]:
     """What is timed, by name; the graph first."""
-    opened, feed = session(training_graph(task, SHAPE, CLASSES)), batch.feed()
+    graph = OnnxEngine(task, SHAPE, CLASSES, {"training": training_graph(task, SHAPE, CLASSES)})
     engine = TorchEngine(task, SHAPE, CLASSES)
     frames = torch.from_numpy(batch.frames)
     frames = frames.expand(task.encoding.steps, *frames.shape[1:]).contiguous()
@@ -99,7 +100,7 @@ def peers(task: TaskSpec, batch: Batch) -> dict[str, Work]:
         return torch.autograd.grad(cross_entropy(network(frames), labels), list(network.parameters()))
 
     found: dict[str, Work] = {
-        "graph": lambda: opened.run(None, feed),
+        "graph": lambda: graph.gradients(batch.params, batch.frames, batch.labels),
         "torch engine": lambda: engine.gradients(batch.params, batch.frames, batch.labels),
         "snntorch": lambda: gradients(loop),
     }

@@ -174,7 +174,7 @@ class Tally:
     def __init__(self, *_task) -> None:
         self.steps = 0
 
-    def give(self, *_frames) -> None:
+    def give_together(self, _frames) -> None:
         pass
 
     def add(self, _batch, _emitted) -> None:

@@ -106,7 +106,7 @@ def stay_away(process: subprocess.Popen[str], part: str, *, gone: psutil.Process
 
 def test_a_killed_device_misses_its_round_and_comes_back(study_file: StudyFile, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    study = study_file(rounds=30, local_steps=LONG, deadline_s=2.5, attack='attacks = ["ratio"]')
+    study = study_file(rounds=30, local_steps=3 * LONG, deadline_s=2.5, attack='attacks = ["ratio"]')
     with running(study, out) as process:
         wait_for(process, out, lambda p: p.round >= 3)
         (victim,) = parties(process, "device-001.toml")

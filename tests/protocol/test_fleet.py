@@ -67,8 +67,9 @@ budget_s = 1.0
 kind = "train"
 rounds = 4
 algorithm = "fedavg"
+local_steps = 4000
 batch_size = 4
-learning_rate = 0.1
+learning_rate = 0.01
 codec = "int8"
 [[schedule]]
 kind = "audit"

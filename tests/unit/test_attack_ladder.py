@@ -231,8 +231,9 @@ def test_no_file_of_the_room_can_reach_a_truth():
     allowed = {
         "contract.datasets": {"dataset_info", "task_info"},
         "contract.messages": {
-            "Aggregate", "AttackResult", "MAX_CANDIDATES", "MembershipTest", "Message", "Model", "Name",
-            "Reconstruction", "Seen", "ServerState", "TaskManifest", "TensorRecord", "Update", "Verdict", "decode",
+            "Aggregate", "AttackResult", "MAX_CANDIDATES", "MAX_HEAD_BYTES", "MAX_IMAGES_BYTES", "MembershipTest",
+            "Message", "Model", "Name", "Reconstruction", "Seen", "ServerState", "TaskManifest",
+            "TensorRecord", "Update", "Verdict", "decode",
             "pack", "unpack", "unpack_one_of",
         },
     }  # fmt: skip

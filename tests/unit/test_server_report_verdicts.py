@@ -112,7 +112,7 @@ def test_conclusion_of_an_identical_image_and_of_ties() -> None:
     data = make_report()
     snn = rescored(rescored(data.snn, "ratio", psnr_db=200.0), "dlg", psnr_db=200.0)
     text = told(replace(data, snn=snn))
-    assert "ratio (dlg as much), rebuilds one without any error" in text
+    assert "dlg (ratio as much), rebuilds one without any error" in text
 
 
 def test_lost_updates_reach_the_conclusion() -> None:

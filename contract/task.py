@@ -187,7 +187,7 @@ OWN = "own"
 """Name, as a data set, of what exists on devices alone."""
 
 
-class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, cache_hash=True):
     """One learning task. Two parties that hold the same hash hold the same task.
 
     Attributes:

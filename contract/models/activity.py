@@ -107,8 +107,7 @@ class LayerInputs:
 
     def __init__(self, entry: LayerEntry) -> None:
         self._entry = entry
-        # Whole numbers, exact below 2^53: of all together; of each place where products differ and entries are seen.
-        self._active = self._positions = 0.0
+        self._active = 0.0  # a whole number, exact below 2^53, as those of each place where products differ
         self._places: NDArray[np.float64] | None = None
 
     @property
@@ -119,10 +118,8 @@ class LayerInputs:
     @property
     def effective(self) -> int:
         """Products of these."""
-        entry = self._entry
-        if entry.alike:
-            return int(self._active) * entry.channels
-        return int(self._positions) * entry.channels + (0 if self._places is None else int(self._places @ entry.fan))
+        together = int(self._active) * self._entry.channels
+        return together if self._places is None else together + int(self._places @ self._entry.fan)
 
     def add(self, x: NDArray[np.float32] | NDArray[np.uint8], rows: int, batch: int) -> None:
         """Counts entries, spikes or levels.
@@ -146,37 +143,6 @@ class LayerInputs:
             self._active += float(x.sum(dtype=np.float32 if x.size < EXACT else np.float64))
         else:
             self._active += np.count_nonzero(x.view(np.uint32))  # bits, faster, and only 0 has none
-
-    def add_spikes(self, counts: NDArray[np.floating]) -> None:
-        """Adds spikes that were counted already, in float32, where each takes part in as many products.
-
-        Args:
-            counts: Of some passes, `[K]`.
-
-        Raises:
-            ValueError: Another shape, or one count is so large that float32 may have lost a spike.
-        """
-        if counts.ndim != 1:
-            raise ValueError(f"counts of shape {counts.shape[1:]}: expected a scalar")
-        totals = counts.tolist()
-        if (most := max(totals)) >= EXACT:
-            raise ValueError(f"{most:.0f} spikes in one sum: float32 counts below {EXACT}; use smaller batches")
-        self._active += sum(totals)
-
-    def add_positions(self, counts: NDArray[np.floating]) -> None:
-        """Adds what entered a convolution and was counted already.
-
-        Args:
-            counts: `[K, 2, N]`: of K passes the positions at which spikes took part, and the spikes, of N parts, exact.
-
-        Raises:
-            ValueError: Another shape.
-        """
-        if counts.ndim != 3 or counts.shape[1] != 2:
-            raise ValueError(f"counts of shape {counts.shape[1:]}: expected [2, N], positions and spikes")
-        positions, spikes = counts.sum((0, 2), dtype=np.float64).tolist()
-        self._positions += positions
-        self._active += spikes
 
     def _at_places(self, ones: NDArray[Any], batch: int) -> NDArray[Any]:
         """How often each input was active, `[inputs]`. Sums, not products: these would start threads."""

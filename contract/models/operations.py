@@ -42,19 +42,18 @@ from numpy.typing import NDArray
 
 from contract.messages import Operations
 from contract.models.activity import LayerInputs
-from contract.models.fixed_costs import FLOAT_BYTES, fixed_costs
+from contract.models.emissions import emissions
+from contract.models.fixed_costs import fixed_costs
 from contract.task import TaskSpec
 
-_KEPT_BYTES, _KEPT = 2**16, 64
-"""What passes emitted is added up when it takes so many bytes, or is so many passes'."""
 Frames = NDArray[np.float32] | NDArray[np.uint8]
 
 
 class OperationCounter:
     """Adds up the operations of training steps.
 
-    Between them it does next to nothing: a step fills the processor's caches with its own, so that a microsecond's work
-    then takes several. Frames and what layers emitted are counted many at a time.
+    In each it does next to nothing: a step fills the processor's caches with its own, so that a microsecond's work then
+    takes several. Frames are counted many steps' at a time, spikes by the graph that emitted them.
 
     Args:
         task: The task; not one with a network of the user's own.
@@ -65,9 +64,10 @@ class OperationCounter:
     def __init__(self, task: TaskSpec, shape: tuple[int, ...], classes: int) -> None:
         self._fixed = fixed = fixed_costs(task, shape, classes)
         self._ann = task.model.family == "ann"
-        self._first, self._inputs = fixed.entries[0], [LayerInputs(entry) for entry in fixed.entries]
-        self._rooms: list[NDArray[np.floating]] = []
-        self._most = self._held = self._batch = self._batches = self._samples = self._given = 0
+        self._first = LayerInputs(fixed.entries[0])
+        self._hidden = [emissions(entry) for entry in fixed.entries[1:]]
+        self._see = [inputs.see for inputs in self._hidden]
+        self._batches = self._samples = self._given = 0
 
     def give(self, frames: Frames) -> None:
         """The frames of one batch, counted at once: best when they have just been made and lie in the cache.
@@ -84,7 +84,7 @@ class OperationCounter:
         """The same of K batches, `[K, S, B, *shape]`."""
         samples = frames.shape[0] * frames.shape[2]
         read = frames[:, :1] if self._ann else frames
-        self._inputs[0].add(read, self._first.steps * samples, samples)
+        self._first.add(read, self._fixed.entries[0].steps * samples, samples)
         self._given += samples
 
     def add(self, batch: int, emitted: Sequence[NDArray[np.floating]]) -> None:
@@ -93,43 +93,19 @@ class OperationCounter:
         Args:
             batch: Samples in it.
             emitted: What each hidden layer emitted, as SPEC.md has it: counts of spikes, or an ANN's activations
-                `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. They are copied: they may be memory that
+                `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. None of it is kept: it may be memory that
                 the engine writes again in its next step.
 
         Raises:
-            ValueError: There are not as many as hidden layers, or of other shapes than the first time. Whether they
-                fit the layers is seen when they are added up.
+            ValueError: There are not as many as hidden layers, or they do not fit them; some of that is seen by
+                `total` only.
         """
-        if len(emitted) != len(self._inputs) - 1:
-            raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._inputs) - 1} hidden ones")
-        if batch != self._batch:
-            self._add_up()
-            self._make_room(batch, emitted)
-        for room, found in zip(self._rooms, emitted, strict=True):
-            room[self._held] = found
-        self._held += 1
-        if self._held == self._most:
-            self._add_up()
-
-    def _make_room(self, batch: int, emitted: Sequence[NDArray[np.floating]]) -> None:
-        """For some passes over so many samples."""
-        size = FLOAT_BYTES * sum(found.size for found in emitted)
-        self._batch, self._most = batch, min(_KEPT, max(1, _KEPT_BYTES // max(1, size)))
-        self._rooms = [np.empty((self._most, *np.shape(found)), np.asarray(found).dtype) for found in emitted]
-
-    def _add_up(self) -> None:
-        held, self._held, batch = self._held, 0, self._batch
-        if not held:
-            return
-        for inputs, entry, room in zip(self._inputs[1:], self._fixed.entries[1:], self._rooms, strict=True):
-            if self._ann:
-                inputs.add(room[:held], held * batch, batch)
-            elif entry.alike:
-                inputs.add_spikes(room[:held])
-            else:
-                inputs.add_positions(room[:held])
-        self._batches += held
-        self._samples += held * batch
+        if len(emitted) != len(self._see):
+            raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._see)} hidden ones")
+        for see, found in zip(self._see, emitted, strict=True):
+            see(found, batch)
+        self._batches += 1
+        self._samples += batch
 
     def total(self) -> Operations:
         """All operations so far.
@@ -137,12 +113,13 @@ class OperationCounter:
         Raises:
             ValueError: What was added does not fit the layers, or the frames that were given.
         """
-        self._add_up()
+        for hidden in self._hidden:
+            hidden.add_up()
         if self._given != self._samples:
             raise ValueError(f"frames of {self._given} samples were given, passes over {self._samples} added")
         fixed, samples, batches = self._fixed, self._samples, self._batches
-        effective = [inputs.effective for inputs in self._inputs]
-        active = tuple([inputs.active for inputs in self._inputs])
+        effective = [self._first.effective, *[hidden.effective for hidden in self._hidden]]
+        active = (self._first.active, *[hidden.active for hidden in self._hidden])
         sites = tuple([samples * count for count in fixed.sites])
         backward_bytes = samples * fixed.backward_state_bytes + batches * fixed.backward_weight_bytes
         return Operations(

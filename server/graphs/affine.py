@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+import numpy as np
 from msgspec import Struct
 
 from contract.models.layout import LayerSpec
@@ -88,6 +89,15 @@ def from_rows(graph: Graph, rows: Value, steps: int, shape: tuple[int, ...], *, 
     return graph.reshape(rows, steps, -1)
 
 
+def spike_count(graph: Graph, spikes: Value, steps: int) -> Count:
+    """How many there are in `[S, N]`.
+
+    Steps are added by a product with a row of ones, which passes over memory two to four times as fast as a sum does.
+    """
+    ones = graph.constant(np.ones((1, steps), np.float32))
+    return graph.total(graph.node("MatMul", ones, spikes)), FLOAT, []
+
+
 class Linear:
     """One product over all steps and samples.
 
@@ -102,18 +112,19 @@ class Linear:
 
     def __init__(self, graph: Graph, place: Place, weight: Value, bias: Value) -> None:
         self._graph, self._place, self._weight, self._bias = graph, place, weight, bias
-        self._rows = ""
+        self._entered = self._rows = ""
 
     def forward(self, x: Value) -> Value:
         """See `Affine`."""
         graph, place = self._graph, self._place
+        self._entered = x
         self._rows = as_rows(graph, x, place.steps, place.spec.inputs, columns=place.columns)
         current = graph.node("Gemm", self._rows, self._weight, self._bias, transB=1)
         return graph.reshape(current, place.steps, -1)
 
     def active(self) -> Count:
         """See `Affine`."""
-        return self._graph.total(self._rows), FLOAT, []
+        return spike_count(self._graph, self._entered, self._place.steps)
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
         """See `Affine`."""

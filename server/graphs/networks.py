@@ -7,7 +7,7 @@ from typing import Protocol
 
 from contract.models.layout import LayerSpec
 from contract.task import TaskSpec
-from server.graphs.affine import Affine, Count, Linear, Place, as_rows
+from server.graphs.affine import Affine, Count, Linear, Place, as_rows, spike_count
 from server.graphs.builder import FLOAT, Graph, Value
 from server.graphs.convolution import Convolution
 from server.graphs.neurons import Neurons, Upstream
@@ -84,7 +84,7 @@ class Spiking:
     def counts(self) -> list[Count]:
         """Of what entered each layer but the first, as `Affine.active` has it."""
         found: list[Count] = [affine.active() for affine in self._affines[1:]]
-        return [*found, *((self._graph.total(spikes), FLOAT, []) for spikes in self._spikes[-1:])]
+        return [*found, *(spike_count(self._graph, spikes, self._steps) for spikes in self._spikes[-1:])]
 
     def traces(self) -> dict[str, Value]:
         """See `Stage`."""

@@ -352,6 +352,7 @@ def test_a_study_names_its_rules_and_reads_back(tmp_path):
         ('kind = "audit"\nfedbuff = {buffer = 3}', "makes a model; leave it out"),
         ("min_updates = 2\nfedbuff = {buffer = 3}", "leave min_updates out"),
         ("fedbuff = {bufer = 3}", "did you mean 'buffer'"),
+        ("fedbuff = {buffer = 8, waits = true}", "buffer = 8: a version takes one update of each device.*clients = 7"),
     ],
 )
 def test_a_mistake_in_a_rule_is_one_clear_message(tmp_path, text, part):

@@ -17,7 +17,8 @@ class FedBuff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     make a new version. An update whose model is tau versions old when it enters counts ``(1 + tau)^-exponent`` of
     itself; the mean divides by all samples, so that stale updates also shorten the step. Robust aggregators see the
     updates so scaled. Which updates make which version is decided by the order in which the ledger admitted them. A
-    fast device enters more often than a slow one: nothing here limits its part.
+    fast device enters more often than a slow one: nothing here makes up for that, which costs accuracy where devices
+    hold different data.
 
     As the paper has it, a device begins anew at once, mostly from the model that it has trained on already, since the
     version with its update is not made yet: nearly all updates are stale, in a fleet of equal devices too, and that
@@ -28,8 +29,8 @@ class FedBuff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Attributes:
         buffer: K, updates that make a version. After `deadline_s` without a version, those that are there make one.
-            With `waits` at most the run's `clients`, of which all is as slow as synchronous rounds: leave the slow ones
-            out of the count. With fewer devices there than that every version waits for `deadline_s`.
+            With `waits` it is at most the run's `clients`, and with as many every version waits for the slowest: leave
+            slow devices out of the count. While fewer are there, every version waits for `deadline_s`.
         versions: Versions after which the round is over. Devices still at work are refused as `closed` then.
         max_staleness: Greatest tau that is admitted; an older update is refused as `stale`.
         exponent: 0.5 is the paper's 1 / sqrt(1 + tau); 0 makes all equal.
@@ -38,6 +39,7 @@ class FedBuff(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     citation: ClassVar[str] = "nguyen2022federated"
+    citation_of_waits: ClassVar[str] = "ma2021fedsa"
     buffer: Positive = 4
     versions: Positive = 10
     max_staleness: Annotated[int, Meta(ge=0)] = 100

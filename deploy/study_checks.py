@@ -82,6 +82,7 @@ def check_study(study: Study, *, origin: str) -> Study:
                     f"{origin}: schedule[{number}].{key} = {value}: the run has clients = {study.clients}"
                 )
         check(origin, f"schedule[{number}]", lambda entry=entry: entry.require_updates(study.clients))  # type: ignore[misc]
+        check(origin, f"schedule[{number}]", lambda entry=entry: entry.require_buffer(study.clients))  # type: ignore[misc]
         for count in (study.clients, entry.clients):
             check(origin, f"schedule[{number}]", lambda e=entry, n=count: e.require_devices("clients", n))  # type: ignore[misc]
     return study

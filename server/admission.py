@@ -34,7 +34,7 @@ CODES: dict[str, str] = {
     "stale": "made from a model that is too many versions old, in an asynchronous round",
     "masks": "its masks are not those of the present opening of its round",
     "epoch": "made in a life of the device before its last birth",
-    "second": "the device has an admitted update in this round already",
+    "second": "the device has an admitted update in this round already, or one that waits for its version",
     "tensors": "names, shapes or codec of the tensors are not the model's",
     "samples": "more samples than the plan's steps and batch can draw",
     "finite": "a value is not finite",
@@ -54,7 +54,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         plan, model_version, invited: Of the open round.
         shapes: Parameter shapes of the task by name.
         births: Last known epoch of each device.
-        delivered: Devices with an admitted update in the open round; none in an asynchronous one, which takes more.
+        delivered: Devices with an admitted update in the open round; in an asynchronous one, which takes more, those
+            that are to wait for the version with theirs.
         max_staleness: Versions that an update's model may be behind.
         attempt: Opening of a round with secure aggregation; 0 in others.
         members: Devices whose masks cancel in it.

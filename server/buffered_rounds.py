@@ -1,6 +1,6 @@
 """Asynchronous rounds (FedBuff, `server.aggregation.fedbuff`): the part of the round machine that is theirs.
 
-    open --an update--> open, the device begins anew
+    open --an update--> open, the device begins anew (with `waits`: once the version with its update is made)
          --the buffer is full, or deadline with >= 1 in it--> a version is made; after `versions` of them, closed
 
 A round is opened, opened again and given up like any other. While it is open, those who come are added to it up to the
@@ -34,6 +34,11 @@ def absorb(state: State, event: Event) -> State:
 def _without(state: State, node: str) -> State:
     """The device's place is free; `_invited` gives it to another, or to it again."""
     return msgspec.structs.replace(state, selected=tuple(name for name in state.selected if name != node))
+
+
+def resting(fedbuff: FedBuff, state: State) -> frozenset[str]:
+    """Devices that are to wait for the version with their update before they begin anew."""
+    return frozenset(node for node, _ in state.delivered) if fedbuff.waits else frozenset()
 
 
 def overdue(course: Course, state: State) -> bool:
@@ -70,14 +75,14 @@ def transition(course: Course, fedbuff: FedBuff, state: State, at_s: float) -> t
         )
         return after, MakeVersion(state.round, tuple(uid for _, uid in state.delivered))
     if state.phase == "open" and state.versions < fedbuff.versions:
-        return _invited(course, state)
+        return _invited(course, fedbuff, state)
     return state, None
 
 
-def _invited(course: Course, state: State) -> tuple[State, Action | None]:
+def _invited(course: Course, fedbuff: FedBuff, state: State) -> tuple[State, Action | None]:
     """The state with free places given to devices that are there; an action when one of them is new to the round."""
     wanted = course.entry(state.round).clients
-    free = state.online - set(state.selected)
+    free = state.online - set(state.selected) - resting(fedbuff, state)
     places = len(free) if wanted is None else wanted - len(state.selected)
     if not free or places < 1:
         return state, None

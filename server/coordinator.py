@@ -18,7 +18,7 @@ from contract.messages import NodeState
 from contract.task import RoundPlan, task_hash
 from server import journal
 from server.admission import Expected
-from server.buffered_rounds import overdue
+from server.buffered_rounds import overdue, resting
 from server.drain import Drain
 from server.exchange_desk import ExchangeDesk
 from server.herald import Herald
@@ -210,7 +210,7 @@ class Coordinator:
             model_version=self.model.version,
             invited=state.invited,
             births=self._births,
-            delivered=frozenset() if fedbuff else frozenset(node for node, _ in state.delivered),
+            delivered=resting(fedbuff, state) if fedbuff else frozenset(node for node, _ in state.delivered),
             max_staleness=0 if fedbuff is None else fedbuff.max_staleness,
             attempt=0 if exchange is None else state.attempt,
             members=frozenset() if exchange is None else exchange.members,

@@ -160,11 +160,12 @@ def _needed(entry: ScheduleEntry, members: int) -> int:
 def _open(course: Course, state: State, at_s: float) -> tuple[State, OpenRound]:
     entry = course.entry(state.round)
     attempt = state.attempt + 1
-    done = set() if entry.fedbuff else {node for node, _ in state.delivered}
+    done = frozenset(node for node, _ in state.delivered)
+    if entry.fedbuff is not None:
+        done = buffered_rounds.resting(entry.fedbuff, state)
     wanted = entry.clients if entry.clients is not None else len(state.online | done)
-    selected = draw(
-        state.online - done, max(0, wanted - len(done)), seed=course.seed, round_=state.round, attempt=attempt
-    )
+    places = wanted if entry.fedbuff else max(0, wanted - len(done))  # who rests holds none
+    selected = draw(state.online - done, places, seed=course.seed, round_=state.round, attempt=attempt)
     exchange = None if entry.secure is None else secure_rounds.begun(entry.secure, len(selected), at_s)
     needed = entry.fedbuff.buffer if entry.fedbuff else max(1, _needed(entry, len(selected) + len(done)))
     state = msgspec.structs.replace(

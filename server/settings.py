@@ -122,6 +122,18 @@ class ScheduleEntry(RoundPlan, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"(2 byzantine + 3), a version is made of {count}: ask for more, or lower byzantine"
             )
 
+    def require_buffer(self, clients: int) -> None:
+        """Checks that so many devices can fill a buffer that takes one update of each.
+
+        Raises:
+            ValueError: They cannot.
+        """
+        if self.fedbuff is not None and self.fedbuff.waits and self.fedbuff.buffer > clients:
+            raise ValueError(
+                f"fedbuff with waits and buffer = {self.fedbuff.buffer}: a version takes one update of each device, "
+                f"and the run has clients = {clients}; lower buffer to as many as are not slow"
+            )
+
     @property
     def plan(self) -> RoundPlan:
         """The part that devices follow."""
@@ -230,6 +242,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"vantages = {list(self.vantages)}: the server mirrors what it sees; add 'server'")
         for entry in self.schedule:
             entry.require_updates(self.clients if entry.fedbuff is None else None)
+            entry.require_buffer(self.clients)
             for key, count in (("clients", self.clients), ("start_with", self.start_with), ("clients", entry.clients)):
                 entry.require_devices(key, count)
 

@@ -72,5 +72,17 @@ CITATIONS: dict[str, str] = dict(
             eprint="2106.06639",
             archiveprefix="arXiv",
         ),
+        _entry(
+            "article",
+            "ma2021fedsa",
+            title="{FedSA}: A Semi-Asynchronous Federated Learning Mechanism in Heterogeneous Edge Computing",
+            author="Ma, Qianpiao and Xu, Yang and Xu, Hongli and Jiang, Zhida and Huang, Liusheng and Huang, He",
+            journal="IEEE Journal on Selected Areas in Communications",
+            volume="39",
+            number="12",
+            pages="3654--3672",
+            year="2021",
+            doi="10.1109/JSAC.2021.3118435",
+        ),
     )
 )

@@ -1,9 +1,13 @@
 """FedBuff against synchronous rounds, the same number of updates, in a fleet with one device that is slower.
 
-`python -m tests.benchmarks.asynchronous [--short] [--seeds N] [--rounds N] [--slower X] [--rate X]`: real processes on
-a real broker. Every device trains for a set time (`paced_device`), one of them `--slower` times as long. Time is taken
-from the ledger: from the first opening to the admission of the last update that counts. Accuracy is the last model's
-on the held-out samples.
+`python -m tests.benchmarks.asynchronous [--short] [--plain] [--alpha X] [--seeds N] [--rounds N] [--slower X]`: real
+processes on a real broker. Every device trains for a set time (`paced_device`), one of them `--slower` times as long.
+Time is taken from the ledger: from the first opening to the admission of the last update that counts. Accuracy is the
+last model's on the held-out samples.
+
+FedBuff makes a version of as many updates as there are devices that are not slow, each of another device (`waits`);
+with `--plain` as the paper has it, of as many as there are devices, whoever they are of. `--alpha` gives devices
+different data: what the slow one alone knows is learnt less then, and the accuracy shows it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from contract.link import LinkSettings
-from contract.task import EncodingSpec, ModelSpec, TaskSpec
+from contract.task import EncodingSpec, ModelSpec, PartitionSpec, TaskSpec
 from deploy import broker
 from deploy.study import to_toml
 from edge_client.settings import ClientSettings
@@ -56,16 +60,29 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     staleness: float
 
 
-def task_of(seed: int, dataset: str) -> TaskSpec:
+def task_of(seed: int, dataset: str, alpha: float | None = None) -> TaskSpec:
     """A small spiking network: training takes little beside the time that is set."""
-    return TaskSpec(dataset=dataset, encoding=EncodingSpec(steps=4), model=ModelSpec(hidden=(32,)), seed=seed)
+    return TaskSpec(
+        dataset=dataset,
+        encoding=EncodingSpec(steps=4),
+        model=ModelSpec(hidden=(32,)),
+        partition=PartitionSpec() if alpha is None else PartitionSpec(kind="dirichlet", alpha=alpha),
+        seed=seed,
+    )
 
 
-def schedule_of(mode: str, rounds: int, rate: float) -> ScheduleEntry:
-    """As many updates in either mode: rounds of all devices, or versions out of as many updates."""
+def schedule_of(mode: str, rounds: int, rate: float, buffer: int, *, waits: bool) -> ScheduleEntry:
+    """As many updates in either mode: rounds of all devices, or versions out of as many updates.
+
+    Raises:
+        ValueError: No number of full buffers has as many.
+    """
     if mode == "synchronous":
         return msgspec.structs.replace(PLAN, rounds=rounds)
-    fedbuff = FedBuff(buffer=DEVICES, versions=rounds)
+    versions, rest = divmod(rounds * DEVICES, buffer)
+    if rest:
+        raise ValueError(f"{rounds} rounds of {DEVICES} updates: no multiple of the buffer, which is {buffer}")
+    fedbuff = FedBuff(buffer=buffer, versions=versions, waits=waits)
     return msgspec.structs.replace(PLAN, server_learning_rate=rate, fedbuff=fedbuff)
 
 
@@ -152,12 +169,24 @@ def main(arguments: list[str] | None = None) -> dict[str, list[Outcome]]:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--slower", type=float, default=10.0)
+    parser.add_argument("--plain", action="store_true", help="FedBuff without waits, of as many updates as devices")
+    parser.add_argument("--buffer", type=int, help="updates of a version; default: as many as devices are not slow")
     parser.add_argument("--rate", type=float, default=1.0, help="FedBuff's server_learning_rate")
     parser.add_argument("--seconds", type=float, default=0.1, help="of a training on the other devices")
     parser.add_argument("--dataset", default="mnist5k")
+    parser.add_argument("--alpha", type=float, help="of a Dirichlet split by label; default: all devices' data alike")
     asked = parser.parse_args(arguments)
     if asked.short:
-        asked.seeds, asked.rounds, asked.seconds, asked.dataset = 1, 6, 0.08, "digits"
+        asked.seeds, asked.rounds, asked.seconds, asked.dataset, asked.buffer = 1, 6, 0.08, "digits", DEVICES - 2
+    buffer = asked.buffer or (DEVICES if asked.plain else DEVICES - 1)
+    try:
+        entries = {mode: schedule_of(mode, asked.rounds, asked.rate, buffer, waits=not asked.plain) for mode in MODES}
+    except ValueError as error:
+        parser.error(str(error))
+    split = "" if asked.alpha is None else f" (Dirichlet {asked.alpha:g})"
+    print(
+        f"{asked.dataset}{split}, {asked.rounds} rounds of {DEVICES} devices against {entries['asynchronous'].fedbuff}"
+    )
     times_s = [asked.seconds] * (DEVICES - 1) + [asked.slower * asked.seconds]
     found: dict[str, list[Outcome]] = {mode: [] for mode in MODES}
     with (
@@ -167,10 +196,9 @@ def main(arguments: list[str] | None = None) -> dict[str, list[Outcome]]:
     ):
         for seed in range(1, asked.seeds + 1):
             for mode in MODES:
-                task = task_of(seed, asked.dataset)
+                task = task_of(seed, asked.dataset, asked.alpha)
                 place = Path(folder) / f"{mode}-{seed}"
-                entry = schedule_of(mode, asked.rounds, asked.rate)
-                one = run(place, running.link, zygote, entry, task=task, rounds=asked.rounds, times_s=times_s)
+                one = run(place, running.link, zygote, entries[mode], task=task, rounds=asked.rounds, times_s=times_s)
                 found[mode].append(one)
                 print(
                     f"seed {seed} {mode:12}: {one.updates} updates in {one.taken_s:6.2f} s, accuracy "

@@ -94,6 +94,10 @@ def test_each_has_its_citation(kind):
     assert "arXiv" in (kind.__doc__ or "")
 
 
+def test_what_waits_comes_from_has_its_citation():
+    assert FedBuff.citation_of_waits in CITATIONS[FedBuff.citation_of_waits]
+
+
 @pytest.mark.parametrize("name", AGGREGATORS)
 def test_updates_that_are_all_alike_give_that_update(name):
     alike = [msgspec.structs.replace(drawn(1)[0], uid=str(i)) for i in range(7)]
@@ -352,6 +356,7 @@ def test_a_study_names_its_rules_and_reads_back(tmp_path):
         ('kind = "audit"\nfedbuff = {buffer = 3}', "makes a model; leave it out"),
         ("min_updates = 2\nfedbuff = {buffer = 3}", "leave min_updates out"),
         ("fedbuff = {bufer = 3}", "did you mean 'buffer'"),
+        ("fedbuff = {buffer = 8, waits = true}", "buffer = 8: a version takes one update of each device.*clients = 7"),
     ],
 )
 def test_a_mistake_in_a_rule_is_one_clear_message(tmp_path, text, part):
@@ -361,6 +366,13 @@ def test_a_mistake_in_a_rule_is_one_clear_message(tmp_path, text, part):
         load_study(path)
 
 
-def test_a_server_knows_how_many_devices_krum_needs(tmp_path):
+def test_a_server_knows_how_many_devices_a_rule_needs(tmp_path):
+    def served(entry: ScheduleEntry) -> ServerSettings:
+        return ServerSettings(run="r", directory=tmp_path, clients=4, schedule=(entry,))
+
     with pytest.raises(ValueError, match="needs 5 updates"):
-        ServerSettings(run="r", directory=tmp_path, clients=4, schedule=(ScheduleEntry(aggregator="multi-krum"),))
+        served(ScheduleEntry(aggregator="multi-krum"))
+    with pytest.raises(ValueError, match="takes one update of each device, and the run has clients = 4"):
+        served(ScheduleEntry(fedbuff=FedBuff(buffer=5, waits=True)))
+    assert served(ScheduleEntry(fedbuff=FedBuff(buffer=4, waits=True))).schedule[0].recipe.fedbuff.waits
+    assert served(ScheduleEntry(fedbuff=FedBuff(buffer=5))).schedule[0].recipe.fedbuff.buffer == 5

@@ -15,6 +15,7 @@ from contract import messages, topics
 from contract.codecs import decode_tensors
 from contract.messages import ServerState, Update, unpack
 from server.aggregation import FedBuff
+from server.buffered_rounds import resting
 from server.ledger import Ledger
 from server.model import parameters_of
 from server.rounds import (
@@ -38,6 +39,9 @@ from tests.unit.server_world import RUN, World, difference, name_of, settings
 from tests.unit.test_server_rounds import ALL, play
 
 BUFFERED = ScheduleEntry(batch_size=16, deadline_s=10.0, fedbuff=FedBuff(buffer=2, versions=3, max_staleness=4))
+
+
+WAITS = msgspec.structs.replace(BUFFERED, fedbuff=FedBuff(buffer=2, versions=3, max_staleness=4, waits=True))
 
 
 def course(entry: ScheduleEntry = BUFFERED, *more: ScheduleEntry) -> Course:
@@ -123,6 +127,31 @@ def test_a_life_that_finds_a_full_buffer_makes_its_version_before_all_else():
     )
 
 
+def test_with_waits_a_device_begins_anew_from_the_version_with_its_update():
+    state, actions = play(course(WAITS), *ALL, *admitted("a1"))
+    assert (actions[1:], state.selected) == ([], ("b", "c"))
+    state, actions = play(course(WAITS), Offline(1, "a"), Online(1, "a"), Online(1, "d"), state=state)
+    assert state.selected == ("b", "c", "d"), "to come back is no way around it"
+    state, actions = play(course(WAITS), *admitted("b1"), state=state)
+    assert actions == [MakeVersion(1, ("a1", "b1"))]
+    assert state.selected == ("a", "b", "c", "d")
+    state, actions = play(course(WAITS), *admitted("c1"), Tick(12.0), state=state)
+    assert actions == [MakeVersion(1, ("c1",))], "the deadline is as ever, and ends the wait"
+    assert state.selected == ("a", "b", "c", "d")
+
+
+def test_who_waits_holds_no_place_and_is_not_drawn_when_the_round_opens_anew():
+    entry = msgspec.structs.replace(WAITS, clients=1, fedbuff=FedBuff(buffer=3, versions=2, waits=True))
+    state, _ = play(course(entry), *ALL)
+    for number in range(3):
+        (node,) = state.selected
+        state, actions = play(course(entry), Admitted(1.0, node, f"u{number}", 1), state=state)
+    assert actions == [MakeVersion(1, ("u0", "u1", "u2"))]
+    found = State(invited=frozenset("abc"), attempt=1, delivered=(("a", "1"), ("c", "2")))
+    _, actions = play(course(entry), *ALL, state=found)
+    assert actions == [OpenRound(1, 2, ("b",), ("a", "b", "c"), 3)]
+
+
 EVENTS = st.one_of(
     st.builds(Online, st.just(0.0), st.sampled_from("abcd")),
     st.builds(Offline, st.just(0.0), st.sampled_from("abcd")),
@@ -132,24 +161,37 @@ EVENTS = st.one_of(
 
 
 @hypothesis_settings(max_examples=60)
-@given(steps=st.lists(st.tuples(EVENTS, st.floats(0, 6)), max_size=80), k=st.integers(1, 4), places=st.integers(1, 4))
-def test_whatever_happens_each_update_makes_one_version(steps, k, places):
-    entry = msgspec.structs.replace(BUFFERED, clients=places, fedbuff=FedBuff(buffer=k, versions=4))
+@given(
+    steps=st.lists(st.tuples(EVENTS, st.floats(0, 6)), max_size=80),
+    k=st.integers(1, 4),
+    places=st.integers(1, 4),
+    waits=st.booleans(),
+)
+def test_whatever_happens_each_update_makes_one_version(steps, k, places, waits):
+    fedbuff = FedBuff(buffer=k, versions=4, waits=waits)
+    entry = msgspec.structs.replace(BUFFERED, clients=places, fedbuff=fedbuff)
     the_course = Course(schedule=(entry,), seed=1, clients=2)
-    state, at_s, taken, actions = State(), 0.0, [], []
+    state, at_s, taken, actions, makers = State(), 0.0, [], [], {}
     for event, wait_s in steps:
         at_s += wait_s
-        if isinstance(event, Admitted) and not state.takes_updates:
+        if isinstance(event, Admitted) and (not state.takes_updates or event.node in resting(fedbuff, state)):
             continue
-        taken += [event.uid] if isinstance(event, Admitted) else []
+        if isinstance(event, Admitted):
+            taken.append(event.uid)
+            makers[event.uid] = event.node
         state, now = advance(the_course, state, msgspec.structs.replace(event, at_s=at_s))
         actions += now
         assert len(state.delivered) < k
         assert len(state.selected) <= places
         assert set(state.selected) <= state.invited
+        assert not resting(fedbuff, state) & set(state.selected)
+        free = state.online - set(state.selected) - resting(fedbuff, state)
+        going = state.phase == "open" and state.versions < 4
+        assert not (going and free) or len(state.selected) == places, "nobody rests who need not"
     made = [action.uids for action in actions if isinstance(action, MakeVersion)]
     assert [uid for uids in made for uid in uids] == taken[: sum(map(len, made))], "in the order of admission"
     assert all(1 <= len(uids) <= k for uids in made)
+    assert not waits or all(len({makers[uid] for uid in uids}) == len(uids) for uids in made)
     assert len(made) <= 4
     assert sum(isinstance(action, CloseRound) for action in actions) == (len(made) == 4)
 
@@ -157,8 +199,8 @@ def test_whatever_happens_each_update_makes_one_version(steps, k, places):
 # --- the server -----------------------------------------------------------------------------------------------------
 
 
-def started(folder: Path, *more: ScheduleEntry) -> World:
-    world = World(settings(folder, BUFFERED, *more))
+def started(folder: Path, entry: ScheduleEntry = BUFFERED) -> World:
+    world = World(settings(folder, entry))
     for node in "abc":
         world.node(node)
     return world
@@ -263,6 +305,30 @@ def test_a_crash_before_a_version_is_healed_before_another_update_is_looked_at(t
     world.ledger.close()
 
 
+def test_with_waits_a_second_update_is_refused_until_the_first_made_a_version_in_any_life(tmp_path):
+    world = started(tmp_path, WAITS)
+    assert world.wire.verdicts(send(world, "a1", 0)) == [("admitted", "")]
+    assert announced(world).selected == ("b", "c")
+    said = [topic for topic, _, _ in world.wire.sent]
+    told = max(place for place, topic in enumerate(said) if topic == topics.server_state(RUN))
+    assert told < said.index(topics.ack(RUN, "a")), "it is told so before its verdict"
+    assert world.wire.verdicts(send(world, "a2", 0)) == [("refused", "second")]
+    world.restart()
+    for node in "abc":
+        world.node(node)
+    assert announced(world).selected == ("b", "c")
+    assert world.wire.verdicts(send(world, "a3", 0)) == [("refused", "second")]
+    send(world, "b1", 0)
+    assert (world.model.version, announced(world).selected) == (1, ("a", "b", "c"))
+    assert world.wire.verdicts(send(world, "a4", 1)) == [("admitted", "")]
+    send(world, "c1", 0)
+    rows = world.ledger.rows("SELECT u.uid, staleness, factor FROM aggregated JOIN updates u USING (uid) ORDER BY uid")
+    found = {row["uid"]: (row["staleness"], row["factor"]) for row in rows}
+    assert found == {name_of(n): (0, 1.0) for n in ("a1", "b1", "a4")} | {name_of("c1"): (1, 2**-0.5)}
+    assert_follows_from_its_updates(world)
+    world.ledger.close()
+
+
 MOVES = st.one_of(
     st.tuples(st.just("update"), st.sampled_from("abc"), st.integers(0, 2)),
     st.tuples(st.just("update"), st.sampled_from("abc"), st.integers(0, 2)),
@@ -273,10 +339,10 @@ MOVES = st.one_of(
 
 
 @hypothesis_settings(max_examples=12)
-@given(moves=st.lists(MOVES, max_size=14))
-def test_any_history_with_restarts_follows_from_its_updates(moves):
+@given(moves=st.lists(MOVES, max_size=14), entry=st.sampled_from([BUFFERED, WAITS]))
+def test_any_history_with_restarts_follows_from_its_updates(moves, entry):
     with TemporaryDirectory() as folder:
-        world, sent = started(Path(folder)), []
+        world, sent = started(Path(folder), entry), []
         for number, (move, what, behind) in enumerate(moves):
             if move == "restart":
                 world.restart()
@@ -291,5 +357,7 @@ def test_any_history_with_restarts_follows_from_its_updates(moves):
                 sent.append((f"{what}{number}", max(0, world.model.version - behind)))
                 send(world, *sent[-1])
         assert world.column("SELECT uid FROM aggregated GROUP BY uid HAVING COUNT(*) > 1") == []
+        once = "SELECT 1 FROM aggregated a JOIN updates USING (uid) GROUP BY a.version, node HAVING COUNT(*) > 1"
+        assert entry is BUFFERED or world.column(once) == []
         assert_follows_from_its_updates(world)
         world.ledger.close()

@@ -256,5 +256,7 @@ def test_a_shipped_study_shows_leakage_along_each_parameter_that_it_varies(name,
     axes = [axis.title for axis in sweep.axes]
     panels = axis_charts.panels(found, axes)
     assert [panel.title for panel in panels][: len(axes)] == axes
+    assert {panel.ordered for panel in panels if panel.title == "encoding"} <= {False}
+    assert {panel.ordered for panel in panels if panel.title == "steps T"} <= {True}
     told = {line.split(":")[0] for panel in panels for line in panel.also}
     assert told | {panel.title for panel in panels[len(axes) :]} == drawn

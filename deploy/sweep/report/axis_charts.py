@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -35,6 +36,14 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[str, ...]
     groups: tuple[tuple[Configuration, ...], ...]
     also: tuple[str, ...] = ()
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the values are numbers, between which a line means something."""
+        try:
+            return bool([float(value) for value in self.values])
+        except ValueError:
+            return False
 
     def over(self, at: int, family: str) -> Estimate:
         """Median over all audited updates of one kind of network at one value."""
@@ -127,17 +136,19 @@ def _draw(ax: Axes, panel: Panel, bottom: Lane) -> None:
             heights.append(bottom.at_db if all_.value is None else all_.value)
             _bar(ax, at + offset, all_, color, bottom)
         if places:
-            ax.plot(places, heights, "o-", color=color, label=f"{family.upper()}, median of all updates", zorder=4)
+            line, name = "o-" if panel.ordered else "o", f"{family.upper()}, median of all updates"
+            ax.plot(places, heights, line, color=color, label=name, zorder=4)
     names = [short(value, max(14, _ROOM // len(panel.values))) for value in panel.values]
     turned = sum(map(len, names)) > _ROOM
     counts = [" + ".join(str(n) for family in _COLORS if (n := panel.over(at, family).n)) for at in range(len(names))]
     same = len(set(counts)) == 1
-    ticks = names if same or turned else [f"{name}\nn = {n}" for name, n in zip(names, counts, strict=True)]
+    below = not same and sum(max(len(name), len(f" n = {n} ")) for name, n in zip(names, counts, strict=True)) <= _ROOM
+    ticks = [f"{name}\nn = {n}" for name, n in zip(names, counts, strict=True)] if below else names
     ax.set_xticks(range(len(names)), ticks)
     if turned:
         ax.tick_params("x", rotation=30)
-    each = f"n = {counts[0]} each" if same else f"n = {', '.join(counts)}" if turned else ""
-    ax.set_xlabel("\n".join(short(line, 44) for line in (each, *panel.also) if line), fontsize=11, loc="left")
+    each = f"n = {counts[0]} each" if same else "" if below else textwrap.fill(f"n = {', '.join(counts)}", 44)
+    ax.set_xlabel("\n".join(filter(None, (each, *(short(line, 44) for line in panel.also)))), fontsize=11, loc="left")
     ax.set_xlim(-0.5, len(panel.values) - 0.5)
     bottom.dress(ax)
     ax.set_title(short(panel.title, 34))

@@ -79,7 +79,7 @@ class _Levels:
     """An ANN's activations, read where they are: as many memory accesses as to keep them."""
 
     def __init__(self, entry: LayerEntry) -> None:
-        self._entry, self.active = entry, 0
+        self._entry, self.active, self._batch = entry, 0, 0
         self._found = self._bits = np.zeros(0, np.uint32)
 
     @property
@@ -89,9 +89,10 @@ class _Levels:
 
     def see(self, found: NDArray[Any], batch: int) -> None:
         """See `Emissions`: `[1, B * neurons]`, float32."""
-        if found is not self._found:
+        if found is not self._found or batch != self._batch:
             if found.size != batch * self._entry.count:
                 raise ValueError(f"activations of shape {found.shape}: expected {batch} times {self._entry.count}")
+            self._batch = batch
             self._found, self._bits = found, found.view(np.uint32)  # faster, and only 0 has no bits
         self.active += int(np.count_nonzero(self._bits))
 

@@ -122,3 +122,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     def factor(self, staleness: int) -> float:
         """What an update counts whose model is so many versions old."""
         return 1.0 if self.fedbuff is None else self.fedbuff.factor(staleness)
+
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """Keys in `citations.CITATIONS` of the rules that it follows."""
+        rules = (self.aggregator, self.optimiser, self.fedbuff)
+        waits = self.fedbuff is not None and self.fedbuff.waits
+        return (*(rule.citation for rule in rules if rule is not None), *([FedBuff.citation_of_waits] if waits else ()))

@@ -276,6 +276,8 @@ def test_a_ledger_is_exported_and_its_attacks_are_cited(plain_folder):
     assert all((row["energy_j"] is None) == (row["provenance"] == "unavailable") for row in energy)
     entries = printed("cite", str(plain_folder / "out"))
     assert "zhao2020idlg" in entries  # of `label`
+    assert "mcmahan2017communication" in entries  # of the mean
+    assert "nguyen2022federated" not in entries  # of rounds that were synchronous
     assert "geiping2020inverting" not in entries  # of an attack that was not run
 
 

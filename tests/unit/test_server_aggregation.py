@@ -96,6 +96,10 @@ def test_each_has_its_citation(kind):
 
 def test_what_waits_comes_from_has_its_citation():
     assert FedBuff.citation_of_waits in CITATIONS[FedBuff.citation_of_waits]
+    plain, waiting = (Recipe(fedbuff=FedBuff(waits=waits)).cited for waits in (False, True))
+    assert set(waiting) - set(plain) == {FedBuff.citation_of_waits}
+    assert plain == (Mean.citation, FedBuff.citation)
+    assert Recipe().cited == (Mean.citation,)
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)

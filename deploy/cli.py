@@ -152,7 +152,7 @@ def export(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder
 def cite(
     directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of a run or a sweep.")] = None,
 ) -> None:
-    """Print the BibTeX of the attacks and of the aggregation that a run used; of all of them without a folder.
+    """Print the BibTeX of the attacks and of the rules of its rounds that a run used; of all of them without a folder.
 
     Example: spikeleak cite runs/first
     """

@@ -72,7 +72,7 @@ def _schema(ledger: Ledger, table: str) -> dict[str, type]:
 
 
 def citations(directory: Path | None) -> list[Citation]:
-    """Works behind the attacks and the aggregation of a run, or of any run of a sweep; all of them without a folder.
+    """Works behind the attacks and the rounds of a run, or of any run of a sweep; all of them without a folder.
 
     Args:
         directory: Folder of a run or of a sweep.
@@ -94,7 +94,7 @@ def citations(directory: Path | None) -> list[Citation]:
         with Ledger.open_read(path) as ledger:
             names |= dict.fromkeys(row["attack"] for row in ledger.rows("SELECT DISTINCT attack FROM reconstructions"))
             settings = msgspec.json.decode(ledger.meta("settings") or '{"schedule": []}', type=_Scheduled)
-        rules.update(key for entry in settings.schedule if entry.applied for key in entry.recipe.cited)
+        rules.update(key for entry in settings.schedule for key in entry.cited)
     used = {KNOWN[name].citation.key for name in names if name in KNOWN} | {"spikeleak"}
     attacks = [citation for key, citation in CITATIONS.items() if key in used]
     return [*attacks, *(Citation(key=key, entry=entry) for key, entry in RULES.items() if key in rules)]

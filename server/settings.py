@@ -146,6 +146,17 @@ class ScheduleEntry(RoundPlan, frozen=True, kw_only=True, forbid_unknown_fields=
         assert not isinstance(self.server_optimiser, str)
         return Recipe(aggregator=self.aggregator, optimiser=self.server_optimiser, fedbuff=self.fedbuff)
 
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """Keys in `server.aggregation.citations` of the works that it follows."""
+        more = {
+            "li2020federated": self.proximal > 0,
+            "abadi2016deep": self.noise_multiplier > 0,
+            "bonawitz2017practical": self.secure is not None,
+        }
+        made = self.recipe.cited if self.applied else ()
+        return (*made, *(key for key, used in more.items() if used))
+
 
 Part = TypeVar("Part")
 

@@ -1,4 +1,4 @@
-"""The works that the ways to aggregate come from, as BibTeX."""
+"""The works that the ways to train, protect and aggregate updates come from, as BibTeX."""
 
 from __future__ import annotations
 
@@ -83,6 +83,37 @@ CITATIONS: dict[str, str] = dict(
             pages="3654--3672",
             year="2021",
             doi="10.1109/JSAC.2021.3118435",
+        ),
+        _entry(
+            "inproceedings",
+            "li2020federated",
+            title="Federated Optimization in Heterogeneous Networks",
+            author="Li, Tian and Sahu, Anit Kumar and Zaheer, Manzil and Sanjabi, Maziar and Talwalkar, Ameet and "
+            "Smith, Virginia",
+            booktitle="Machine Learning and Systems",
+            year="2020",
+            eprint="1812.06127",
+            archiveprefix="arXiv",
+        ),
+        _entry(
+            "inproceedings",
+            "abadi2016deep",
+            title="Deep Learning with Differential Privacy",
+            author="Abadi, Martin and Chu, Andy and Goodfellow, Ian and McMahan, H. Brendan and Mironov, Ilya and "
+            "Talwar, Kunal and Zhang, Li",
+            booktitle="ACM SIGSAC Conference on Computer and Communications Security",
+            year="2016",
+            doi="10.1145/2976749.2978318",
+        ),
+        _entry(
+            "inproceedings",
+            "bonawitz2017practical",
+            title="Practical Secure Aggregation for Privacy-Preserving Machine Learning",
+            author="Bonawitz, Keith and Ivanov, Vladimir and Kreuter, Ben and Marcedone, Antonio and McMahan, H. "
+            "Brendan and Patel, Sarvar and Ramage, Daniel and Segal, Aaron and Seth, Karn",
+            booktitle="ACM SIGSAC Conference on Computer and Communications Security",
+            year="2017",
+            doi="10.1145/3133956.3133982",
         ),
     )
 )

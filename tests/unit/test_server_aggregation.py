@@ -102,6 +102,14 @@ def test_what_waits_comes_from_has_its_citation():
     assert Recipe().cited == (Mean.citation,)
 
 
+def test_an_entry_cites_what_it_uses_and_nothing_else():
+    assert ScheduleEntry().cited == (Mean.citation,)
+    noisy = ScheduleEntry(proximal=0.1, clip_norm=1.0, noise_multiplier=0.5)
+    assert noisy.cited == (Mean.citation, "li2020federated", "abadi2016deep")
+    assert ScheduleEntry(kind="audit").cited == (), "it makes no model"
+    assert set(noisy.cited) <= set(CITATIONS)
+
+
 @pytest.mark.parametrize("name", AGGREGATORS)
 def test_updates_that_are_all_alike_give_that_update(name):
     alike = [msgspec.structs.replace(drawn(1)[0], uid=str(i)) for i in range(7)]

@@ -24,7 +24,7 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         loss: Mean loss over the batch.
         gradients: Gradient of that mean, per parameter, in the parameter's shape.
         emitted: Spikes of each hidden layer over all steps and samples, a scalar; where a convolution follows, of each
-            step and sample the positions at which they took part and the spikes, `[2, T * B]`. Of an ANN its
+            sample the positions at which they took part and the spikes, `[2, B]`. Of an ANN its
             activations, `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. Empty for a network of the
             user's own.
     """

@@ -42,15 +42,15 @@ def fan_out(layer: LayerSpec) -> NDArray[np.int64]:
     return found
 
 
-def positions(layer: LayerSpec) -> NDArray[np.float32] | NDArray[np.float64]:
-    """What a convolution's spikes are multiplied with to count them, `[2, inputs]`.
+def positions(layer: LayerSpec, steps: int) -> NDArray[np.float32] | NDArray[np.float64]:
+    """What a convolution's spikes, added up over so many steps, are multiplied with to count them, `[2, inputs]`.
 
-    Of each input at how many positions it takes part, and 1. In float64 where sums over one sample and step may be too
-    large for float32 to be exact.
+    Of each input at how many positions it takes part, and 1. In float64 where sums over one sample may be too large for
+    float32 to be exact.
     """
     parts = fan_out(layer) // layer.weight_shape[0]
     both = np.stack([parts, np.ones_like(parts)])
-    return both.astype(np.float32) if parts.sum() < EXACT else both.astype(np.float64)
+    return both.astype(np.float32) if steps * parts.sum() < EXACT else both.astype(np.float64)
 
 
 def _reached(layer: LayerSpec, into: int, out: int) -> NDArray[np.int64]:

@@ -129,15 +129,15 @@ class _Kept:
 
 
 class _Positions(_Kept):
-    """Spikes that enter a convolution, as `[2, N]`: at how many positions those of N parts take part, and how many."""
+    """Spikes that enter a convolution, as `[2, B]`: at how many positions those of each sample take part; how many."""
 
     def __init__(self, entry: LayerEntry) -> None:
         super().__init__(entry)
         self.active = self.effective = 0
 
     def _add(self, passes: NDArray[Any]) -> None:
-        if passes.ndim != 3 or passes.shape[1] != 2:
-            raise ValueError(f"counts of shape {passes.shape[1:]}: expected [2, N], positions and spikes")
+        if passes.shape[1:] != (2, self._batch):
+            raise ValueError(f"counts of shape {passes.shape[1:]}: expected [2, {self._batch}], positions and spikes")
         positions, spikes = passes.sum((0, 2), dtype=np.float64).tolist()
         self.effective += int(positions) * self._entry.channels
         self.active += int(spikes)

@@ -144,11 +144,11 @@ class _Binding:
 
 
 def _widths(task: TaskSpec, shape: Shape, classes: int) -> tuple[int, ...]:
-    """Of an ANN the activations, of a network of spikes the steps; none of a network of the user's own."""
+    """Of an ANN the activations, of a network of spikes one number; none of a network of the user's own."""
     if task.model.own is not None:
         return ()
     ann, hidden = task.model.family == "ann", layers(task, shape, classes)[:-1]
-    return tuple(math.prod(layer.outputs) if ann else task.encoding.steps for layer in hidden)
+    return tuple(math.prod(layer.outputs) if ann else 1 for layer in hidden)
 
 
 def _session(graph: bytes, threads: int, name: str) -> Any:

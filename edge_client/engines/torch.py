@@ -69,5 +69,5 @@ class TorchEngine:
             return (x.flatten(2).movedim(1, 2) if spec.kind == "conv" else x).reshape(1, -1).numpy()
         if following.kind != "conv":
             return x.sum().numpy()
-        factors = positions(following)
-        return np.asarray(np.matmul(factors, x.reshape(-1, factors.shape[1]).numpy().T, dtype=factors.dtype))
+        factors = positions(following, len(x))
+        return np.asarray(np.matmul(factors, x.sum(0).flatten(1).numpy().T, dtype=factors.dtype))

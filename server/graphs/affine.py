@@ -53,7 +53,7 @@ class Affine(Protocol):
     def active(self) -> Count:
         """How many spikes entered it; after `forward`.
 
-        One number over all steps and samples where each takes part in as many products; else `[2, S * B]`: at how many
+        One number over all steps and samples where each takes part in as many products; else `[2, B]`: at how many
         positions they took part, and how many they were, each exact.
         """
         ...
@@ -89,13 +89,17 @@ def from_rows(graph: Graph, rows: Value, steps: int, shape: tuple[int, ...], *, 
     return graph.reshape(rows, steps, -1)
 
 
-def spike_count(graph: Graph, spikes: Value, steps: int) -> Count:
-    """How many there are in `[S, N]`.
+def over_steps(graph: Graph, spikes: Value, steps: int) -> Value:
+    """Spikes `[S, N]` added up over steps, `[1, N]`.
 
-    Steps are added by a product with a row of ones, which passes over memory two to four times as fast as a sum does.
+    By a product with a row of ones, which passes over memory two to four times as fast as a sum does.
     """
-    ones = graph.constant(np.ones((1, steps), np.float32))
-    return graph.total(graph.node("MatMul", ones, spikes)), FLOAT, []
+    return graph.node("MatMul", graph.constant(np.ones((1, steps), np.float32)), spikes)
+
+
+def spike_count(graph: Graph, spikes: Value, steps: int) -> Count:
+    """How many there are in `[S, N]`."""
+    return graph.total(over_steps(graph, spikes, steps)), FLOAT, []
 
 
 class Linear:

@@ -44,11 +44,11 @@ def training_model(
     graph, labels = made.graph, made.graph.input("labels", INT64, ["B"])
     network = made.network()
     logits = network.forward(made.frames)
-    counts = network.counts() if counted else []  # here, so that nothing is kept for them until the end
     loss, delta = cross_entropy(graph, logits, labels, classes)
     graph.output("loss", loss, FLOAT, [])
     for (name, size), gradient in zip(made.shapes.items(), network.backward(delta), strict=True):
         graph.output(f"gradient:{name}", gradient, FLOAT, size)
+    counts = network.counts() if counted else []  # last: onnxruntime then counts spikes soon after it has made them
     for i, (count, kind, told) in enumerate(counts):
         graph.output(f"emitted:{i}", count, kind, told)
     if traces:

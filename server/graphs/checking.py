@@ -137,8 +137,8 @@ def _emitted(task: TaskSpec, train: NDArray[np.float32], *, columns: bool, follo
         return (train.transpose(0, 2, 1) if columns else train).reshape(1, -1)
     if following.kind != "conv":
         return np.asarray(train.sum())
-    factors = positions(following)
-    return np.asarray(factors @ train.reshape(-1, train.shape[-1]).T.astype(factors.dtype))
+    factors = positions(following, len(train))
+    return np.asarray(factors @ train.sum(0).T.astype(factors.dtype))
 
 
 def _recorder(recorded: dict[str, list[Tensor]], index: int) -> Any:

@@ -116,8 +116,9 @@ class Neurons:
         found: list[Value] = []
         states: list[Value] = []
         for now in currents:
-            membrane, states = self._step(graph, states, now)
-            found.append(membrane)
+            if found:
+                states = self._left(graph, found[-1])
+            found.append(self._charged(graph, states, now))
         return graph.node("Concat", *found, axis=0)
 
     def _scan(self, current: Value, *, constant: bool) -> Value:
@@ -125,30 +126,32 @@ class Neurons:
         states = [body.input(body.name(), FLOAT, [None]) for _ in STATES[self._spec.reset]]
         tick = body.input(body.name(), FLOAT, [] if constant else [None])
         now = graph.reshape(current, -1) if constant else tick
-        membrane, after = self._step(body, states, now)
-        for value in (*after, membrane):
+        membrane = self._charged(body, states, now)
+        for value in (*self._left(body, membrane), membrane):
             body.output(body.name(), value, FLOAT, [None])
         rest = graph.node("ConstantOfShape", graph.node("Shape", current, start=1))
         ticks = graph.constant(np.zeros(self._steps, dtype=np.float32)) if constant else current
         inputs = [*[rest] * len(states), ticks]
         return graph.nodes("Scan", inputs, len(states) + 1, body=body.body("leaky"), num_scan_inputs=1)[-1]
 
-    def _step(self, body: Graph, states: list[Value], current: Value) -> tuple[Value, list[Value]]:
-        """One step: the membrane, and the states that the next one starts from; at rest there are none."""
-        reset, threshold = self._spec.reset, self._spec.threshold
+    def _charged(self, body: Graph, states: list[Value], current: Value) -> Value:
+        """The membrane after one step, from what the step before it left: nothing at rest."""
         moved = body.node("Add", states[0], current) if states else current
-        if states and reset == "subtract":
+        if states and self._spec.reset == "subtract":
             moved = body.node("Sub", moved, states[1])
-        membrane = _rounded(body, moved, self._grid)
+        return _rounded(body, moved, self._grid)
+
+    def _left(self, body: Graph, membrane: Value) -> list[Value]:
+        """The states that a step leaves to the next, `STATES`."""
+        reset, threshold = self._spec.reset, self._spec.threshold
         if reset == "zero":
             above = body.node("ThresholdedRelu", membrane, alpha=float(np.float32(threshold)))
-            return membrane, [body.node("Mul", body.node("Sub", membrane, above), self._beta)]
+            return [body.node("Mul", body.node("Sub", membrane, above), self._beta)]
         decayed = body.node("Mul", membrane, self._beta)
         if reset == "none":
-            return membrane, [decayed]
+            return [decayed]
         fired = _fires(body, membrane, threshold)
-        taken = fired if threshold == 1 else body.node("Mul", fired, self._graph.scalar(threshold))
-        return membrane, [decayed, taken]
+        return [decayed, fired if threshold == 1 else body.node("Mul", fired, self._graph.scalar(threshold))]
 
     def _adjoint_of_zero(self, x: Value, spikes: Value) -> Value:
         """``delta_t = x_t + beta (1 - s_t) delta_{t+1}``."""

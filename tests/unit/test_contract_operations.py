@@ -39,15 +39,18 @@ def counted(spec, shape, active, batch=3, batches=1):
             x = np.zeros(rows * batch * math.prod(layer.inputs), np.float32)
             x[:ones] = 1
             given.append(x.reshape(rows * batch, -1))
-            counts.append(x.reshape(1, -1) if spec.model.family == "ann" else summed(layer, given[-1]))
+            counts.append(x.reshape(1, -1) if spec.model.family == "ann" else summed(layer, given[-1], batch))
         counter.give(given[0].reshape(-1, batch, *shape))
         counter.add(batch, counts[1:])
     return counter.total()
 
 
-def summed(layer, spikes):
+def summed(layer, spikes, batch):
     """What is told of `[T * B, inputs]`: spikes of all places together, or also positions where these differ."""
-    return positions(layer) @ spikes.T if layer.kind == "conv" else spikes.sum()
+    if layer.kind != "conv":
+        return spikes.sum()
+    over_time = spikes.reshape(-1, batch, spikes.shape[-1]).sum(0)
+    return positions(layer, len(spikes) // batch) @ over_time.T
 
 
 @pytest.mark.parametrize(("kernel", "stride"), list(itertools.product((1, 2, 3, 5), (1, 2, 3))))
@@ -171,7 +174,7 @@ def test_however_many_batches_wait_all_are_counted(name, batches):
         frames[0] = hidden[0].reshape(batch, *shape)
         counter.give(frames)
         fed = [
-            x.reshape(1, -1) if ann else summed(layer, x)
+            x.reshape(1, -1) if ann else summed(layer, x, batch)
             for layer, x in zip(layers(spec, shape, 4), hidden, strict=True)
         ]
         counter.add(batch, fed[1:])

@@ -83,7 +83,7 @@ _WORKS = (
     work(
         "software",
         "spikeleak",
-        title="spikeleak: what a fleet of spiking edge devices spends, and what it leaks",
+        title="{spikeleak}: what a fleet of spiking edge devices spends, and what it leaks",
         author="{The spikeleak authors}",
         year="2026",
     ),

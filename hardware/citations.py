@@ -35,7 +35,7 @@ CITATIONS: dict[str, Citation] = catalogue(
         work(
             "article",
             "davies2018loihi",
-            title="Loihi: A Neuromorphic Manycore Processor with On-Chip Learning",
+            title="{Loihi}: A Neuromorphic Manycore Processor with On-Chip Learning",
             author="Davies, Mike and Srinivasa, Narayan and Lin, Tsung-Han and Chinya, Gautham and others",
             journal="IEEE Micro",
             volume="38",
@@ -70,7 +70,7 @@ CITATIONS: dict[str, Citation] = catalogue(
         work(
             "misc",
             "geerling2024top500",
-            title="top500-benchmark: {High Performance Linpack} on small computers",
+            title="{top500-benchmark}: {High Performance Linpack} on small computers",
             author="Geerling, Jeff",
             year="2024",
             url="https://github.com/geerlingguy/top500-benchmark",

@@ -119,7 +119,7 @@ CITATIONS: dict[str, Citation] = catalogue(
         work(
             "software",
             "dpaccounting",
-            title="dp-accounting: Tools for Tracking Differential Privacy Budgets",
+            title="{dp-accounting}: Tools for Tracking Differential Privacy Budgets",
             author="{Google Differential Privacy Team}",
             url="https://github.com/google/differential-privacy",
         ),

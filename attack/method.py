@@ -9,6 +9,9 @@ import numpy as np
 
 from attack.threat import Array32, Array64, Knowledge, Observation
 from contract.messages import Verdict
+from hardware.bibliography import Citation
+
+__all__ = ["MAX_IMAGES", "Citation", "Finding", "Method"]
 
 MAX_IMAGES = 64
 """Largest number of candidates that one finding may hold."""
@@ -37,13 +40,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     membership: Array64 | None = None
 
 
-class Citation(msgspec.Struct, frozen=True, kw_only=True):
-    """A work to cite: its BibTeX key and entry (`attack.citations` holds them all)."""
-
-    key: str
-    entry: str
-
-
 class Method(Protocol):
     """One attack. It holds no state between updates."""
 
@@ -53,7 +49,7 @@ class Method(Protocol):
 
     @property
     def citation(self) -> Citation:
-        """Where it comes from."""
+        """Where it comes from; one of `attack.citations`."""
 
     @property
     def requires(self) -> frozenset[Knowledge]:

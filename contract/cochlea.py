@@ -19,6 +19,8 @@ LOWEST_HZ = 100.0
 WINDOW_S = 0.032
 FLOOR_DB = 60.0
 """How far below its loudest place a recording is taken to be silent."""
+CITED = ("stevens1937scale", "davis1980comparison")
+"""Keys of the works that the bands follow (`contract.citations`)."""
 
 Sound = npt.NDArray[np.float32]
 

@@ -79,6 +79,15 @@ ENCODINGS: dict[str, Encoder] = {
     "delta": _delta,
     "integrate": _integrate,
 }
+CITED: dict[str, tuple[str, ...]] = {
+    "direct": (),
+    "rate": (),
+    "latency": (),
+    "events": (),
+    "delta": ("miskowicz2006send", "lichtsteiner2008asynchronous"),
+    "integrate": ("lazar2004time",),
+}
+"""Keys of the works that a kind follows (`contract.citations`); the first four are everybody's, or the recording's."""
 SERIES: dict[str, Callable[[Samples, float], Samples]] = {
     "delta": series.delta_series,
     "integrate": series.integrate_series,

@@ -12,6 +12,14 @@ import numpy.typing as npt
 PSNR_CAP_DB = 200.0
 """PSNR of identical arrays, and the largest that is reported."""
 SSIM_WINDOW = 7
+CITED: dict[str, tuple[str, ...]] = {
+    "ssim": ("wang2004image",),
+    "lpips": ("zhang2018unreasonable",),
+    "matched_psnr_db": ("jonker1987shortest",),
+    "rate_psnr_db": ("jonker1987shortest",),
+    "membership_auc": ("hanley1982meaning",),
+}
+"""Keys of the works behind figures of a score (`contract.messages.AttackScore`); see `contract.citations`."""
 
 Array = npt.NDArray[Any]
 

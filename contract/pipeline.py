@@ -8,7 +8,7 @@ the residual of error feedback included, and is post-processing (Dwork and Roth 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -22,6 +22,8 @@ Tensors = Mapping[str, npt.NDArray[np.float32]]
 RETURNED = frozenset({"future", "closed", "uninvited", "plan", "model", "epoch", "second", "stale"})
 """Refusals that say when an update came, not that it is bad: under error feedback its content goes into the next."""
 
+FEEDBACK_CITED = ("seide2014onebit", "karimireddy2019error")
+"""Keys of the works that error feedback follows."""
 _BELOW = 1 - 2.0**-21
 """So that rounding to float32 leaves a clipped norm at or below the bound."""
 
@@ -32,7 +34,10 @@ class Transform(Protocol):
     Attributes:
         name: Names its stream of draws.
         unbiased: Whether the expectation over the draws is what went in.
+        cited: Keys of the works that it follows (`contract.citations`).
     """
+
+    cited: ClassVar[tuple[str, ...]]
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -58,6 +63,7 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "clip"
     unbiased: bool = False
+    cited: ClassVar[tuple[str, ...]] = ("abadi2016deep",)
     norm: float
 
     def _factor(self, update: Tensors) -> float:
@@ -87,6 +93,7 @@ class GaussianNoise(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "noise"
     unbiased: bool = True
+    cited: ClassVar[tuple[str, ...]] = ("abadi2016deep", "dwork2014algorithmic")
     std: float
 
     def apply(self, update: Tensors, rng: np.random.Generator) -> dict[str, npt.NDArray[np.float32]]:
@@ -120,6 +127,12 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     def unbiased(self) -> bool:
         """Whether the expectation of the decoded update is the device's own, for every stage and the whole."""
         return not self.feedback and self.codec.unbiased and all(stage.unbiased for stage in self.transforms)
+
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """Keys of the works that its stages follow (`contract.citations`)."""
+        stages = [key for stage in self.transforms for key in stage.cited]
+        return tuple(dict.fromkeys([*stages, *(FEEDBACK_CITED if self.feedback else ()), *self.codec.cited]))
 
 
 def pipeline(plan: RoundPlan) -> Pipeline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -28,6 +28,8 @@ class SecureAggregation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         patience_s: Longest wait for the devices' keys, for their shares, and for what unmasks. The updates themselves
             have the round's `deadline_s`, from the moment that the shares are dealt.
     """
+
+    cited: ClassVar[tuple[str, ...]] = ("bonawitz2017practical", "shamir1979share")
 
     threshold: Annotated[float, Meta(gt=0.5, le=1)] = 0.66
     bits: Annotated[int, Meta(ge=2, le=24)] = 16

@@ -230,7 +230,7 @@ class RoundPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         learning_rate: Step size of the local SGD (`fedavg`).
         momentum: Momentum of the local SGD (`fedavg`).
         server_learning_rate: Factor on the aggregate when it is applied.
-        server_momentum: Momentum of the server (Reddi et al. 2021, arXiv 2003.00295, "FedAvgM").
+        server_momentum: Momentum of the server (FedAvgM: Hsu et al. 2019, arXiv 1909.06335).
         codec: How the update is packed.
         apply: Whether the aggregate changes the model. Default: yes for `train`, no for `audit`.
         proximal: FedProx's mu (Li et al. 2020, arXiv 1812.06127): each local step adds ``mu (w - w_global)`` to the

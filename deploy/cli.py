@@ -152,11 +152,11 @@ def export(directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder
 def cite(
     directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Folder of a run or a sweep.")] = None,
 ) -> None:
-    """Print the BibTeX of the attacks and of the rules of its rounds that a run used; of all of them without a folder.
+    """Print the BibTeX of all that a run or a study used, its modelled joules included; without a folder of everything.
 
     Example: spikeleak cite runs/first
     """
-    from deploy.ledger_export import citations  # noqa: PLC0415
+    from deploy.citations import citations  # noqa: PLC0415
 
     for citation in citations(directory):
         out_console.print(citation.entry + "\n", highlight=False, soft_wrap=True, markup=False)

@@ -48,6 +48,7 @@ class EnergyModel:
         name: The profile.
         title: The profile in words.
         constants: Every constant that a figure of this model rests on, the radio's included.
+        rests_on: The constants by the source of the readings that rest on them: the profile's and the radio's apart.
         prices_j: Joules of one operation, for those of `OPERATIONS` that the profile covers.
         absent: Operations without a figure, and why.
         notes: What the profile assumes or leaves out.
@@ -60,6 +61,7 @@ class EnergyModel:
         self.name = profile.name
         self.title = profile.title
         self.constants: tuple[Constant, ...] = profile.constants
+        self.rests_on = {f"model:{profile.name}": profile.constants}
         self.prices_j = prices_j(profile)
         self.absent = dict(profile.absent)
         self.notes = dict(profile.notes)
@@ -71,6 +73,7 @@ class EnergyModel:
             self.constants += radio.constants
             self.notes |= {f"{radio.name}: {key}": note for key, note in radio.notes.items()}
             offset_w = radio_value(radio, radio.offset, POWER_UNIT)
+            self.rests_on[f"model:{radio.name}"] = radio.constants
             self._radio = (f"model:{radio.name}", offset_w, radio_value(radio, radio.slope, SLOPE_UNIT))
 
     @classmethod

@@ -22,6 +22,8 @@ import numpy as np
 from contract.task import RoundPlan
 from server.ledger import Ledger
 
+CITED = ("dong2022gaussian", "balle2018improving", "dpaccounting")
+"""Keys of the works that an ε follows (`aggregation.citations`): composition, and one mechanism's ε by the package."""
 LARGEST_INVERSE = 1e4
 """Composed multipliers below its inverse (ε of 5·10⁷ and more) are stated as no guarantee."""
 

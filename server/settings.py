@@ -11,10 +11,11 @@ import msgspec
 from msgspec import Meta
 
 from contract.link import LinkSettings
+from contract.pipeline import pipeline
 from contract.secure import LEAST_DEVICES
 from contract.task import RoundPlan, TaskSpec
-from server.aggregation import AGGREGATORS, OPTIMISERS, Aggregation, FedBuff, Optimisation, Recipe
-from server.aggregation.mean import Mean
+from server.aggregation import AGGREGATORS, ALGORITHMS, OPTIMISERS, Aggregation, FedBuff, Optimisation, Recipe
+from server.aggregation.mean import MOMENTUM_CITED, Mean
 from server.aggregation.multi_krum import MultiKrum
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -148,14 +149,15 @@ class ScheduleEntry(RoundPlan, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def cited(self) -> tuple[str, ...]:
-        """Keys in `server.aggregation.citations` of the works that it follows."""
-        more = {
-            "li2020federated": self.proximal > 0,
-            "abadi2016deep": self.noise_multiplier > 0,
-            "bonawitz2017practical": self.secure is not None,
-        }
-        made = self.recipe.cited if self.applied else ()
-        return (*made, *(key for key, used in more.items() if used))
+        """Keys of the works that it follows, in `server.aggregation.citations` and `contract.citations`."""
+        keys: list[str] = []
+        if self.applied:
+            keys += [*self.recipe.cited, ALGORITHMS[self.algorithm].citation]
+            keys += MOMENTUM_CITED if self.server_momentum else ()
+        keys += ["li2020federated"] if self.proximal else []
+        keys += pipeline(self).cited
+        keys += [] if self.secure is None else self.secure.cited
+        return tuple(dict.fromkeys(keys))
 
 
 Part = TypeVar("Part")

@@ -32,6 +32,7 @@ class Codec(Protocol):
     Attributes:
         name: As it stands in a `TensorRecord`.
         unbiased: Whether the expectation of `decode(encode(x))` over the draws equals `x`.
+        cited: Keys of the works that it follows (`contract.citations`); empty for a mere format of numbers.
     """
 
     @property
@@ -39,6 +40,9 @@ class Codec(Protocol):
 
     @property
     def unbiased(self) -> bool: ...  # noqa: D102
+
+    @property
+    def cited(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def encode(self, x: npt.NDArray[np.float32], rng: np.random.Generator) -> tuple[Buffer, float]:
         """Buffer and scale of a tensor.

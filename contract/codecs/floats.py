@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ class Fp32(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "fp32"
     unbiased: bool = True
+    cited: ClassVar[tuple[str, ...]] = ()
 
     def encode(self, x: npt.NDArray[np.float32], rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], float]:  # noqa: ARG002
         """A view of `x` (a copy only where `x` is not contiguous), and 1."""
@@ -42,6 +45,7 @@ class Fp16(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "fp16"
     unbiased: bool = False
+    cited: ClassVar[tuple[str, ...]] = ()
 
     def encode(self, x: npt.NDArray[np.float32], rng: np.random.Generator) -> tuple[npt.NDArray[np.float16], float]:  # noqa: ARG002
         """Half-precision values, and 1.

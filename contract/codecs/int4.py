@@ -33,6 +33,11 @@ class Int4(msgspec.Struct, frozen=True, kw_only=True):
         """With stochastic rounding."""
         return self.rounding == "stochastic"
 
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """Random rounding is QSGD's; nearest steps of a tensor's largest magnitude are nobody's."""
+        return ("alistarh2017qsgd",) if self.unbiased else ()
+
     def encode(self, x: npt.NDArray[np.float32], rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], float]:
         """Nibbles in two's complement, the first value in the low one; and the step (1 for zeros).
 

@@ -30,6 +30,11 @@ class Int8(msgspec.Struct, frozen=True, kw_only=True):
         """With stochastic rounding."""
         return self.rounding == "stochastic"
 
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """Random rounding is QSGD's; nearest steps of a tensor's largest magnitude are nobody's."""
+        return ("alistarh2017qsgd",) if self.unbiased else ()
+
     def encode(self, x: npt.NDArray[np.float32], rng: np.random.Generator) -> tuple[npt.NDArray[np.int8], float]:
         """Signed bytes, and the step; a tensor of zeros has step 1.
 

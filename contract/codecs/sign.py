@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ class Sign(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "sign"
     unbiased: bool = False
+    cited: ClassVar[tuple[str, ...]] = ("bernstein2018signsgd", "karimireddy2019error")
 
     def encode(self, x: npt.NDArray[np.float32], rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], float]:  # noqa: ARG002
         """The plane of negative values, and the mean magnitude.

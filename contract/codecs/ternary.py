@@ -39,6 +39,11 @@ class Ternary(msgspec.Struct, frozen=True, kw_only=True):
         """With stochastic rounding."""
         return self.rounding == "stochastic"
 
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """Each way has its own."""
+        return ("wen2017terngrad",) if self.unbiased else ("li2016ternary",)
+
     def encode(self, x: npt.NDArray[np.float32], rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], float]:
         """The plane of values that are not zero, then the plane of negative ones; and the step (1 for zeros).
 

@@ -35,6 +35,11 @@ class TopK(msgspec.Struct, frozen=True, kw_only=True):
     share: float = 0.01
     rounding: Rounding = "stochastic"
 
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """Its own, and what the bytes follow."""
+        return ("aji2017sparse", *Int8(rounding=self.rounding).cited)
+
     def kept(self, size: int) -> int:
         """Values kept of a tensor."""
         return math.ceil(self.share * size)

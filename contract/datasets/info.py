@@ -22,6 +22,7 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
         samples: Number of samples; 0 where only those who own them know.
         licence: Terms of use.
         source: Where it comes from.
+        cited: Keys of its publications, and of what its samples were made by (`contract.citations`).
         package: Distribution that brings it; empty for a set that comes as files.
         extra: Extra of this project that installs the package.
         levels: Whether every intensity is k / 255 for a whole k: a part of the set is then kept as levels.
@@ -39,6 +40,7 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     licence: str
     source: str
+    cited: tuple[str, ...]
     package: str = ""
     extra: str = ""
     levels: bool = False

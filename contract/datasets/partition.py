@@ -139,3 +139,5 @@ def _without_empty(dealt: list[Indices]) -> list[Indices]:
 
 
 DEALERS: dict[str, Dealer] = {"iid": _deal_iid, "dirichlet": _deal_dirichlet}
+CITED: dict[str, tuple[str, ...]] = {"iid": (), "dirichlet": ("hsu2019measuring",), "user": ()}
+"""Keys of the works that a kind of partition comes from (`contract.citations`); even parts and whole people: none."""

@@ -1,7 +1,7 @@
 """Leaky integrate-and-fire neurons over all time steps at once.
 
-snntorch's Leaky (v1.0.0, reset with its default delay of one step), with current ``I_t``, membrane ``m_t`` and the
-detached reset ``r_t = [m_{t-1} > threshold]``::
+snntorch's Leaky (Eshraghian et al. 2023; v1.0.0, reset with its default delay of one step), with current ``I_t``,
+membrane ``m_t`` and the detached reset ``r_t = [m_{t-1} > threshold]``::
 
     subtract   m_t = beta m_{t-1} + I_t - r_t threshold
     zero       m_t = beta (1 - r_t) m_{t-1} + I_t
@@ -29,6 +29,8 @@ from contract.models.quantization import FixedPoint, membrane_grid
 from contract.models.surrogates import surrogate
 from contract.task import NeuronSpec
 
+CITED = ("eshraghian2023training", "neftci2019surrogate")
+"""Keys of the works behind the neuron and its training by surrogate derivatives through time."""
 Integrator = Callable[[Tensor, float, float, FixedPoint | None], tuple[Tensor, Tensor]]
 """Current `[T, ...]`, decay, threshold and grid to membranes and spikes."""
 

@@ -46,6 +46,8 @@ from contract.models.emissions import emissions
 from contract.models.fixed_costs import fixed_costs
 from contract.task import TaskSpec
 
+CITED = ("yik2025neurobench", "yin2023sata")
+"""Keys of the works that the counting follows (`contract.citations`)."""
 Frames = NDArray[np.float32] | NDArray[np.uint8]
 
 

@@ -57,6 +57,14 @@ def _ternary(weight: Tensor, _bits: int) -> Tensor:
 
 
 GRIDS = {2: _ternary, 4: _uniform, 8: _uniform}
+CITED: dict[int, tuple[str, ...]] = {
+    2: ("li2016ternary",),
+    4: ("jacob2018quantization",),
+    8: ("jacob2018quantization",),
+}
+"""Keys of the works that the grids follow (`contract.citations`), by their bits."""
+ROUNDING_CITED = ("bengio2013estimating",)
+"""Those of the derivative of rounding, of weights and of membranes."""
 
 
 class _FakeQuantize(torch.autograd.Function):

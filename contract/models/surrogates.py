@@ -22,10 +22,12 @@ class Surrogate(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         derivative: Takes `u` and the slope to dS/du, of `u`'s shape.
         slope: snntorch's default for the parameter.
+        cited: Keys of the works that it comes from (`contract.citations`), beside snntorch's own.
     """
 
     derivative: Callable[[Tensor, float], Tensor]
     slope: float
+    cited: tuple[str, ...]
 
 
 def _atan(u: Tensor, alpha: float) -> Tensor:
@@ -39,7 +41,7 @@ def _fast_sigmoid(u: Tensor, slope: float) -> Tensor:
 
 
 def _ste(u: Tensor, _slope: float) -> Tensor:
-    """``1`` (straight-through estimator)."""
+    """``1`` (straight-through estimator, Bengio et al. 2013, arXiv 1308.3432)."""
     return torch.ones_like(u)
 
 
@@ -49,7 +51,10 @@ def _triangular(u: Tensor, threshold: float) -> Tensor:
 
 
 def _sigmoid(u: Tensor, slope: float) -> Tensor:
-    """``k s(ku) s(-ku)``: snntorch's ``k e^{-ku} / (1 + e^{-ku})^2`` in a form that does not overflow."""
+    """``k s(ku) s(-ku)``: snntorch's ``k e^{-ku} / (1 + e^{-ku})^2`` in a form that does not overflow.
+
+    snntorch names Zenke and Ganguli 2018 as its source.
+    """
     return slope * torch.sigmoid(slope * u) * torch.sigmoid(-slope * u)
 
 
@@ -59,12 +64,12 @@ def _spike_rate_escape(u: Tensor, slope: float) -> Tensor:
 
 
 SURROGATES: dict[str, Surrogate] = {
-    "atan": Surrogate(derivative=_atan, slope=2.0),
-    "fast_sigmoid": Surrogate(derivative=_fast_sigmoid, slope=25.0),
-    "ste": Surrogate(derivative=_ste, slope=1.0),
-    "triangular": Surrogate(derivative=_triangular, slope=1.0),
-    "sigmoid": Surrogate(derivative=_sigmoid, slope=25.0),
-    "spike_rate_escape": Surrogate(derivative=_spike_rate_escape, slope=25.0),
+    "atan": Surrogate(derivative=_atan, slope=2.0, cited=("fang2021incorporating",)),
+    "fast_sigmoid": Surrogate(derivative=_fast_sigmoid, slope=25.0, cited=("zenke2018superspike",)),
+    "ste": Surrogate(derivative=_ste, slope=1.0, cited=("bengio2013estimating",)),
+    "triangular": Surrogate(derivative=_triangular, slope=1.0, cited=()),  # nowhere but in snntorch
+    "sigmoid": Surrogate(derivative=_sigmoid, slope=25.0, cited=("zenke2018superspike",)),
+    "spike_rate_escape": Surrogate(derivative=_spike_rate_escape, slope=25.0, cited=("gerstner2002spiking",)),
 }
 
 

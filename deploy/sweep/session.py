@@ -212,7 +212,7 @@ def write_tables(sweep: Sweep, points: tuple[Point, ...], out: Path) -> dict[str
 def write_results(sweep: Sweep, points: tuple[Point, ...], out: Path) -> None:
     """Writes the tables, ``summary.json`` and ``report.html`` from the runs that are there."""
     from deploy import parquet  # noqa: PLC0415 - these bring torch and matplotlib
-    from deploy.ledger_export import citations  # noqa: PLC0415
+    from deploy.citations import citations  # noqa: PLC0415
     from deploy.sweep import baselines  # noqa: PLC0415
     from deploy.sweep.report.page import render  # noqa: PLC0415
 

@@ -78,6 +78,7 @@ class Algorithm(Protocol):
     """Turns the aggregate of one round into one step in parameter space."""
 
     name: str
+    citation: str
 
     def step(self, aggregate: Mapping[str, Array], plan: RoundPlan) -> dict[str, Array]:
         """A difference that is *subtracted* from the parameters.
@@ -125,7 +126,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cited(self) -> tuple[str, ...]:
-        """Keys in `citations.CITATIONS` of the rules that it follows."""
+        """Keys of the works that it follows, in `citations.CITATIONS`."""
         rules = (self.aggregator, self.optimiser, self.fedbuff)
         waits = self.fedbuff is not None and self.fedbuff.waits
         return (*(rule.citation for rule in rules if rule is not None), *([FedBuff.citation_of_waits] if waits else ()))

@@ -1,16 +1,12 @@
-"""The works that the ways to train, protect and aggregate updates come from, as BibTeX."""
+"""The works that the ways to aggregate updates and to account for their privacy come from, as BibTeX."""
 
 from __future__ import annotations
 
+from hardware.bibliography import Citation, catalogue, work
 
-def _entry(kind: str, key: str, **fields: str) -> tuple[str, str]:
-    body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-    return key, f"@{kind}{{{key},\n{body}\n}}"
-
-
-CITATIONS: dict[str, str] = dict(
+CITATIONS: dict[str, Citation] = catalogue(
     (
-        _entry(
+        work(
             "inproceedings",
             "mcmahan2017communication",
             title="Communication-Efficient Learning of Deep Networks from Decentralized Data",
@@ -21,7 +17,7 @@ CITATIONS: dict[str, str] = dict(
             eprint="1602.05629",
             archiveprefix="arXiv",
         ),
-        _entry(
+        work(
             "inproceedings",
             "yin2018byzantine",
             title="{Byzantine}-Robust Distributed Learning: Towards Optimal Statistical Rates",
@@ -31,7 +27,7 @@ CITATIONS: dict[str, str] = dict(
             eprint="1803.01498",
             archiveprefix="arXiv",
         ),
-        _entry(
+        work(
             "inproceedings",
             "blanchard2017machine",
             title="Machine Learning with Adversaries: {Byzantine} Tolerant Gradient Descent",
@@ -41,7 +37,7 @@ CITATIONS: dict[str, str] = dict(
             eprint="1703.02757",
             archiveprefix="arXiv",
         ),
-        _entry(
+        work(
             "misc",
             "sun2019backdoor",
             title="Can You Really Backdoor Federated Learning?",
@@ -50,7 +46,7 @@ CITATIONS: dict[str, str] = dict(
             eprint="1911.07963",
             archiveprefix="arXiv",
         ),
-        _entry(
+        work(
             "inproceedings",
             "reddi2021adaptive",
             title="Adaptive Federated Optimization",
@@ -61,7 +57,7 @@ CITATIONS: dict[str, str] = dict(
             eprint="2003.00295",
             archiveprefix="arXiv",
         ),
-        _entry(
+        work(
             "inproceedings",
             "nguyen2022federated",
             title="Federated Learning with Buffered Asynchronous Aggregation",
@@ -72,7 +68,7 @@ CITATIONS: dict[str, str] = dict(
             eprint="2106.06639",
             archiveprefix="arXiv",
         ),
-        _entry(
+        work(
             "article",
             "ma2021fedsa",
             title="{FedSA}: A Semi-Asynchronous Federated Learning Mechanism in Heterogeneous Edge Computing",
@@ -84,7 +80,7 @@ CITATIONS: dict[str, str] = dict(
             year="2021",
             doi="10.1109/JSAC.2021.3118435",
         ),
-        _entry(
+        work(
             "inproceedings",
             "li2020federated",
             title="Federated Optimization in Heterogeneous Networks",
@@ -95,25 +91,37 @@ CITATIONS: dict[str, str] = dict(
             eprint="1812.06127",
             archiveprefix="arXiv",
         ),
-        _entry(
-            "inproceedings",
-            "abadi2016deep",
-            title="Deep Learning with Differential Privacy",
-            author="Abadi, Martin and Chu, Andy and Goodfellow, Ian and McMahan, H. Brendan and Mironov, Ilya and "
-            "Talwar, Kunal and Zhang, Li",
-            booktitle="ACM SIGSAC Conference on Computer and Communications Security",
-            year="2016",
-            doi="10.1145/2976749.2978318",
+        work(
+            "article",
+            "dong2022gaussian",
+            title="{Gaussian} Differential Privacy",
+            author="Dong, Jinshuo and Roth, Aaron and Su, Weijie J.",
+            journal="Journal of the Royal Statistical Society Series B: Statistical Methodology",
+            volume="84",
+            number="1",
+            pages="3--37",
+            year="2022",
+            doi="10.1111/rssb.12454",
+            eprint="1905.02383",
+            archiveprefix="arXiv",
         ),
-        _entry(
+        work(
             "inproceedings",
-            "bonawitz2017practical",
-            title="Practical Secure Aggregation for Privacy-Preserving Machine Learning",
-            author="Bonawitz, Keith and Ivanov, Vladimir and Kreuter, Ben and Marcedone, Antonio and McMahan, H. "
-            "Brendan and Patel, Sarvar and Ramage, Daniel and Segal, Aaron and Seth, Karn",
-            booktitle="ACM SIGSAC Conference on Computer and Communications Security",
-            year="2017",
-            doi="10.1145/3133956.3133982",
+            "balle2018improving",
+            title="Improving the {Gaussian} Mechanism for Differential Privacy: Analytical Calibration and Optimal "
+            "Denoising",
+            author="Balle, Borja and Wang, Yu-Xiang",
+            booktitle="International Conference on Machine Learning",
+            year="2018",
+            eprint="1805.06530",
+            archiveprefix="arXiv",
+        ),
+        work(
+            "software",
+            "dpaccounting",
+            title="{dp-accounting}: Tools for Tracking Differential Privacy Budgets",
+            author="{Google Differential Privacy Team}",
+            url="https://github.com/google/differential-privacy",
         ),
     )
 )

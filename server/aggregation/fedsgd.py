@@ -16,6 +16,7 @@ class FedSGD:
     """
 
     name = "fedsgd"
+    citation = "mcmahan2017communication"
 
     def step(self, aggregate: Mapping[str, Array], plan: RoundPlan) -> dict[str, Array]:
         """See `Algorithm.step`."""

@@ -45,6 +45,10 @@ class Mean(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return Aggregate(value={name: value / total for name, value in mean.items()}, weights=weights)
 
 
+MOMENTUM_CITED = ("hsu2019measuring", "reddi2021adaptive")
+"""Keys of the works that server momentum follows."""
+
+
 def weighted_mean(updates: Iterable[Contribution]) -> dict[str, Array]:
     """The value of `Mean` alone."""
     return Mean().aggregate(updates).value
@@ -53,7 +57,9 @@ def weighted_mean(updates: Iterable[Contribution]) -> dict[str, Array]:
 def descend(
     parameters: Parameters, velocity: Mapping[str, Array] | None, step: Mapping[str, Array], plan: RoundPlan
 ) -> tuple[Parameters, dict[str, Array] | None]:
-    """Server momentum: ``v <- m v + step; w <- w - eta v`` (FedAvgM: Reddi et al. 2021, arXiv 2003.00295).
+    """Server momentum: ``v <- m v + step; w <- w - eta v`` (FedAvgM).
+
+    Hsu et al. 2019, arXiv 1909.06335; Reddi et al. 2021, arXiv 2003.00295.
 
     Args:
         parameters: float32, by name.

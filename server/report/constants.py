@@ -46,9 +46,26 @@ def used_constants(sources: Iterable[str], directory: Path) -> UsedConstants:
         sources: Sources of readings; those of profiles begin with ``model:``.
         directory: The run's folder, in which profiles of the user's own lie.
     """
+    models, missing = models_of(sources, directory)
+    rows = {(row.name, row.value, row.source): row for model in models for row in _rows(model)}
+    return UsedConstants(
+        rows=tuple(rows.values()),
+        prices={model.name: model.prices_j for model in models},
+        notes=tuple(dict.fromkeys(note for model in models for note in model.notes.items())),
+        problems=tuple(missing.values()),
+    )
+
+
+def models_of(sources: Iterable[str], directory: Path) -> tuple[list[EnergyModel], dict[str, str]]:
+    """The energy model of every profile that gave a reading; and the names of those that cannot be shown, and why.
+
+    Args:
+        sources: Sources of readings; those of profiles and their radios begin with ``model:``.
+        directory: The run's folder, in which profiles of the user's own lie.
+    """
     names = sorted({source.removeprefix(_MODEL) for source in sources if source.startswith(_MODEL)})
     kept = {path.stem: str(path) for path in sorted((directory / KEPT).glob("*.toml"))}
-    models, problems, radios = [], [], set()
+    models, problems, radios = [], {}, set()
     for name in names:
         if name not in kept and name not in profiles():
             radios.add(name)
@@ -56,20 +73,14 @@ def used_constants(sources: Iterable[str], directory: Path) -> UsedConstants:
         try:
             models.append(EnergyModel.load(name if name in profiles() else kept[name]))
         except MeterError as error:
-            problems.append(f"energy constants: {error}")
+            problems[name] = f"energy constants: {error}"
     radios -= {model.radio_name for model in models}
-    problems += [
-        f"figures by {name!r} stand on this page, whose constants are not at hand: its profile, {name}.toml, belongs "
-        f"into {KEPT}/ of this run's folder"
+    problems |= {
+        name: f"figures by {name!r} stand on this page, whose constants are not at hand: its profile, {name}.toml, "
+        f"belongs into {KEPT}/ of this run's folder"
         for name in sorted(radios)
-    ]
-    rows = {(row.name, row.value, row.source): row for model in models for row in _rows(model)}
-    return UsedConstants(
-        rows=tuple(rows.values()),
-        prices={model.name: model.prices_j for model in models},
-        notes=tuple(dict.fromkeys(note for model in models for note in model.notes.items())),
-        problems=tuple(problems),
-    )
+    }
+    return models, problems
 
 
 def _rows(model: EnergyModel) -> list[ConstantRow]:

@@ -264,7 +264,7 @@ def printed(*arguments):
 
 
 @pytest.mark.slow
-def test_a_ledger_is_exported_and_its_attacks_are_cited(plain_folder):
+def test_a_ledger_is_exported_and_what_it_used_is_cited(plain_folder):
     one = next((plain_folder / "out" / "runs").glob("*/"))
     written = [line for line in printed("export", str(one)).splitlines() if line.endswith(".parquet")]
     assert len(written) == len(list((one / "export").glob("*.parquet"))) > 10
@@ -279,6 +279,24 @@ def test_a_ledger_is_exported_and_its_attacks_are_cited(plain_folder):
     assert "mcmahan2017communication" in entries  # of the mean
     assert "nguyen2022federated" not in entries  # of rounds that were synchronous
     assert "geiping2020inverting" not in entries  # of an attack that was not run
+    keys = re.findall(r"^@\w+\{([^,]+),$", entries, flags=re.MULTILINE)
+    assert len(set(keys)) == len(keys)
+    spiking = {"eshraghian2023training", "neftci2019surrogate", "fang2021incorporating", "zenke2018superspike"}
+    quantised = {"jacob2018quantization", "bengio2013estimating"}
+    attacked = {
+        "spikeleak",
+        "aksu2025privacy",
+        "zhao2020idlg",
+        "phong2018privacy",
+        "wang2004image",
+        "jonker1987shortest",
+    }
+    spent = {"yik2025neurobench", "yin2023sata", "horowitz2014computing", "kaup2014powerpi"}
+    learnt = {"mcmahan2017communication", "alpaydin1998optical"}
+    assert set(keys) == spiking | quantised | attacked | spent | learnt
+    page = (plain_folder / "out" / "report.html").read_text()
+    assert f"comes from {len(keys)} works" in page
+    assert all(f"{{{key}," in page for key in keys)
 
 
 @pytest.mark.slow

@@ -55,6 +55,8 @@ HEAVY = (
     "skimage",
     "sklearn",
     "mlxtend",
+    "contract.citations",
+    "hardware.bibliography",
     "server",
     "attack",
     "deploy",

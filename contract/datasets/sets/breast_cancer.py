@@ -25,6 +25,7 @@ SOURCE = Source(
         samples=569,
         licence="CC BY 4.0",
         source="Wolberg, Mangasarian, Street and Street 1993, UCI Machine Learning Repository, doi 10.24432/C5DW2B",
+        cited=("wolberg1993breast",),
         package="scikit-learn",
         extra="lab",
         sha256="b093ce8a8bbf8fae62e4870c0944a83d850713741b02cb84e2a2e59f97238dfe",

@@ -90,6 +90,7 @@ SOURCE = Source(
         samples=60000,
         licence="none stated; cite Krizhevsky 2009",
         source="Krizhevsky 2009, Learning multiple layers of features from tiny images",
+        cited=("krizhevsky2009learning",),
         levels=True,
     ),
     decode=decode,

@@ -25,6 +25,7 @@ SOURCE = Source(
         samples=1797,
         licence="CC BY 4.0",
         source="Alpaydin and Kaynak 1998, UCI Machine Learning Repository, doi 10.24432/C50P49",
+        cited=("alpaydin1998optical",),
         package="scikit-learn",
         extra="lab",
         sha256="2f37808008ba0abcf1128fda64eeefe10e424c8ff4c01740defe6eeb03d0b806",

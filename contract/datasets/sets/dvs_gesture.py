@@ -90,6 +90,7 @@ SOURCE = Source(
         samples=1341,
         licence="CC BY 4.0",
         source="Amir et al. 2017, A low power, fully event-based gesture recognition system; as tonic reads it",
+        cited=("amir2017low",),
         events=True,
         users=29,
     ),

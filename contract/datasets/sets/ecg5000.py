@@ -78,6 +78,7 @@ SOURCE = Source(
         samples=5000,
         licence="ODC-By, as the BIDMC Congestive Heart Failure Database of PhysioNet",
         source="Chen and Keogh 2015, UCR Time Series Classification Archive; Goldberger et al. 2000, PhysioNet",
+        cited=("chen2015ucr", "goldberger2000physiobank"),
         series=True,
     ),
     decode=decode,

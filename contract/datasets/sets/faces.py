@@ -25,6 +25,7 @@ SOURCE = Source(
         samples=200,
         licence="research use, as Labeled Faces in the Wild",
         source="Huang et al. 2012, Learning to align from scratch; subset of scikit-image",
+        cited=("huang2012learning",),
         package="scikit-image",
         extra="server",
         sha256="6c754761f8c255664e334a92c6de4c91ebb7590f572ad3823492cddf69aaad04",

@@ -14,6 +14,7 @@ SOURCE = IdxSet(
         samples=70000,
         licence="MIT",
         source="Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747; the four official archives",
+        cited=("xiao2017fashion",),
         levels=True,
     ),
     folder="fashion-mnist",

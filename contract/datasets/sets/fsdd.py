@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 
 from contract.cochlea import BANDS, FRAMES, cochleagram, read_wav
+from contract.cochlea import CITED as COCHLEA
 from contract.datasets.archives import DAMAGED, damage, there, wanted
 from contract.datasets.cache import Arrays, data_dir
 from contract.datasets.info import Archive, DatasetInfo, Source
@@ -47,6 +48,7 @@ SOURCE = Source(
         samples=3000,
         licence="CC BY-SA 4.0",
         source="Jackson et al., Free Spoken Digit Dataset, doi 10.5281/zenodo.1342401",
+        cited=("jackson2018free", *COCHLEA),
         levels=True,
         series=True,
         users=6,

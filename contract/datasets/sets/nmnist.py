@@ -83,6 +83,7 @@ SOURCE = Source(
         samples=1100,
         licence="CC BY-SA 4.0",
         source="Orchard et al. 2015, arXiv 1507.07629; doi 10.17632/468j46mzdv",
+        cited=("orchard2015converting", "lecun1998gradient"),
         events=True,
         sha256="3bc1a03d3aafec6baafb001215a3da9c58bc9f0535e8e2b954d3721e278247c7",
     ),

@@ -77,6 +77,7 @@ SOURCE = Source(
         samples=10420,
         licence="CC BY 4.0",
         source="Cramer et al. 2020, arXiv 1910.07407",
+        cited=("cramer2022heidelberg",),
         package="h5py",
         extra="data",
         events=True,

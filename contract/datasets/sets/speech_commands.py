@@ -8,6 +8,7 @@ import tarfile
 import numpy as np
 
 from contract.cochlea import BANDS, FRAMES, cochleagram, read_wav
+from contract.cochlea import CITED as COCHLEA
 from contract.datasets.archives import DAMAGED, damage, wanted
 from contract.datasets.cache import Arrays
 from contract.datasets.info import Archive, DatasetInfo, Source
@@ -54,6 +55,7 @@ SOURCE = Source(
         samples=105829,
         licence="CC BY 4.0",
         source="Warden 2018, arXiv 1804.03209",
+        cited=("warden2018speech", *COCHLEA),
         levels=True,
         series=True,
         users=2618,

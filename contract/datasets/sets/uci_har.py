@@ -87,6 +87,7 @@ SOURCE = Source(
         samples=10299,
         licence="as is, no commercial use; cite Anguita et al. 2013",
         source="Anguita et al. 2013, ESANN; UCI Machine Learning Repository, doi 10.24432/C54S4K",
+        cited=("anguita2013public",),
         series=True,
         users=30,
     ),

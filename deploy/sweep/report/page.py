@@ -13,7 +13,6 @@ import msgspec
 from markupsafe import Markup
 
 import server.report
-from attack.method import Citation
 from deploy.sweep import comparison
 from deploy.sweep.comparison import LITERATURE
 from deploy.sweep.estimates import middle
@@ -21,6 +20,7 @@ from deploy.sweep.plan import Sweep
 from deploy.sweep.report import axis_charts, claim, figures, front, matrix, words
 from deploy.sweep.report.configurations import Configuration, Row, configurations
 from deploy.sweep.report.pictures import WorstPicture, worst_picture
+from hardware.bibliography import Citation
 from server.report import quantities
 
 _HERE = Path(__file__).parent
@@ -71,7 +71,7 @@ def render(
         attacks: Rows of ``attacks.parquet``.
         folder: Where the runs' folders lie.
         missing: Names of runs that are not finished.
-        cited: Works behind the attacks that were used.
+        cited: Works behind what its runs used.
         guesses: Rows of ``baselines.parquet`` by data set.
     """
     found = configurations(runs, attacks, seeds=len(sweep.seeds))

@@ -1,0 +1,111 @@
+"""How updates are clipped, noised, packed and masked."""
+
+from __future__ import annotations
+
+from hardware.bibliography import work
+
+WORKS = (
+    work(
+        "inproceedings",
+        "abadi2016deep",
+        title="Deep Learning with Differential Privacy",
+        author="Abadi, Martin and Chu, Andy and Goodfellow, Ian and McMahan, H. Brendan and Mironov, Ilya and "
+        "Talwar, Kunal and Zhang, Li",
+        booktitle="ACM SIGSAC Conference on Computer and Communications Security",
+        year="2016",
+        doi="10.1145/2976749.2978318",
+    ),
+    work(
+        "article",
+        "dwork2014algorithmic",
+        title="The Algorithmic Foundations of Differential Privacy",
+        author="Dwork, Cynthia and Roth, Aaron",
+        journal="Foundations and Trends in Theoretical Computer Science",
+        volume="9",
+        number="3--4",
+        pages="211--407",
+        year="2014",
+        doi="10.1561/0400000042",
+    ),
+    work(
+        "inproceedings",
+        "alistarh2017qsgd",
+        title="{QSGD}: Communication-Efficient {SGD} via Gradient Quantization and Encoding",
+        author="Alistarh, Dan and Grubic, Demjan and Li, Jerry and Tomioka, Ryota and Vojnovic, Milan",
+        booktitle="Advances in Neural Information Processing Systems",
+        year="2017",
+        eprint="1610.02132",
+        archiveprefix="arXiv",
+    ),
+    work(
+        "inproceedings",
+        "wen2017terngrad",
+        title="{TernGrad}: Ternary Gradients to Reduce Communication in Distributed Deep Learning",
+        author="Wen, Wei and Xu, Cong and Yan, Feng and Wu, Chunpeng and Wang, Yandan and Chen, Yiran and Li, Hai",
+        booktitle="Advances in Neural Information Processing Systems",
+        year="2017",
+        eprint="1705.07878",
+        archiveprefix="arXiv",
+    ),
+    work(
+        "inproceedings",
+        "bernstein2018signsgd",
+        title="{signSGD}: Compressed Optimisation for Non-Convex Problems",
+        author="Bernstein, Jeremy and Wang, Yu-Xiang and Azizzadenesheli, Kamyar and Anandkumar, Animashree",
+        booktitle="International Conference on Machine Learning",
+        year="2018",
+        eprint="1802.04434",
+        archiveprefix="arXiv",
+    ),
+    work(
+        "inproceedings",
+        "aji2017sparse",
+        title="Sparse Communication for Distributed Gradient Descent",
+        author="Aji, Alham Fikri and Heafield, Kenneth",
+        booktitle="Conference on Empirical Methods in Natural Language Processing",
+        year="2017",
+        eprint="1704.05021",
+        archiveprefix="arXiv",
+    ),
+    work(
+        "inproceedings",
+        "seide2014onebit",
+        title="1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed Training of Speech "
+        "{DNNs}",
+        author="Seide, Frank and Fu, Hao and Droppo, Jasha and Li, Gang and Yu, Dong",
+        booktitle="Interspeech",
+        year="2014",
+    ),
+    work(
+        "inproceedings",
+        "karimireddy2019error",
+        title="Error Feedback Fixes {SignSGD} and other Gradient Compression Schemes",
+        author="Karimireddy, Sai Praneeth and Rebjock, Quentin and Stich, Sebastian U. and Jaggi, Martin",
+        booktitle="International Conference on Machine Learning",
+        year="2019",
+        eprint="1901.09847",
+        archiveprefix="arXiv",
+    ),
+    work(
+        "inproceedings",
+        "bonawitz2017practical",
+        title="Practical Secure Aggregation for Privacy-Preserving Machine Learning",
+        author="Bonawitz, Keith and Ivanov, Vladimir and Kreuter, Ben and Marcedone, Antonio and McMahan, H. "
+        "Brendan and Patel, Sarvar and Ramage, Daniel and Segal, Aaron and Seth, Karn",
+        booktitle="ACM SIGSAC Conference on Computer and Communications Security",
+        year="2017",
+        doi="10.1145/3133956.3133982",
+    ),
+    work(
+        "article",
+        "shamir1979share",
+        title="How to Share a Secret",
+        author="Shamir, Adi",
+        journal="Communications of the ACM",
+        volume="22",
+        number="11",
+        pages="612--613",
+        year="1979",
+        doi="10.1145/359168.359176",
+    ),
+)

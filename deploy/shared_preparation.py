@@ -26,7 +26,7 @@ class _Ready(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class SharedPreparation:
     """Stands in for `edge_client.app.prepare`: what that does for one device, for all of them at the cost of one.
 
-    The devices of a process train one after the other, and an engine keeps nothing from one step to the next.
+    The devices of a process train one after the other, and an engine keeps nothing from one update to the next.
     """
 
     def __init__(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import ConfigurationError
+from contract.models.emissions import Emitted
 from contract.task import TaskSpec
 
 Frames = NDArray[np.float32] | NDArray[np.uint8]
@@ -23,15 +24,10 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         loss: Mean loss over the batch.
         gradients: Gradient of that mean, per parameter, in the parameter's shape.
-        emitted: Spikes of each hidden layer over all steps and samples, a scalar; where a convolution follows, of each
-            sample the positions at which they took part and the spikes, `[2, B]`. Of an ANN its
-            activations, `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. Empty for a network of the
-            user's own.
     """
 
     loss: float
     gradients: dict[str, NDArray[np.float32]]
-    emitted: tuple[NDArray[np.floating], ...] = ()
 
 
 class Engine(Protocol):
@@ -52,6 +48,13 @@ class Engine(Protocol):
             params: The network's parameters; not changed.
             frames: Encoded input `[T, B, *shape]`, or `[1, B, *shape]` standing for all T steps; spikes may be bytes.
             labels: Class of each sample `[B]`.
+        """
+        ...
+
+    def emitted(self) -> tuple[Emitted, ...]:
+        """What hidden layers emitted in all passes since this was last asked; of a user's own network, without counts.
+
+        In a step it costs next to nothing: the engine adds up where it computes.
         """
         ...
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.models.emissions import Emitted
 from edge_client.engine import Engine, Frames, StepResult
 
 log = logging.getLogger(__name__)
@@ -121,3 +122,6 @@ class _Watched:
     ) -> StepResult:
         self._supervision.beat()
         return self._engine.gradients(params, frames, labels)
+
+    def emitted(self) -> tuple[Emitted, ...]:
+        return self._engine.emitted()

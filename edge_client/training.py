@@ -14,6 +14,7 @@ from contract.datasets.cache import Samples
 from contract.encodings import encode, input_shape
 from contract.errors import ConfigurationError
 from contract.messages import Operations, Seen
+from contract.models.emissions import Emitted
 from contract.models.operations import OperationCounter
 from contract.streams import stream
 from contract.task import EncodingSpec, RoundPlan, TaskSpec, task_hash
@@ -215,8 +216,10 @@ def local_update(
     else:
         frames = map(steps.given, encoded_steps(receipt, shard, task.encoding))
     enter("train")
+    engine.emitted()  # of an update that was broken off
     run = _fedsgd if plan.algorithm == "fedsgd" else _fedavg
     tensors = run(engine, params, plan, zip(frames, labels, strict=True), steps)
+    steps.passed(engine.emitted())
     return LocalUpdate(
         tensors=tensors,
         loss=sum(steps.losses) / len(steps.losses),
@@ -280,9 +283,13 @@ class _Counter:
     ) -> Parameters:
         result = engine.gradients(params, frames, labels)
         self.losses.append(result.loss)
-        if self._operations is not None:
-            self._operations.add(len(labels), result.emitted)
         return result.gradients
+
+    def passed(self, emitted: tuple[Emitted, ...]) -> None:
+        """Counts what hidden layers emitted in these steps."""
+        if self._operations is not None:
+            for passes in emitted:
+                self._operations.add(passes)
 
 
 _Steps = Iterable[tuple[Frames, NDArray[np.int64]]]

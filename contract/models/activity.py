@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.models.emissions import EXACT
 from contract.models.layout import LayerSpec
 
-_BYTE, EXACT = 2**8 - 1, 2**24
-"""Sums of whole numbers up to these are exact in bytes and in float32."""
+_BYTE = 2**8 - 1
+"""Sums of whole numbers up to this one are exact in bytes."""
 
 
 def dense_products(layer: LayerSpec) -> int:
@@ -40,17 +41,6 @@ def fan_out(layer: LayerSpec) -> NDArray[np.int64]:
         found = np.tile(plane.reshape(-1), layer.inputs[0])
     found.flags.writeable = False
     return found
-
-
-def positions(layer: LayerSpec, steps: int) -> NDArray[np.float32] | NDArray[np.float64]:
-    """What a convolution's spikes, added up over so many steps, are multiplied with to count them, `[2, inputs]`.
-
-    Of each input at how many positions it takes part, and 1. In float64 where sums over one sample may be too large for
-    float32 to be exact.
-    """
-    parts = fan_out(layer) // layer.weight_shape[0]
-    both = np.stack([parts, np.ones_like(parts)])
-    return both.astype(np.float32) if steps * parts.sum() < EXACT else both.astype(np.float64)
 
 
 def _reached(layer: LayerSpec, into: int, out: int) -> NDArray[np.int64]:
@@ -143,6 +133,26 @@ class LayerInputs:
             self._active += float(x.sum(dtype=np.float32 if x.size < EXACT else np.float64))
         else:
             self._active += np.count_nonzero(x.view(np.uint32))  # bits, faster, and only 0 has none
+
+    def add_counts(self, counts: NDArray[np.float32], batch: int) -> None:
+        """Adds how often each input was active.
+
+        Args:
+            counts: `[1, batch * inputs]`, or `[1, inputs * batch]` where samples are innermost.
+            batch: Samples.
+
+        Raises:
+            ValueError: They are not as many.
+        """
+        entry = self._entry
+        if counts.size != batch * entry.count:
+            raise ValueError(f"counts of shape {counts.shape}: expected {batch} times {entry.count}")
+        if entry.alike:
+            self._active += float(counts.sum(dtype=np.float64))
+            return
+        split = counts.reshape((entry.count, batch) if entry.columns else (batch, entry.count))
+        places = split.sum(1 if entry.columns else 0, dtype=np.float64)
+        self._places = places if self._places is None else self._places + places
 
     def _at_places(self, ones: NDArray[Any], batch: int) -> NDArray[Any]:
         """How often each input was active, `[inputs]`. Sums, not products: these would start threads."""

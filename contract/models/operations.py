@@ -35,14 +35,12 @@ backward and its traffic at every step follow the accounting of Yin et al. 2022 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.messages import Operations
 from contract.models.activity import LayerInputs
-from contract.models.emissions import emissions
+from contract.models.emissions import Emitted
 from contract.models.fixed_costs import fixed_costs
 from contract.task import TaskSpec
 
@@ -54,8 +52,8 @@ Frames = NDArray[np.float32] | NDArray[np.uint8]
 class OperationCounter:
     """Adds up the operations of training steps.
 
-    In each it does next to nothing: a step fills the processor's caches with its own, so that a microsecond's work then
-    takes several. Frames are counted many steps' at a time, spikes by the graph that emitted them.
+    Frames are counted many steps' at a time; what hidden layers emitted the engine adds up itself, so that nothing is
+    done in a step. A step fills the processor's caches with its own: a microsecond's work between two takes several.
 
     Args:
         task: The task; not one with a network of the user's own.
@@ -67,8 +65,7 @@ class OperationCounter:
         self._fixed = fixed = fixed_costs(task, shape, classes)
         self._ann = task.model.family == "ann"
         self._first = LayerInputs(fixed.entries[0])
-        self._hidden = [emissions(entry) for entry in fixed.entries[1:]]
-        self._see = [inputs.see for inputs in self._hidden]
+        self._hidden = [LayerInputs(entry) for entry in fixed.entries[1:]]
         self._batches = self._samples = self._given = 0
 
     def give(self, frames: Frames) -> None:
@@ -89,34 +86,28 @@ class OperationCounter:
         self._first.add(read, self._fixed.entries[0].steps * samples, samples)
         self._given += samples
 
-    def add(self, batch: int, emitted: Sequence[NDArray[np.floating]]) -> None:
-        """One forward and backward pass, over frames that were given.
+    def add(self, emitted: Emitted) -> None:
+        """Forward and backward passes, over frames that were given.
 
         Args:
-            batch: Samples in it.
-            emitted: What each hidden layer emitted, as SPEC.md has it: counts of spikes, or an ANN's activations
-                `[1, B * neurons]`, behind a convolution `[1, neurons * B]`. None of it is kept: it may be memory that
-                the engine writes again in its next step.
+            emitted: What hidden layers emitted in them.
 
         Raises:
-            ValueError: There are not as many as hidden layers, or they do not fit them; some of that is seen by
-                `total` only.
+            ValueError: There are not as many layers as hidden ones, or they do not fit them.
         """
-        if len(emitted) != len(self._see):
-            raise ValueError(f"{len(emitted)} layers emitted: expected {len(self._see)} hidden ones")
-        for see, found in zip(self._see, emitted, strict=True):
-            see(found, batch)
-        self._batches += 1
-        self._samples += batch
+        if len(emitted.counts) != len(self._hidden):
+            raise ValueError(f"{len(emitted.counts)} layers emitted: expected {len(self._hidden)} hidden ones")
+        for inputs, counts in zip(self._hidden, emitted.counts, strict=True):
+            inputs.add_counts(counts, emitted.batch)
+        self._batches += emitted.passes
+        self._samples += emitted.passes * emitted.batch
 
     def total(self) -> Operations:
         """All operations so far.
 
         Raises:
-            ValueError: What was added does not fit the layers, or the frames that were given.
+            ValueError: The passes that were added do not fit the frames that were given.
         """
-        for hidden in self._hidden:
-            hidden.add_up()
         if self._given != self._samples:
             raise ValueError(f"frames of {self._given} samples were given, passes over {self._samples} added")
         fixed, samples, batches = self._fixed, self._samples, self._batches

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import ConfigurationError
+from contract.models.emissions import Emitted
 from contract.models.layout import LayerSpec, layers
 from contract.task import TaskSpec
 from edge_client.engine import Frames, StepResult
@@ -72,6 +73,10 @@ class LoihiEngine:
     def gradients(self, params: Parameters, frames: Frames, labels: NDArray[np.int64]) -> StepResult:
         """See `edge_client.engine.Engine`."""
         return self._host.gradients(params, frames, labels)
+
+    def emitted(self) -> tuple[Emitted, ...]:
+        """See `edge_client.engine.Engine`."""
+        return self._host.emitted()
 
     def classify(self, params: Parameters, frames: NDArray[np.float32]) -> Classified:
         """See `edge_client.inference.Classifies`.

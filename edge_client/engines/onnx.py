@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from contract.errors import ConfigurationError
+from contract.models.emissions import Emitted, EmittedSums
 from contract.models.layout import layers, parameter_shapes
 from contract.task import TaskSpec
 from edge_client.engine import Frames, StepResult
@@ -20,6 +21,8 @@ Parameters = Mapping[str, NDArray[np.float32]]
 Shape = tuple[int, ...]
 
 _ONLY_ERRORS = 3
+_TOLD, _BEFORE = "emitted:", "emitted_before:"
+"""What a graph adds up of a hidden layer, and what it adds it to."""
 
 
 class OnnxEngine:
@@ -47,14 +50,22 @@ class OnnxEngine:
         self._training = _session(self._graphs.pop("training"), threads, "training")
         outputs = [output.name for output in self._training.get_outputs()]
         gradients = [f"gradient:{name}" for name in self._names]
-        emitted = [name for name in outputs if name.startswith("emitted:")]
+        told = [name for name in outputs if name.startswith(_TOLD)]
+        before = {i.name for i in self._training.get_overridable_initializers()}
         _expect("inputs", {"frames", "labels", *self._names}, {i.name for i in self._training.get_inputs()})
-        _expect("outputs", {"loss", *gradients}, set(outputs) - set(emitted))
-        self._binding = _Binding(self._training, parameter_shapes(task, shape, classes), _widths(task, shape, classes))
+        _expect("optional inputs", {name.replace(_TOLD, _BEFORE) for name in told}, before)
+        _expect("outputs", {"loss", *gradients}, set(outputs) - set(told))
+        widths = _widths(task, shape, classes) if told else ()
+        self._sums = EmittedSums(widths, 1 if task.model.family == "ann" else task.encoding.steps)
+        self._binding = _Binding(self._training, parameter_shapes(task, shape, classes), self._sums)
 
     def gradients(self, params: Parameters, frames: Frames, labels: NDArray[np.int64]) -> StepResult:
         """See `edge_client.engine.Engine`."""
         return self._binding.step(params, frames, labels)
+
+    def emitted(self) -> tuple[Emitted, ...]:
+        """See `edge_client.engine.Engine`."""
+        return self._sums.take()
 
     def logits(self, params: Parameters, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the network says of a batch.
@@ -87,15 +98,14 @@ class _Binding:
     Args:
         session: The training graph's.
         parameters: Shape of each parameter.
-        widths: What each hidden layer tells of one sample, where that depends on the batch.
+        sums: What hidden layers emit is added to its counts: the graph reads and writes the same memory. It does so by
+            an `Add`, which onnxruntime itself lets write over what it reads.
     """
 
-    def __init__(self, session: Any, parameters: Mapping[str, Shape], widths: tuple[int, ...]) -> None:
-        self._session, self._binding, self._widths = session, session.io_binding(), widths
-        self._told = [output for output in session.get_outputs() if output.name.startswith("emitted:")]
+    def __init__(self, session: Any, parameters: Mapping[str, Shape], sums: EmittedSums) -> None:
+        self._session, self._binding, self._sums = session, session.io_binding(), sums
         self._gradients = {name: np.zeros(size, np.float32) for name, size in parameters.items()}
         self._loss = np.zeros((), np.float32)
-        self._emitted: list[NDArray[np.floating]] = [np.zeros(0, np.float32)] * len(self._told)
         self._frames, self._labels = np.zeros(0, np.float32), np.zeros(0, np.int64)
         self._read: dict[str, weakref.ref[NDArray[np.float32]] | None] = dict.fromkeys(parameters)
         self._copies: dict[str, NDArray[np.float32] | None] = {}
@@ -115,7 +125,8 @@ class _Binding:
         np.copyto(self._frames, frames)
         np.copyto(self._labels, labels)
         self._session.run_with_iobinding(self._binding)
-        return StepResult(loss=float(self._loss), gradients=dict(self._gradients), emitted=tuple(self._emitted))
+        self._sums.passed()
+        return StepResult(loss=float(self._loss), gradients=dict(self._gradients))
 
     def _fit(self, shape: Shape) -> None:
         """Memory for frames of another shape `[S, B, *shape]`."""
@@ -123,10 +134,10 @@ class _Binding:
         self._frames, self._labels = np.zeros(shape, np.float32), np.zeros(batch, np.int64)
         for name, array in (("frames", self._frames), ("labels", self._labels)):
             self._binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
-        for i, (told, width) in enumerate(zip(self._told, self._widths, strict=False)):
-            size = [n if isinstance(n, int) else batch * width for n in told.shape]
-            self._emitted[i] = np.zeros(size, np.float64 if told.type == "tensor(double)" else np.float32)
-            self._write(told.name, self._emitted[i])
+        self._sums.begin(batch)
+        for i, counts in enumerate(self._sums.counts):
+            self._binding.bind_ortvalue_input(f"{_BEFORE}{i}", onnxruntime.OrtValue.ortvalue_from_numpy(counts))
+            self._write(f"{_TOLD}{i}", counts)
 
     def _write(self, name: str, array: NDArray[Any]) -> None:
         self._binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
@@ -144,11 +155,8 @@ class _Binding:
 
 
 def _widths(task: TaskSpec, shape: Shape, classes: int) -> tuple[int, ...]:
-    """Of an ANN the activations, of a network of spikes one number; none of a network of the user's own."""
-    if task.model.own is not None:
-        return ()
-    ann, hidden = task.model.family == "ann", layers(task, shape, classes)[:-1]
-    return tuple(math.prod(layer.outputs) if ann else 1 for layer in hidden)
+    """Neurons of each hidden layer."""
+    return tuple(math.prod(layer.outputs) for layer in layers(task, shape, classes)[:-1])
 
 
 def _session(graph: bytes, threads: int, name: str) -> Any:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import pairwise
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from contract.errors import ConfigurationError
-from contract.models.activity import positions
-from contract.models.layout import LayerSpec
+from contract.models.emissions import Emitted, EmittedSums
 from contract.models.network import Network
 from contract.task import TaskSpec
 from edge_client.engine import Frames, StepResult
@@ -44,7 +43,9 @@ class TorchEngine:
                 "engine = 'onnx'"
             )
         torch.set_num_threads(threads)
-        self._network = Network(task, shape, classes)
+        self._network, self._batch = Network(task, shape, classes), 0
+        widths = tuple(math.prod(layer.outputs) for layer in self._network.layers[:-1])
+        self._sums = EmittedSums(widths, 1 if task.model.family == "ann" else task.encoding.steps)
 
     def gradients(
         self, params: Mapping[str, NDArray[np.float32]], frames: Frames, labels: NDArray[np.int64]
@@ -54,20 +55,22 @@ class TorchEngine:
         logits, hidden = self._network.trace(leaves, _shared(frames))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(np.require(labels, np.int64, ["C", "W"])))
         gradients = torch.autograd.grad(loss, list(leaves.values()))
+        self._add(hidden, len(labels))
         return StepResult(
             loss=float(loss.detach()),
             gradients={name: g.contiguous().numpy() for name, g in zip(leaves, gradients, strict=True)},
-            emitted=tuple(
-                self._emitted(x.detach(), spec, following)
-                for x, (spec, following) in zip(hidden, pairwise(self._network.layers), strict=True)
-            ),
         )
 
-    def _emitted(self, x: torch.Tensor, spec: LayerSpec, following: LayerSpec) -> NDArray[np.floating]:
-        """What a layer's spikes `[T, B, *]` or activations `[1, B, *]` are told as, `StepResult`."""
-        if self._network.task.model.family == "ann":
-            return (x.flatten(2).movedim(1, 2) if spec.kind == "conv" else x).reshape(1, -1).numpy()
-        if following.kind != "conv":
-            return x.sum().numpy()
-        factors = positions(following, len(x))
-        return np.asarray(np.matmul(factors, x.sum(0).flatten(1).numpy().T, dtype=factors.dtype))
+    def emitted(self) -> tuple[Emitted, ...]:
+        """See `edge_client.engine.Engine`."""
+        return self._sums.take()
+
+    def _add(self, hidden: Sequence[torch.Tensor], batch: int) -> None:
+        """Adds up spikes `[T, B, *]`, or activations `[1, B, *]` that are not 0."""
+        if batch != self._batch:
+            self._sums.begin(batch)
+            self._batch = batch
+        for counts, x, spec in zip(self._sums.counts, hidden, self._network.layers, strict=False):
+            found = torch.count_nonzero(x.detach(), 0).flatten(1).numpy()
+            np.add(counts, (found.T if spec.kind == "conv" else found).reshape(1, -1), out=counts)
+        self._sums.passed()

@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-import numpy as np
 from msgspec import Struct
 
 from contract.models.layout import LayerSpec
-from server.graphs.builder import FLOAT, Dimension, Graph, Value
+from server.graphs.builder import Graph, Value
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -36,10 +35,6 @@ class Place(Struct, frozen=True, kw_only=True):
         return math.prod(self.spec.outputs)
 
 
-Count = tuple[Value, int, list[Dimension | None]]
-"""How many spikes there were, or what a count is made from, its type and its shape."""
-
-
 class Affine(Protocol):
     """``y = W x + b`` of one layer."""
 
@@ -48,14 +43,6 @@ class Affine(Protocol):
 
     def forward(self, x: Value) -> Value:
         """From `[S, N]`, or frames `[S, B, *shape]`, to `[S, N']`; called once."""
-        ...
-
-    def active(self) -> Count:
-        """How many spikes entered it; after `forward`.
-
-        One number over all steps and samples where each takes part in as many products; else `[2, B]`: at how many
-        positions they took part, and how many they were, each exact.
-        """
         ...
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
@@ -89,19 +76,6 @@ def from_rows(graph: Graph, rows: Value, steps: int, shape: tuple[int, ...], *, 
     return graph.reshape(rows, steps, -1)
 
 
-def over_steps(graph: Graph, spikes: Value, steps: int) -> Value:
-    """Spikes `[S, N]` added up over steps, `[1, N]`.
-
-    By a product with a row of ones, which passes over memory two to four times as fast as a sum does.
-    """
-    return graph.node("MatMul", graph.constant(np.ones((1, steps), np.float32)), spikes)
-
-
-def spike_count(graph: Graph, spikes: Value, steps: int) -> Count:
-    """How many there are in `[S, N]`."""
-    return graph.total(over_steps(graph, spikes, steps)), FLOAT, []
-
-
 class Linear:
     """One product over all steps and samples.
 
@@ -116,19 +90,14 @@ class Linear:
 
     def __init__(self, graph: Graph, place: Place, weight: Value, bias: Value) -> None:
         self._graph, self._place, self._weight, self._bias = graph, place, weight, bias
-        self._entered = self._rows = ""
+        self._rows = ""
 
     def forward(self, x: Value) -> Value:
         """See `Affine`."""
         graph, place = self._graph, self._place
-        self._entered = x
         self._rows = as_rows(graph, x, place.steps, place.spec.inputs, columns=place.columns)
         current = graph.node("Gemm", self._rows, self._weight, self._bias, transB=1)
         return graph.reshape(current, place.steps, -1)
-
-    def active(self) -> Count:
-        """See `Affine`."""
-        return spike_count(self._graph, self._entered, self._place.steps)
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
         """See `Affine`."""

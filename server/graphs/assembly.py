@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 
 from contract.models.layout import layers, parameter_shapes
@@ -49,8 +50,9 @@ def training_model(
     for (name, size), gradient in zip(made.shapes.items(), network.backward(delta), strict=True):
         graph.output(f"gradient:{name}", gradient, FLOAT, size)
     counts = network.counts() if counted else []  # last: onnxruntime then counts spikes soon after it has made them
-    for i, (count, kind, told) in enumerate(counts):
-        graph.output(f"emitted:{i}", count, kind, told)
+    for i, count in enumerate(counts):
+        before = graph.input(f"emitted_before:{i}", FLOAT, [1, None], default=np.zeros((1, 1), np.float32))
+        graph.output(f"emitted:{i}", graph.node("Add", before, count), FLOAT, [1, None])
     if traces:
         for name, value in network.traces().items():
             graph.output(name, value, FLOAT, [None, None])

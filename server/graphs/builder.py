@@ -89,9 +89,13 @@ class Graph:
         named = (self.integers(*axes),) if axes else ()
         return self.node("ReduceSum", x, *named, keepdims=int(keep))
 
-    def input(self, name: str, dtype: int, shape: Sequence[Dimension | None]) -> Value:
-        """Declares an input."""
+    def input(
+        self, name: str, dtype: int, shape: Sequence[Dimension | None], default: NDArray[Any] | None = None
+    ) -> Value:
+        """Declares an input, which may be left out where it has a default."""
         self._inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+        if default is not None:
+            self._tensors.append(numpy_helper.from_array(default, name))
         return name
 
     def output(self, name: str, value: Value, dtype: int, shape: Sequence[Dimension | None]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from contract.models.activity import positions
-from contract.models.layout import LayerSpec, layers, parameter_shapes
+from contract.models.layout import layers, parameter_shapes
 from contract.models.reference import SteppingNetwork
 from contract.models.surrogates import surrogate
 from contract.streams import stream
@@ -125,20 +123,16 @@ def stepped(task: TaskSpec, shape: tuple[int, ...], classes: int, batch: Batch) 
         found[f"gradient:{name}"] = gradient.numpy()
     found |= {name: torch.stack(steps).flatten(1).numpy() for name, steps in recorded.items()}
     specs = layers(task, shape, classes)
-    for i, (spec, following) in enumerate(pairwise(specs)):
+    for i, spec in enumerate(specs[:-1]):
         train = found[f"trains:{i}"].reshape(-1, len(batch.labels), math.prod(spec.outputs))
-        found[f"emitted:{i}"] = _emitted(task, train, columns=AFFINES[spec.kind].columns, following=following)
+        found[f"emitted:{i}"] = _emitted(train, columns=AFFINES[spec.kind].columns)
     return found
 
 
-def _emitted(task: TaskSpec, train: NDArray[np.float32], *, columns: bool, following: LayerSpec) -> NDArray[np.float32]:
+def _emitted(train: NDArray[np.float32], *, columns: bool) -> NDArray[np.float32]:
     """What a training graph shows of a layer's `[T, B, neurons]`."""
-    if task.model.family == "ann":
-        return (train.transpose(0, 2, 1) if columns else train).reshape(1, -1)
-    if following.kind != "conv":
-        return np.asarray(train.sum())
-    factors = positions(following, len(train))
-    return np.asarray(factors @ train.sum(0).T.astype(factors.dtype))
+    counts: NDArray[np.float32] = (train != 0).sum(0, dtype=np.float32)
+    return (counts.T if columns else counts).reshape(1, -1)
 
 
 def _recorder(recorded: dict[str, list[Tensor]], index: int) -> Any:

@@ -20,9 +20,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.models.activity import positions
-from server.graphs.affine import Count, Place, over_steps
-from server.graphs.builder import DOUBLE, FLOAT, Graph, Value
+from server.graphs.affine import Place
+from server.graphs.builder import Graph, Value
 
 
 class Convolution:
@@ -40,33 +39,18 @@ class Convolution:
     def __init__(self, graph: Graph, place: Place, weight: Value, bias: Value) -> None:
         self._graph, self._place, self._weight, self._bias = graph, place, weight, bias
         self._spec, self._steps = place.spec, place.steps
-        self._entered = self._patches = self._delta = ""
+        self._patches = self._delta = ""
 
     def forward(self, x: Value) -> Value:
         """See `server.graphs.affine.Affine`."""
         graph, spec = self._graph, self._spec
         taps = np.arange(spec.kernel) - spec.padding
         places = [spec.stride * np.arange(side) + taps[:, None] for side in spec.outputs[1:]]
-        self._entered = x
         inputs = self._within(x, spec.inputs, columns=self._place.columns)
         self._patches = self._gathered(inputs, spec.inputs, places, ones=True)
         flat = graph.reshape(self._weight, spec.outputs[0], -1)
         rows = graph.node("Concat", flat, graph.reshape(self._bias, -1, 1), axis=1)
         return self._outside(graph.node("MatMul", rows, self._patches), spec.outputs)
-
-    def active(self) -> Count:
-        """See `server.graphs.affine.Affine`."""
-        graph, features = self._graph, math.prod(self._spec.inputs)
-        factors = positions(self._spec, self._steps)
-        counts = over_steps(graph, self._entered, self._steps)
-        if self._place.columns:
-            counts = graph.reshape(counts, features, -1)
-        else:
-            counts = graph.node("Transpose", graph.reshape(counts, -1, features), perm=[1, 0])
-        kind = FLOAT
-        if factors.dtype == np.float64:
-            counts, kind = graph.node("Cast", counts, to=DOUBLE), DOUBLE
-        return graph.node("MatMul", graph.constant(factors), counts), kind, [2, "B"]
 
     def parameter_gradients(self, delta: Value) -> tuple[Value, Value]:
         """See `server.graphs.affine.Affine`."""

@@ -44,6 +44,9 @@ class _Timed:
         self.seconds.append(time.perf_counter() - began)
         return result
 
+    def emitted(self):
+        return self._engine.emitted()
+
 
 def main(folder: Path, out: Path) -> None:
     case = msgspec.json.decode((folder / "case.json").read_bytes(), type=Case)

@@ -3,13 +3,13 @@
 `python -m tests.benchmarks.counter [SECONDS] [CASE ...]`. Two lines a case: the device's local training, whole,
 by its own code (batches encoded, gradients, SGD with momentum), of which at most 3 % may be the counter's; and the
 graph's gradients alone, of frames that were encoded and counted ahead, which tells where it comes from. Without the
-counter the graph does not show what its layers emitted.
+counter the graph does not add up what its layers emitted.
 
 Three arms take turns in changing order: with the counter, without, and once more without, whose difference from the
 second is what this machine cannot tell apart. A turn is several steps in a row after one (of local training: twenty)
 that is not timed, in processor time. All arms are made anew several times, since where their memory happens to
 lie makes a difference of its own. Given is the median of the turns' ratios with the 95 % interval of a bootstrap over
-those lives and the turns in each; last what the counter itself takes, by a stopwatch of its own.
+those lives and the turns in each.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.models.layout import initial_parameters
-from contract.models.operations import OperationCounter
 from contract.task import EncodingSpec, ModelSpec, RoundPlan, TaskSpec
 from edge_client.engines.onnx import OnnxEngine
 from edge_client.training import Shard, local_update, make_receipt
@@ -46,7 +45,7 @@ SECONDS = 8.0
 LIVES = 8
 """So often the arms are made anew."""
 TURN_S, LONGEST = 5e-3, 64
-"""A turn takes about as long, and at most so many steps: those after which the counter has added up once."""
+"""A turn takes about as long, and at most so many steps."""
 MOST = 0.03
 """The counter may slow a step by this part."""
 LOCAL_STEPS = 20
@@ -69,7 +68,6 @@ class Step:
     def __init__(self, task: TaskSpec, batch: int, *, counted: bool) -> None:
         graph = training_model(task, SHAPE, CLASSES, counted=counted).SerializeToString()
         self.engine = OnnxEngine(task, SHAPE, CLASSES, {"training": graph})
-        self.counter = OperationCounter(task, SHAPE, CLASSES) if counted else None
         self.weights = initial_parameters(task, SHAPE, CLASSES)
         rng = np.random.default_rng(1)
         steps = 1 if task.encoding.kind == "direct" else task.encoding.steps
@@ -77,16 +75,7 @@ class Step:
         self.labels = rng.integers(0, CLASSES, batch)
 
     def __call__(self) -> None:
-        frames = self.at_rest.astype(np.float32, copy=False)
-        found = self.engine.gradients(self.weights, frames, self.labels)
-        if self.counter is not None:
-            self.counter.add(len(self.labels), found.emitted)
-
-    def counting_ms(self) -> float:
-        """The counter's own time a step, in a row and so from the cache; without what the graph does for it."""
-        assert self.counter is not None
-        emitted = self.engine.gradients(self.weights, self.at_rest.astype(np.float32), self.labels).emitted
-        return _milliseconds(lambda: self.counter.add(len(self.labels), emitted), 8 * LONGEST)
+        self.engine.gradients(self.weights, self.at_rest, self.labels)
 
 
 class Training:
@@ -162,16 +151,13 @@ def interval(ratios: Sequence[NDArray[np.float64]], resamples: int = 2000) -> In
 
 def measured(kind: type[Step | Training], task: TaskSpec, batch: int, seconds: float) -> tuple[str, Interval]:
     """A line on one case, and what the counter costs in it."""
-    lives, own_ms = [], []
+    lives = []
     for _ in range(LIVES):
         arms = [kind(task, batch, counted=counted) for counted in (True, False, False)]
         lives.append(turns(arms, seconds / LIVES))
-        own_ms += [arm.counting_ms() for arm in arms[:1] if isinstance(arm, Step)]
     cost, alike = (interval([life[:, arm] / life[:, 1] for life in lives]) for arm in (0, 2))
     plain_ms = float(np.median(np.concatenate(lives)[:, 1])) / kind.steps
-    own = f"; the counter itself {float(np.median(own_ms)) / plain_ms:.1%}" if own_ms else ""
-    count = sum(map(len, lives))
-    return f"{plain_ms:7.3f} ms, counted {cost}; alike {alike}{own}; {count} turns", cost
+    return f"{plain_ms:7.3f} ms, counted {cost}; alike {alike}; {sum(map(len, lives))} turns", cost
 
 
 def main(seconds: float = SECONDS, *names: str) -> int:

@@ -82,7 +82,8 @@ def by_counter(task: TaskSpec, shape: tuple[int, ...], frames: np.ndarray, param
     engine = OnnxEngine(task, shape, 10, {"training": training_graph(task, shape, 10)})
     counter = OperationCounter(task, shape, 10)
     counter.give(frames)
-    counter.add(frames.shape[1], engine.gradients(params, frames, np.zeros(frames.shape[1], np.int64)).emitted)
+    engine.gradients(params, frames, np.zeros(frames.shape[1], np.int64))
+    counter.add(*engine.emitted())
     found = counter.total()
     names = {"Effective_MACs": "effective_macs", "Effective_ACs": "acs", "Dense": "dense_macs"}
     return {theirs: getattr(found, ours) / frames.shape[1] for theirs, ours in names.items()}

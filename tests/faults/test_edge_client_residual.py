@@ -11,6 +11,7 @@ import pytest
 
 from contract.codecs import decode_tensors
 from contract.messages import Ack, Update, unpack
+from contract.models.emissions import Emitted
 from contract.models.layout import initial_parameters
 from contract.pipeline import RETURNED
 from contract.task import RoundPlan
@@ -26,7 +27,7 @@ from edge_client.training import Shard
 from hardware.energy_model import EnergyModel
 from hardware.meter import open_meter
 from server.admission import CODES
-from tests.unit.edge_client_world import HASH, INFO, NODE, RUN, TASK, settings, silence
+from tests.unit.edge_client_world import HASH, INFO, NODE, RUN, TASK, Silence, settings
 
 SIGN = RoundPlan(algorithm="fedsgd", codec="sign", batch_size=1)
 TOPK = RoundPlan(algorithm="fedsgd", codec="topk", share=0.05, batch_size=1, compression="zlib")
@@ -79,6 +80,7 @@ class Life:
         self.stored: set[int] = set()
         self.rng = np.random.default_rng(5)
         self.uid = ""
+        self.silence = Silence()
         self.epoch = 0
         self.born()
 
@@ -105,10 +107,14 @@ class Life:
         self.uid = f"{len(self.true) + 1:032x}"
         return self.uid
 
-    def gradients(self, _params, _frames, _labels) -> StepResult:
+    def emitted(self) -> tuple[Emitted, ...]:
+        return self.silence.emitted()
+
+    def gradients(self, _params, _frames, labels) -> StepResult:
+        self.silence.passed(len(labels))
         found = {name: self.rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
         self.true[self.uid] = found
-        return StepResult(gradients=found, loss=1.0, emitted=silence())
+        return StepResult(gradients=found, loss=1.0)
 
     def train(self, round_: int, plan: RoundPlan) -> None:
         self.device._train(events.Train(round=round_, attempt=self.epoch, plan=plan, model_version=1))

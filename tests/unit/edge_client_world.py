@@ -30,6 +30,7 @@ from contract.messages import (
     pack,
     unpack,
 )
+from contract.models.emissions import Emitted, EmittedSums
 from contract.models.layout import initial_parameters
 from contract.task import EncodingSpec, ModelSpec, RoundPlan, TaskSpec, task_hash
 from edge_client.settings import ClientSettings
@@ -44,9 +45,18 @@ RECORD = GraphRecord(name="training", sha256=hashlib.sha256(GRAPH).hexdigest(), 
 PLAN = RoundPlan(kind="audit", algorithm="fedsgd", batch_size=2)
 
 
-def silence() -> tuple[np.ndarray, ...]:
-    """What the task's hidden layers emit when no neuron spikes."""
-    return tuple(np.zeros((), np.float32) for _ in TASK.model.hidden)
+class Silence:
+    """What an engine tells whose neurons never spike."""
+
+    def __init__(self) -> None:
+        self._sums = EmittedSums(TASK.model.hidden, TASK.encoding.steps)
+
+    def passed(self, batch: int) -> None:
+        self._sums.begin(batch)
+        self._sums.passed()
+
+    def emitted(self) -> tuple[Emitted, ...]:
+        return self._sums.take()
 
 
 class MemoryServer:

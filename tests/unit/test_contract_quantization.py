@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from contract.models.emissions import Emitted
 from contract.models.layout import layers
 from contract.models.neurons import Leaky
 from contract.models.operations import OperationCounter
@@ -200,9 +202,9 @@ def test_fixed_point_membranes_move_fewer_bytes(readout):
     def moved(bits):
         task = make_task(5, "subtract", "fc", "atan", readout=readout, membrane_bits=bits)
         counter = OperationCounter(task, SHAPE, CLASSES)
-        emitted = [np.zeros((), np.float32) for _ in layers(task, SHAPE, CLASSES)]
+        hidden = [np.zeros((1, 3 * math.prod(layer.outputs)), np.float32) for layer in layers(task, SHAPE, CLASSES)]
         counter.give(np.zeros((1, 3, *SHAPE), np.float32))
-        counter.add(3, emitted[:-1])
+        counter.add(Emitted(batch=3, passes=1, counts=tuple(hidden[:-1])))
         return counter.total().memory_bytes
 
     neurons = 16 + (CLASSES if readout == "spike" else 0)

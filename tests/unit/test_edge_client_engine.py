@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from contract.errors import ConfigurationError
-from contract.models.activity import positions
-from contract.models.layout import initial_parameters, layers
+from contract.models import emissions
+from contract.models.layout import initial_parameters
 from contract.models.network import Network
 from contract.task import EncodingSpec, ModelSpec, NeuronSpec, TaskSpec
 from edge_client.engine import ENGINES, EngineKind, open_engine
@@ -95,17 +95,13 @@ def test_every_engine_gives_the_gradient_of_the_reference_network(name, kind):
         assert gradient.dtype == np.float32
         np.testing.assert_allclose(gradient, leaves[key].grad.numpy(), rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(params[key], kept[key])
-    for depth, (emitted, layer) in enumerate(zip(result.emitted, hidden, strict=True)):
-        following = hidden[depth + 1] if depth + 1 < len(hidden) else None
-        inner = layer.flatten(2).movedim(1, 2) if layer.ndim > 3 else layer  # samples innermost behind a convolution
-        before_convolution = following is not None and following.ndim > 3
-        told = layer.sum()
-        if before_convolution:
-            factors = torch.tensor(positions(layers(task, SHAPE, CLASSES)[depth + 1], len(layer)))
-            told = factors @ layer.sum(0).flatten(1).T
-        expected = inner.reshape(1, -1) if task.model.family == "ann" else told
-        np.testing.assert_allclose(emitted, expected.detach().numpy(), rtol=1e-5)
-        assert emitted.shape == expected.shape
+    (passes,) = engine.emitted()
+    assert (passes.batch, passes.passes, engine.emitted()) == (BATCH, 1, ())
+    for counts, layer in zip(passes.counts, hidden, strict=True):
+        expected = torch.count_nonzero(layer, 0).flatten(1)
+        expected = expected.T if layer.ndim > 3 else expected  # samples innermost behind a convolution
+        np.testing.assert_array_equal(counts, expected.reshape(1, -1).numpy())
+        assert counts.dtype == np.float32
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -136,8 +132,6 @@ def test_parameters_are_read_where_they_lie_at_each_pass(name, kind):
         assert found.loss == expected.loss
         for mine, theirs in zip(found.gradients.values(), expected.gradients.values(), strict=True):
             np.testing.assert_array_equal(mine, theirs)
-        for mine, theirs in zip(found.emitted, expected.emitted, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
 
     check()
     params[key] *= 2
@@ -150,6 +144,34 @@ def test_parameters_are_read_where_they_lie_at_each_pass(name, kind):
     check()
     params[key] = askew
     check(1)
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+def test_what_passes_emit_adds_up_for_each_size_of_batch(monkeypatch, name, kind):
+    """Also over more passes than float32 could count exactly: other frames in each, and each alone by a new engine."""
+    monkeypatch.setattr(emissions, "EXACT", 12)
+    task = task_for(name, kind)
+    engine, params = opened(name, task), initial_parameters(task, SHAPE, CLASSES)
+    params = {key: 3 * value for key, value in params.items()}
+    frames, labels = inputs(task)
+    singly, sizes = [], (4, 4, 4, 4, 4, 2, 2, 4)
+    for i, size in enumerate(sizes):
+        given = (params, np.roll(frames, i, axis=-1)[:, :size], labels[:size])
+        engine.gradients(*given)
+        alone = opened(name, task)
+        alone.gradients(*given)
+        singly += alone.emitted()
+    together = engine.emitted()
+    steps = task.encoding.steps if task.model.family == "snn" else 1
+    assert all(each.passes <= 12 // steps for each in together)
+    assert sum(each.passes for each in together if each.batch == 4) == 6
+    assert sum(each.passes for each in together if each.batch == 2) == 2
+    for size in (2, 4):
+        one, all_ = ([each.counts for each in found if each.batch == size] for found in (singly, together))
+        for mine, theirs in zip(zip(*all_, strict=True), zip(*one, strict=True), strict=True):
+            np.testing.assert_array_equal(sum(mine), sum(theirs))
+            assert np.any(sum(mine))
+    assert engine.emitted() == ()
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from contract.encodings import encode
 from contract.errors import ConfigurationError
 from contract.messages import Operations
+from contract.models.emissions import Emitted
 from contract.models.layout import initial_parameters
 from contract.models.network import Network
 from contract.models.operations import OperationCounter
@@ -167,6 +168,9 @@ class Quadratic:
         gradients = {name: np.array(value) for name, value in params.items()}
         return StepResult(loss=float(params["w"][0]), gradients=gradients)
 
+    def emitted(self) -> tuple[Emitted, ...]:
+        return (Emitted(batch=8, passes=3, counts=()),)
+
 
 class Tally:
     """Counts two MACs a step."""
@@ -177,8 +181,8 @@ class Tally:
     def give_together(self, _frames) -> None:
         pass
 
-    def add(self, _batch, _emitted) -> None:
-        self.steps += 1
+    def add(self, emitted) -> None:
+        self.steps += emitted.passes
 
     def total(self) -> Operations:
         return Operations(macs=2 * self.steps, active=(7 * self.steps,))
@@ -210,10 +214,10 @@ def test_operations_are_those_of_every_step():
     drawn = receipt(FEDSGD)
     made = update(FEDSGD, drawn)
     (frames,) = encoded_steps(drawn, SHARD, TASK.encoding)
-    result = ENGINE.gradients(PARAMS, frames, SHARD.y[list(drawn.samples)])
+    ENGINE.gradients(PARAMS, frames, SHARD.y[list(drawn.samples)])
     counter = OperationCounter(TASK, SHAPE, CLASSES)
     counter.give(frames)
-    counter.add(8, result.emitted)
+    counter.add(*ENGINE.emitted())
     expected = counter.total()
     assert expected.active[0] == np.count_nonzero(frames)
     assert made.operations == expected

@@ -158,6 +158,8 @@ def test_inputs_and_outputs():
     shapes = parameter_shapes(task, SHAPE, CLASSES)
     opened = checking.session(training_graph(task, SHAPE, CLASSES))
     assert [i.name for i in opened.get_inputs()] == ["frames", "labels", *shapes]
+    before = [i.name for i in opened.get_overridable_initializers()]
+    assert before == [f"emitted_before:{i}" for i in range(4)]
     hidden = [f"emitted:{i}" for i in range(4)]
     expected = ["loss", *(f"gradient:{name}" for name in shapes), *hidden]
     assert [o.name for o in opened.get_outputs()] == expected

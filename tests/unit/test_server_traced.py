@@ -52,7 +52,7 @@ def test_the_boards_engine_trains_on_it(strided):
         made = engine.gradients(params, frames, labels)
         expected = tracing_check.stepped(network, {"frames": frames, "labels": labels, **params})
         assert made.loss == pytest.approx(float(expected["loss"]), rel=1e-5)
-        assert made.emitted == ()
+        assert [passes.counts for passes in engine.emitted()] == [()]
         for name, gradient in made.gradients.items():
             wanted = expected[f"gradient:{name}"]
             assert np.abs(gradient - wanted).max() <= 1e-5 * np.abs(wanted).max()

@@ -69,8 +69,8 @@ def training_graph(task: TaskSpec, shape: tuple[int, ...], classes: int) -> byte
         A serialized model. Inputs: `frames` float32 `[S, B, *shape]` with S = 1 for direct encoding, else T; `labels`
         int64 `[B]`; every parameter by its own name. Outputs: `loss`, a scalar; `gradient:NAME` of every parameter in
         the order of `parameter_shapes`; `emitted:I` float32 `[1, B * neurons]`, how many spikes each neuron of hidden
-        layer I emitted over the steps, of an ANN 1 where its activation is not 0, and the input `emitted_before:I` (what
-        came out before; 0 where it is left out). Samples before neurons; of a convolution neurons before samples.
+        layer I emitted over the steps, of an ANN 1 where its activation is not 0, plus the input `emitted_before:I`
+        (what came out before; 0 where it is left out). Samples before neurons; of a convolution neurons before samples.
 
     Raises:
         ConfigurationError: The model does not fit the samples.

@@ -49,7 +49,7 @@ def citations(directory: Path | None) -> list[Citation]:
 
     Attacks that were run and what these rest on, rules and codecs of its rounds, accounting, network, data, encoding,
     scores, counting, and the sources of the constants that its modelled joules rest on. A source that is not known in
-    BibTeX stands as a note. Programs and libraries are not among them.
+    BibTeX stands as a note.
 
     Args:
         directory: Folder of a run or of a sweep.

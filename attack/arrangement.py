@@ -14,6 +14,7 @@ from attack.frames.clustering import clusters, distances
 from attack.frames.rearrangement import Arrangement, Order, Rearrangement
 from attack.frames.row_space import Binary
 from attack.frames.spectrum import Array64
+from attack.labels import CITED as LABELS_CITED
 from attack.labels import recover_labels
 from attack.method import MAX_IMAGES
 from attack.simulation import Simulator
@@ -22,6 +23,8 @@ from contract.encodings import SERIES, decode
 
 AGREES = 1e-3
 """Relative difference of the derivatives below which an arrangement is taken to be right."""
+CITED = ("jonker1987shortest", *LABELS_CITED["one"])
+"""Keys of the works that it follows (`attack.citations`): how frames are assigned, and labels that are certain."""
 _RESTARTS = 40
 _NEEDS: frozenset[Knowledge] = frozenset({"architecture", "neuron", "encoding", "weights", "plan"})
 

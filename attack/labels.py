@@ -19,6 +19,9 @@ import numpy as np
 
 from attack.threat import Array64, Observation
 
+CITED: dict[str, tuple[str, ...]] = {"one": ("zhao2020idlg",), "batch": ("zhao2020idlg", "wainakh2022user")}
+"""Keys of the works that the rule follows (`attack.citations`), for one sample and for batches too."""
+
 
 class LabelEstimate(msgspec.Struct, frozen=True, kw_only=True):
     """A multiset of labels and whether the derivation leaves no other choice."""

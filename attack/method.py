@@ -52,6 +52,10 @@ class Method(Protocol):
         """Where it comes from; one of `attack.citations`."""
 
     @property
+    def also(self) -> tuple[Citation, ...]:
+        """What else its computation rests on: its objective, prior, optimiser, labels. Not what it is compared with."""
+
+    @property
     def requires(self) -> frozenset[Knowledge]:
         """What it cannot do without; the ladder refuses it when the threat model withholds any of it."""
 

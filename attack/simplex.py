@@ -1,4 +1,4 @@
-"""The simplex solver of all linear programs here: HiGHS, warm-started, on one thread, silent."""
+"""The simplex solver of all linear programs here: HiGHS (Huangfu and Hall 2018), warm-started, one thread, silent."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from attack.clock import spend
 from attack.costs import program
 
 _OPTIONS = (("output_flag", False), ("threads", 1), ("presolve", "off"), ("solver", "simplex"))
+
+CITED = ("huangfu2018parallelizing",)
+"""Keys of the works that it follows (`attack.citations`)."""
 
 
 def simplex() -> highspy.Highs:

@@ -30,6 +30,7 @@ WORKS: dict[str, Citation] = catalogue(
     OF_ATTACKS.values(), OF_ROUNDS.values(), OF_CONTRACT.values(), OF_CONSTANTS.values()
 )
 """Every work that any room cites, by its key."""
+_ATTACKS = "SELECT DISTINCT attack FROM reconstructions WHERE verdict != 'refused'"
 _READINGS = """
     SELECT DISTINCT source, provenance FROM energy WHERE source LIKE 'model:%'
     UNION SELECT DISTINCT source, provenance FROM masking_costs WHERE source LIKE 'model:%'
@@ -46,8 +47,9 @@ class _Settings(msgspec.Struct, frozen=True):
 def citations(directory: Path | None) -> list[Citation]:
     """Works behind a run, or any run of a sweep; without a folder all that anything here cites.
 
-    Attacks, rules and codecs of its rounds, accounting, network, data, encoding, scores, counting, and the sources of
-    the constants that its modelled joules rest on. A source that is not known in BibTeX stands as a note.
+    Attacks that were run and what these rest on, rules and codecs of its rounds, accounting, network, data, encoding,
+    scores, counting, and the sources of the constants that its modelled joules rest on. A source that is not known in
+    BibTeX stands as a note.
 
     Args:
         directory: Folder of a run or of a sweep.
@@ -77,8 +79,9 @@ def _keys(ledger: Ledger) -> set[str]:
     from attack.methods import KNOWN  # noqa: PLC0415 - brings torch
 
     settings = msgspec.json.decode(ledger.meta("settings") or "{}", type=_Settings)
-    attacks = [row["attack"] for row in ledger.rows("SELECT DISTINCT attack FROM reconstructions")]
-    keys = {"spikeleak", *(KNOWN[name].citation.key for name in attacks if name in KNOWN)}
+    attacks = [row["attack"] for row in ledger.rows(_ATTACKS)]
+    methods = [KNOWN[name] for name in attacks if name in KNOWN]
+    keys = {"spikeleak", *(work.key for method in methods for work in (method.citation, *method.also))}
     keys.update(key for entry in settings.schedule for key in entry.cited)
     if settings.task is not None:
         keys.update(_of_task(settings.task))

@@ -24,6 +24,8 @@ IDENTITY = 0.1
 """Largest entry of ``X_b C^-1 D - I`` that counts as zero: the inverse magnifies rounding, a wrong sample gives > 1."""
 INSIDE = 5e-3
 """Largest share of the simulated adjoints that may lie outside the column space."""
+CITED = ("cline1979rank",)
+"""Keys of the works that the certificate follows (`attack.citations`)."""
 
 
 class Deflation:

@@ -3,8 +3,9 @@ r"""Order, samples and labels of known frames in a network of which only the sim
 With all frames X known, ``Delta = dW X^+`` gives each frame's adjoint, hence ``W^T delta_k``: what the loss's
 derivative by the input must be at the step where frame k came. Steps that spike alike have like adjoints, so that a
 wrong arrangement is told which frames it has nearly right: simulate an arrangement, assign the frames to samples and
-steps by least squares between simulated and wanted derivatives, simulate again. It ends where nothing moves; there the
-difference is rounding if the arrangement is right. Whatever lies above the first layer, nothing else is used of it.
+steps by least squares between simulated and wanted derivatives (linear assignment, Jonker and Volgenant 1987), simulate
+again. It ends where nothing moves; there the difference is rounding if the arrangement is right. Whatever lies above
+the first layer, nothing else is used of it.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ ITERATIONS = 600
 LEARNING_RATE = 0.05
 SMOOTHNESS = (2e-2, 1e-4)
 """Weight of the total variation, from the first iteration to the last, falling geometrically."""
+CITED = ("rudin1992nonlinear", "kingma2015adam")
+"""Keys of the works that it follows (`attack.citations`)."""
 
 
 def total_variation(image: Tensor) -> Tensor:
@@ -32,7 +34,7 @@ def violation(current: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def invert_intervals(
     currents: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, shape: tuple[int, ...], *, iterations: int
 ) -> Tensor:
-    """Minimises squared violations plus total variation over images in [0, 1], by projected Adam.
+    """Minimises squared violations plus total variation over images in [0, 1], by projected Adam (Kingma and Ba 2015).
 
     Args:
         currents: From an image `[1, *shape]` to the first layer's currents, flat; affine.

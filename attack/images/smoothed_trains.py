@@ -23,6 +23,8 @@ from contract.task import NeuronSpec
 
 STEP = 1e-3
 """Distance of the tabulated currents, in units of a threshold of 1."""
+CITED = ("blake1987visual", "nesterov2017random")
+"""Keys of the works that the smoothing follows (`attack.citations`)."""
 _REACH = 3.0
 """Standard deviations at which the Gaussian is cut."""
 

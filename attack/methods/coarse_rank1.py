@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from attack.citations import CITATIONS
+from attack.citations import CITATIONS, works
 from attack.clock import spend
 from attack.costs import calls
 from attack.method import Citation, Finding
@@ -40,6 +40,7 @@ class CoarseRankOne(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "coarse_rank1"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = works("mazumder2010spectral")
     requires: frozenset[Knowledge] = frozenset({"encoding", "codec"})
 
     def applies(self, observation: Observation) -> str | None:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from attack.citations import CITATIONS
+from attack.citations import CITATIONS, works
 from attack.images.codebook import Codebook, Decoded, codebook, decode_membrane, decode_spiking
+from attack.images.interval_inversion import CITED as INVERSION_CITED
 from attack.images.interval_inversion import ITERATIONS, invert_intervals, violation
 from attack.method import Citation, Finding
 from attack.threat import Array64, Knowledge, Observation
@@ -39,6 +40,7 @@ class ConvCodebook(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "conv_codebook"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = works("geiping2020inverting", *INVERSION_CITED)
     requires: frozenset[Knowledge] = frozenset({"architecture", "neuron", "encoding", "weights", "plan"})
 
     def applies(self, observation: Observation) -> str | None:

@@ -40,6 +40,11 @@ class CosineMatching(msgspec.Struct, frozen=True, kw_only=True):
     citation: Citation = CITATIONS["geiping2020inverting"]
     requires: frozenset[Knowledge] = NEEDS
 
+    @property
+    def also(self) -> tuple[Citation, ...]:
+        """Works behind its parts."""
+        return COSINE.beside(self.citation)
+
     def applies(self, observation: Observation) -> str | None:
         """Refuses large updates."""
         return COSINE.applies(observation)

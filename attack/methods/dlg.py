@@ -43,6 +43,11 @@ class DeepLeakage(msgspec.Struct, frozen=True, kw_only=True):
     citation: Citation = CITATIONS["zhu2019dlg"]
     requires: frozenset[Knowledge] = NEEDS
 
+    @property
+    def also(self) -> tuple[Citation, ...]:
+        """Works behind its parts."""
+        return DLG.beside(self.citation)
+
     def applies(self, observation: Observation) -> str | None:
         """Refuses large updates."""
         return DLG.applies(observation)

@@ -28,6 +28,11 @@ class FaintDeepLeakage(msgspec.Struct, frozen=True, kw_only=True):
     citation: Citation = CITATIONS["zhu2019dlg"]
     requires: frozenset[Knowledge] = NEEDS
 
+    @property
+    def also(self) -> tuple[Citation, ...]:
+        """Works behind its parts."""
+        return FAINT.beside(self.citation)
+
     def applies(self, observation: Observation) -> str | None:
         """Refuses large updates."""
         return FAINT.applies(observation)

@@ -28,6 +28,7 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "footprint"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = ()
     requires: frozenset[Knowledge] = frozenset()
 
     def applies(self, observation: Observation) -> str | None:

@@ -27,16 +27,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from attack.arrangement import CITED as ARRANGEMENT_CITED
 from attack.arrangement import arrange
-from attack.citations import CITATIONS
+from attack.citations import CITATIONS, works
 from attack.clock import now_s
 from attack.frames.completion import Completion, Recovery, Sample
+from attack.frames.deflation import CITED as DEFLATION_CITED
 from attack.frames.row_space import Binary, row_space
 from attack.frames.simulation import Simulator, simulator
 from attack.frames.spectrum import Array64
 from attack.frames.vertex_hunt import VertexHunt
 from attack.method import MAX_IMAGES, Citation, Finding
 from attack.methods.row_space_enumeration import binary_input
+from attack.simplex import CITED as SIMPLEX_CITED
 from attack.threat import Knowledge, Observation
 from contract.encodings import decode
 from contract.models.network import Network
@@ -52,6 +55,7 @@ class FrameLP(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "frame_lp"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = works(*SIMPLEX_CITED, *DEFLATION_CITED, *ARRANGEMENT_CITED)
     requires: frozenset[Knowledge] = frozenset({"architecture", "neuron", "encoding", "weights", "plan"})
 
     def applies(self, observation: Observation) -> str | None:

@@ -18,16 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attack.citations import CITATIONS
+from attack.citations import CITATIONS, works
 from attack.clock import now_s
 from attack.counting import counted
 from attack.method import Citation, Finding
 from attack.optimisation.descent import Descent, DivergedError, OutOfTimeError
 from attack.optimisation.generator import LATENT, Generator
 from attack.optimisation.matching import MAX_SAMPLES, NEEDS, RECOVERED
-from attack.optimisation.objectives import relative_square, wasserstein
+from attack.optimisation.objectives import relative_square, square, wasserstein
 from attack.optimisation.optimisers import adam
 from attack.optimisation.priors import total_variation
+from attack.optimisation.sources import SOURCES
 from attack.simulation import Simulator
 from attack.threat import Knowledge, Observation
 
@@ -43,6 +44,7 @@ class GenerativeRegression(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "grnn"
     citation: Citation = CITATIONS["ren2022grnn"]
+    also: tuple[Citation, ...] = works(*(key for part in (square, total_variation, adam) for key in SOURCES[part]))
     requires: frozenset[Knowledge] = NEEDS
 
     def applies(self, observation: Observation) -> str | None:

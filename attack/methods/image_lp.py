@@ -30,7 +30,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from attack.citations import CITATIONS
+from attack.citations import CITATIONS, works
 from attack.clock import now_s
 from attack.images.adjoint import KnownNetwork
 from attack.images.grid import snap
@@ -39,6 +39,7 @@ from attack.images.row_space import row_space
 from attack.images.search import GRID_TOLERANCE, Batch, ImageSearch
 from attack.method import MAX_IMAGES, Citation, Finding
 from attack.methods.ratio import fully_connected_first
+from attack.simplex import CITED as SIMPLEX_CITED
 from attack.threat import Array32, Array64, Knowledge, Observation
 
 NOISY = 1e-4
@@ -63,6 +64,7 @@ class ImageLp(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "image_lp"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = works("petrov2024dager", "dimitrov2024spear", "candes2008enhancing", *SIMPLEX_CITED)
     requires: frozenset[Knowledge] = frozenset({"encoding"})
 
     def applies(self, observation: Observation) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from attack.citations import CITATIONS
+from attack.citations import CITATIONS, works
 from attack.labels import recover_labels
 from attack.method import Citation, Finding
 from attack.threat import Knowledge, Observation
@@ -19,6 +19,7 @@ class LabelRecovery(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "label"
     citation: Citation = CITATIONS["zhao2020idlg"]
+    also: tuple[Citation, ...] = works("wainakh2022user")
     requires: frozenset[Knowledge] = frozenset({"architecture", "neuron", "encoding", "plan"})
 
     def applies(self, observation: Observation) -> str | None:

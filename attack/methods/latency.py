@@ -30,6 +30,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "latency"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = ()
     requires: frozenset[Knowledge] = frozenset({"encoding", "plan", "codec"})
 
     def applies(self, observation: Observation) -> str | None:

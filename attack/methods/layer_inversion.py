@@ -27,12 +27,14 @@ import torch
 from scipy.optimize import minimize
 
 from attack.certificate import certify
-from attack.citations import CITATIONS
+from attack.citations import CITATIONS, works
 from attack.clock import now_s, spend
 from attack.costs import CALL_S, calls
 from attack.counting import Repeated, counted
 from attack.images.interval_inversion import total_variation
 from attack.images.known_trains import KnownTrains
+from attack.images.smoothed_trains import CITED as SMOOTHING_CITED
+from attack.labels import CITED as LABELS_CITED
 from attack.labels import recover_labels
 from attack.method import Citation, Finding
 from attack.readout_trains import MOST_STEPS, decode_trains
@@ -57,6 +59,9 @@ class LayerInversion(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "layer_inversion"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = works(
+        "byrd1995limited", *SMOOTHING_CITED, "geiping2020inverting", "rudin1992nonlinear", *LABELS_CITED["one"]
+    )
     requires: frozenset[Knowledge] = frozenset({"architecture", "neuron", "encoding", "weights", "plan", "codec"})
 
     def applies(self, observation: Observation) -> str | None:

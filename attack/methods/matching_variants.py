@@ -50,6 +50,11 @@ class MatchingVariant(msgspec.Struct, frozen=True, kw_only=True):
     spikes: bool = False
     requires: frozenset[Knowledge] = NEEDS
 
+    @property
+    def also(self) -> tuple[Citation, ...]:
+        """Works behind its parts."""
+        return self.matching.beside(self.citation)
+
     def applies(self, observation: Observation) -> str | None:
         """Refuses large updates, direct coding where it is about spikes, and foreign modules for Gauss–Newton."""
         if self.spikes and observation.encoding.kind == "direct":

@@ -21,9 +21,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from attack.citations import CITATIONS
+from attack.citations import CITATIONS, works
 from attack.clock import now_s
 from attack.images.alternation import MAX_STEPS, Alternation, Frames
+from attack.labels import CITED as LABELS_CITED
 from attack.labels import recover_labels
 from attack.method import Citation, Finding
 from attack.methods.frame_lp import known_network
@@ -41,6 +42,7 @@ class QuantizedAlternation(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "quantized_alternation"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = works("alistarh2017qsgd", *LABELS_CITED["one"])
     requires: frozenset[Knowledge] = frozenset({"architecture", "neuron", "encoding", "weights", "plan", "codec"})
 
     def applies(self, observation: Observation) -> str | None:

@@ -44,6 +44,7 @@ class RankOne(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "rank1"
     citation: Citation = CITATIONS["zhu2021rgap"]
+    also: tuple[Citation, ...] = ()
     requires: frozenset[Knowledge] = frozenset()
 
     def applies(self, observation: Observation) -> str | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from attack.citations import CITATIONS
+from attack.citations import CITATIONS, works
 from attack.method import Citation, Finding
 from attack.threat import Array64, Knowledge, LayerGradient, Observation
 from contract.encodings import SERIES
@@ -62,6 +62,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "ratio"
     citation: Citation = CITATIONS["phong2018privacy"]
+    also: tuple[Citation, ...] = works("geiping2020inverting")
     requires: frozenset[Knowledge] = frozenset({"encoding"})
 
     def applies(self, observation: Observation) -> str | None:

@@ -20,6 +20,7 @@ class ReadoutSubsetSum(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "readout_subset_sum"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = ()
     requires: frozenset[Knowledge] = frozenset({"architecture", "neuron", "encoding", "plan", "codec"})
 
     def applies(self, observation: Observation) -> str | None:

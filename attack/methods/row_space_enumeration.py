@@ -15,8 +15,9 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from attack.arrangement import CITED as ARRANGEMENT_CITED
 from attack.arrangement import arrange
-from attack.citations import CITATIONS
+from attack.citations import CITATIONS, works
 from attack.clock import now_s
 from attack.frames.enumeration import enumerate_frames
 from attack.frames.row_space import row_space
@@ -40,6 +41,7 @@ class RowSpaceEnumeration(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "row_space_enumeration"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = works(*ARRANGEMENT_CITED)
     requires: frozenset[Knowledge] = frozenset({"encoding"})
 
     def applies(self, observation: Observation) -> str | None:

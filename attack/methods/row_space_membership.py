@@ -92,6 +92,7 @@ class RowSpaceMembership(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "row_space_membership"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = ()
     requires: frozenset[Knowledge] = frozenset({"encoding", "candidates"})
 
     def applies(self, observation: Observation) -> str | None:

@@ -22,13 +22,14 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from attack.citations import CITATIONS
+from attack.citations import CITATIONS, works
 from attack.clock import now_s
 from attack.images.adjoint import KnownNetwork
 from attack.images.row_space import row_space
 from attack.images.span_search import SpanSearch
 from attack.method import MAX_IMAGES, Citation, Finding
 from attack.methods.image_lp import NOISY, direct_batch
+from attack.simplex import CITED as SIMPLEX_CITED
 from attack.threat import Knowledge, Observation
 
 EXPLAINED = 1e-4
@@ -40,6 +41,7 @@ class SpanConsistency(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = "span_consistency"
     citation: Citation = CITATIONS["spikeleak"]
+    also: tuple[Citation, ...] = works(*SIMPLEX_CITED)
     requires: frozenset[Knowledge] = frozenset({"architecture", "neuron", "encoding", "weights", "plan"})
 
     def applies(self, observation: Observation) -> str | None:

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attack.citations import works
 from attack.clock import now_s
 from attack.counting import Repeated, counted
+from attack.labels import CITED as LABELS_CITED
 from attack.labels import recover_labels
-from attack.method import Finding
+from attack.method import Citation, Finding
 from attack.optimisation.candidates import Candidates
 from attack.optimisation.descent import Descent, DivergedError, OutOfTimeError
 from attack.optimisation.gauss_newton import gauss_newton
@@ -18,6 +20,7 @@ from attack.optimisation.objectives import Objective, relative_square
 from attack.optimisation.optimisers import Optimiser
 from attack.optimisation.priors import Prior
 from attack.optimisation.relaxations import Relaxation, continuous
+from attack.optimisation.sources import SOURCES
 from attack.optimisation.starts import Start
 from attack.threat import Knowledge, Observation
 
@@ -57,6 +60,12 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True):
     enough: float
     relaxation: Relaxation = continuous
     joint: bool = False
+
+    def beside(self, citation: Citation) -> tuple[Citation, ...]:
+        """Works behind its parts, and behind labels that are read off the readout, other than this one."""
+        parts = (self.objective, self.prior, self.start, self.relaxation, self.optimiser or gauss_newton)
+        keys = [key for part in parts for key in SOURCES[part]]
+        return tuple(one for one in works(*keys, *(() if self.joint else LABELS_CITED["batch"])) if one != citation)
 
     def applies(self, observation: Observation) -> str | None:
         """Refuses updates of more than `MAX_SAMPLES` samples."""

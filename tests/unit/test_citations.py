@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
+import unicodedata
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import msgspec
@@ -10,8 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import attack
+from attack.citations import CITATIONS as OF_ATTACKS
 from attack.citations import CLAIM
-from attack.methods import KNOWN
+from attack.methods import KNOWN, METHODS
+from attack.optimisation.objectives import OBJECTIVES
+from attack.optimisation.optimisers import OPTIMISERS as DESCENTS
+from attack.optimisation.priors import PRIORS
+from attack.optimisation.relaxations import RELAXATIONS
+from attack.optimisation.sources import SOURCES
+from attack.optimisation.starts import STARTS
 from contract import cochlea, encodings, metrics
 from contract.codecs import CODECS
 from contract.datasets import DATASETS, task_info
@@ -62,7 +73,7 @@ def declared():
     yield from ((one.__name__, one.cited) for one in (Clip, GaussianNoise, SecureAggregation))
     for name, one in {**AGGREGATORS, **OPTIMISERS, **ALGORITHMS, "fedbuff": FedBuff}.items():
         yield name, (one.citation,)
-    yield from ((name, (method.citation.key,)) for name, method in KNOWN.items())
+    yield from ((name, (method.citation.key, *(work.key for work in method.also))) for name, method in KNOWN.items())
     yield "waits", (FedBuff.citation_of_waits,)
     yield "proximal", ScheduleEntry(proximal=0.1).cited
     yield "momentum", MOMENTUM_CITED
@@ -137,7 +148,82 @@ def test_every_work_is_cited_by_something():
     named |= {
         one.key for name in profiles() for c in EnergyModel.load(name).constants for one in works_behind(c.source)
     }
-    assert set(WORKS) - named == {"marquardt1963algorithm"} - named
+    assert set(WORKS) == named
+
+
+# --- what attacks rest on ---------------------------------------------------------------------------------------------
+
+_AUTHOR = r"[A-Z][a-z]\w*"
+NAMED = re.compile(rf"\b({_AUTHOR})(?:(?:, {_AUTHOR})*(?: and {_AUTHOR}| et al\.))? \(?((?:19|20)\d\d)\b")
+"""A work in words: its first author and its year."""
+NUMBER = re.compile(r"arXiv (\d{4}\.\d{5})")
+COMPARED = {"span_consistency": {"zhu2019", "kariyappa2023"}}
+"""What an attack's file names as done otherwise."""
+
+
+def named_in(text: str) -> set[str]:
+    """Beginnings of the keys of the works that a text names by their first author and year."""
+    plain = unicodedata.normalize("NFKD", " ".join(text.split())).encode("ascii", "ignore").decode()
+    return {f"{author.lower()}{year}" for author, year in NAMED.findall(plain)}
+
+
+def test_works_in_words_are_found():
+    text = "MNIST (Candès, Wakin and\n  Boyd 2008); DLG, Zhu et al. 2019; Byrd et al. (1995), Hu and\nLi 2017"
+    assert named_in(text) == {"candes2008", "zhu2019", "byrd1995", "hu2017"}
+
+
+def test_what_attacks_rest_on_is_catalogued_and_not_named_twice():
+    for method in KNOWN.values():
+        assert all(OF_ATTACKS[work.key] == work for work in (method.citation, *method.also))
+        assert len({method.citation.key, *(work.key for work in method.also)}) == 1 + len(method.also)
+
+
+def test_what_the_attacks_files_name_has_an_entry():
+    room = Path(attack.__file__).parent
+    texts = {path: path.read_text() for path in room.rglob("*.py") if "citations" not in path.parts}
+    starts = {re.match(r"[a-z]+\d{4}", key)[0] for key in OF_ATTACKS if key != "spikeleak"}
+    named = {work for text in texts.values() for work in named_in(text)}
+    assert len(named) > 20
+    assert named - starts == {"kariyappa2023"}
+    numbers = {number for text in texts.values() for number in NUMBER.findall(text)}
+    assert numbers - {number for one in OF_ATTACKS.values() for number in one.identifiers} == {"2209.05578"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_attack_rests_on_what_its_file_names(name):
+    method = METHODS[name]
+    cited = {method.citation.key, *(work.key for work in method.also)}
+    missing = {
+        work
+        for work in named_in(sys.modules[type(method).__module__].__doc__)
+        if not any(key.startswith(work) for key in cited)
+    }
+    assert missing <= COMPARED.get(name, set())
+
+
+@pytest.mark.parametrize("family", [OBJECTIVES, PRIORS, STARTS, RELAXATIONS, DESCENTS])
+def test_every_part_of_gradient_matching_says_what_it_comes_from(family):
+    for part in family.values():
+        said = part.__doc__ or ""
+        cited = [OF_ATTACKS[key] for key in SOURCES[part]]
+        assert all(any(work.key.startswith(start) for work in cited) for start in named_in(said))
+        assert set(NUMBER.findall(said)) <= {number for work in cited for number in work.identifiers}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("rank1", set()),
+        ("label", {"wainakh2022user"}),
+        ("dlg", {"liu1989limited", "byrd1994representations", "zhao2020idlg", "wainakh2022user"}),
+        ("dlg_joint", {"liu1989limited", "byrd1994representations"}),
+        ("cosine", {"rudin1992nonlinear", "kingma2015adam", "zhao2020idlg", "wainakh2022user"}),
+        ("grnn", {"zhu2019dlg", "rudin1992nonlinear", "kingma2015adam"}),
+        ("frame_lp", {"huangfu2018parallelizing", "cline1979rank", "jonker1987shortest", "zhao2020idlg"}),
+    ],
+)
+def test_an_attack_cites_its_parts_and_no_others(name, expected):
+    assert {work.key for work in KNOWN[name].also} == expected
 
 
 # --- sources of constants ---------------------------------------------------------------------------------------------
@@ -272,11 +358,19 @@ def test_a_run_cites_its_attacks_and_scores(tmp_path):
     spiking = TaskSpec(dataset="own", own_data=OwnData(shape=(2, 2), classes=2), model=ModelSpec(weight_bits=None))
     with ledger_of(tmp_path, spiking, attack="label", ssim=0.5) as ledger:
         network = set(neurons.CITED) | {"fang2021incorporating"}
-        assert keys(tmp_path) - network == {"zhao2020idlg", CLAIM, "wang2004image"}
+        label = {"zhao2020idlg", "wainakh2022user"}
+        assert keys(tmp_path) - network == label | {CLAIM, "wang2004image"}
         ledger.connection.execute("UPDATE scores SET ssim = NULL, lpips = 0.1, matched_psnr_db = 9.0")
-        assert keys(tmp_path) - network == {"zhao2020idlg", CLAIM, "zhang2018unreasonable", "jonker1987shortest"}
+        assert keys(tmp_path) - network == label | {CLAIM, "zhang2018unreasonable", "jonker1987shortest"}
         ledger.connection.execute("UPDATE scores SET lpips = NULL, matched_psnr_db = NULL, membership_auc = 0.5")
-        assert keys(tmp_path) - network == {"zhao2020idlg", CLAIM, "hanley1982meaning"}
+        assert keys(tmp_path) - network == label | {CLAIM, "hanley1982meaning"}
+
+
+def test_a_run_does_not_cite_attacks_that_were_refused(tmp_path):
+    with ledger_of(tmp_path, attack="grnn") as ledger:
+        assert keys(tmp_path) == {"ren2022grnn", "zhu2019dlg", "rudin1992nonlinear", "kingma2015adam"}
+        ledger.connection.execute("UPDATE reconstructions SET verdict = 'refused'")
+        assert keys(tmp_path) == set()
 
 
 def test_the_claim_is_about_spiking_networks(tmp_path):

@@ -1,11 +1,10 @@
-"""The works that the attacks come from, as BibTeX, and the one whose claim they test."""
+"""Attacks, and the work whose claim they test."""
 
 from __future__ import annotations
 
-from contract.citations import CITATIONS as BELOW
-from hardware.bibliography import Citation, catalogue, work
+from hardware.bibliography import work
 
-_WORKS = (
+WORKS = (
     work(
         "misc",
         "zhao2020idlg",
@@ -58,17 +57,6 @@ _WORKS = (
     ),
     work(
         "article",
-        "marquardt1963algorithm",
-        title="An Algorithm for Least-Squares Estimation of Nonlinear Parameters",
-        author="Marquardt, Donald W.",
-        journal="Journal of the Society for Industrial and Applied Mathematics",
-        volume="11",
-        number="2",
-        pages="431--441",
-        year="1963",
-    ),
-    work(
-        "article",
         "ren2022grnn",
         title="{GRNN}: Generative Regression Neural Network---A Data Leakage Attack for Federated Learning",
         author="Ren, Hanchi and Deng, Jingjing and Xie, Xianghua",
@@ -78,6 +66,41 @@ _WORKS = (
         year="2022",
         doi="10.1145/3510032",
         eprint="2105.00529",
+        archiveprefix="arXiv",
+    ),
+    work(
+        "article",
+        "wainakh2022user",
+        title="User-Level Label Leakage from Gradients in Federated Learning",
+        author=r"Wainakh, Aidmar and Ventola, Fabrizio and M{\"u}{\ss}ig, Till and Keim, Jens and Garcia Cordero, "
+        r"Carlos and Zimmer, Ephraim and Grube, Tim and Kersting, Kristian and M{\"u}hlh{\"a}user, Max",
+        journal="Proceedings on Privacy Enhancing Technologies",
+        volume="2022",
+        number="2",
+        pages="227--244",
+        year="2022",
+        eprint="2105.09369",
+        archiveprefix="arXiv",
+    ),
+    work(
+        "inproceedings",
+        "petrov2024dager",
+        title="{DAGER}: Exact Gradient Inversion for Large Language Models",
+        author=r"Petrov, Ivo and Dimitrov, Dimitar I. and Baader, Maximilian and M{\"u}ller, Mark Niklas and Vechev, "
+        "Martin",
+        booktitle="Advances in Neural Information Processing Systems",
+        year="2024",
+        eprint="2405.15586",
+        archiveprefix="arXiv",
+    ),
+    work(
+        "inproceedings",
+        "dimitrov2024spear",
+        title="{SPEAR}: Exact Gradient Inversion of Batches in Federated Learning",
+        author=r"Dimitrov, Dimitar I. and Baader, Maximilian and M{\"u}ller, Mark Niklas and Vechev, Martin",
+        booktitle="Advances in Neural Information Processing Systems",
+        year="2024",
+        eprint="2403.03945",
         archiveprefix="arXiv",
     ),
     work(
@@ -97,7 +120,3 @@ _WORKS = (
         archiveprefix="arXiv",
     ),
 )
-CITATIONS: dict[str, Citation] = catalogue(_WORKS, [BELOW["bengio2013estimating"]])
-"""Every cited work by its key. `spikeleak` stands for derivations of this project's own, given in the method's file."""
-CLAIM = "aksu2025privacy"
-"""Key of the work that says that spiking networks leak little: what attacks on them answer."""

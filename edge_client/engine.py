@@ -54,6 +54,7 @@ class Engine(Protocol):
     def emitted(self) -> tuple[Emitted, ...]:
         """What hidden layers emitted in all passes since this was last asked; of a user's own network, without counts.
 
+        Its arrays are written again by the next pass.
         In a step it costs next to nothing: the engine adds up where it computes.
         """
         ...

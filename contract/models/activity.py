@@ -134,12 +134,13 @@ class LayerInputs:
         else:
             self._active += np.count_nonzero(x.view(np.uint32))  # bits, faster, and only 0 has none
 
-    def add_counts(self, counts: NDArray[np.float32], batch: int) -> None:
+    def add_counts(self, counts: NDArray[np.float32], batch: int, most: int) -> None:
         """Adds how often each input was active.
 
         Args:
             counts: `[1, batch * inputs]`, or `[1, inputs * batch]` where samples are innermost.
             batch: Samples.
+            most: No count is larger.
 
         Raises:
             ValueError: They are not as many.
@@ -148,7 +149,8 @@ class LayerInputs:
         if counts.size != batch * entry.count:
             raise ValueError(f"counts of shape {counts.shape}: expected {batch} times {entry.count}")
         if entry.alike:
-            self._active += float(counts.sum(dtype=np.float64))
+            exact = np.float32 if most * counts.size < EXACT else np.float64
+            self._active += float(np.add.reduce(counts, axis=None, dtype=exact))
             return
         split = counts.reshape((entry.count, batch) if entry.columns else (batch, entry.count))
         places = split.sum(1 if entry.columns else 0, dtype=np.float64)

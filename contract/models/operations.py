@@ -64,6 +64,7 @@ class OperationCounter:
     def __init__(self, task: TaskSpec, shape: tuple[int, ...], classes: int) -> None:
         self._fixed = fixed = fixed_costs(task, shape, classes)
         self._ann = task.model.family == "ann"
+        self._most = 1 if self._ann else task.encoding.steps
         self._first = LayerInputs(fixed.entries[0])
         self._hidden = [LayerInputs(entry) for entry in fixed.entries[1:]]
         self._batches = self._samples = self._given = 0
@@ -98,7 +99,7 @@ class OperationCounter:
         if len(emitted.counts) != len(self._hidden):
             raise ValueError(f"{len(emitted.counts)} layers emitted: expected {len(self._hidden)} hidden ones")
         for inputs, counts in zip(self._hidden, emitted.counts, strict=True):
-            inputs.add_counts(counts, emitted.batch)
+            inputs.add_counts(counts, emitted.batch, emitted.passes * self._most)
         self._batches += emitted.passes
         self._samples += emitted.passes * emitted.batch
 

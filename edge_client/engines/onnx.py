@@ -124,8 +124,8 @@ class _Binding:
                 self._read_from(name, params[name])
         np.copyto(self._frames, frames)
         np.copyto(self._labels, labels)
+        self._sums.open_pass()
         self._session.run_with_iobinding(self._binding)
-        self._sums.passed()
         return StepResult(loss=float(self._loss), gradients=dict(self._gradients))
 
     def _fit(self, shape: Shape) -> None:

@@ -70,7 +70,7 @@ class TorchEngine:
         if batch != self._batch:
             self._sums.begin(batch)
             self._batch = batch
+        self._sums.open_pass()
         for counts, x, spec in zip(self._sums.counts, hidden, self._network.layers, strict=False):
             found = torch.count_nonzero(x.detach(), 0).flatten(1).numpy()
             np.add(counts, (found.T if spec.kind == "conv" else found).reshape(1, -1), out=counts)
-        self._sums.passed()

@@ -53,7 +53,7 @@ class Silence:
 
     def passed(self, batch: int) -> None:
         self._sums.begin(batch)
-        self._sums.passed()
+        self._sums.open_pass()
 
     def emitted(self) -> tuple[Emitted, ...]:
         return self._sums.take()

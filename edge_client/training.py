@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -212,7 +213,7 @@ def local_update(
     steps = _Counter(task, shard, counted=counted)
     frames: Iterable[Frames]
     if ahead:
-        frames = steps.given_together(_frames_ahead(receipt, shard, task.encoding))
+        frames = _frames_ahead(receipt, shard, task.encoding, steps)
     else:
         frames = map(steps.given, encoded_steps(receipt, shard, task.encoding))
     enter("train")
@@ -234,18 +235,24 @@ def _sample_bytes(spec: EncodingSpec, shape: tuple[int, ...]) -> int:
     return (4 if spec.kind == "direct" else spec.steps) * math.prod(input_shape(spec, shape))
 
 
-def _frames_ahead(receipt: Receipt, shard: Shard, spec: EncodingSpec) -> Frames:
-    """Those of all local steps, `[K, S, B, *shape]`; spikes as bytes, a quarter of the memory."""
+def _frames_ahead(receipt: Receipt, shard: Shard, spec: EncodingSpec, counter: _Counter) -> Frames:
+    """Those of all local steps, counted, `[K, S, B, *shape]`; spikes as bytes, a quarter of the memory.
+
+    Of levels under direct encoding the same are 0 as of the frames, in a quarter of the memory.
+    """
     steps = len(receipt.draws)
     if spec.kind == "direct":  # where nothing is drawn, all steps are encoded at once
-        whole = encode(spec, shard.x[list(receipt.samples)], np.random.default_rng(0))
-        return whole.reshape(steps, 1, -1, *whole.shape[2:])
+        drawn = shard.x[list(receipt.samples)]
+        whole = encode(spec, drawn, np.random.default_rng(0)).reshape(steps, 1, -1, *shard.shape)
+        levels = drawn.dtype == np.uint8
+        counter.given_together(cast("Frames", drawn.reshape(whole.shape)) if levels else whole)
+        return whole
     encoded = encoded_steps(receipt, shard, spec)
     first = next(encoded)
     frames = np.empty((steps, *first.shape), np.uint8)
     for place, step in zip(frames, itertools.chain([first], encoded), strict=True):
         place[...] = step
-    return frames
+    return counter.given_together(frames)
 
 
 class _Counter:

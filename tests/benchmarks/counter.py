@@ -91,7 +91,7 @@ class Training:
         )
         plan = RoundPlan(local_steps=LOCAL_STEPS, batch_size=batch, learning_rate=1e-3, momentum=0.9)
         rng = np.random.default_rng(1)
-        images = np.where(rng.random((256, *SHAPE)) < 0.2, rng.random((256, *SHAPE)), 0).astype(np.float32)
+        images = np.where(rng.random((256, *SHAPE)) < 0.2, rng.integers(1, 256, (256, *SHAPE)), 0).astype(np.uint8)
         shard = Shard(x=images, y=rng.integers(0, CLASSES, 256), classes=CLASSES)
         receipt = make_receipt(task, plan, 256, secret=1, node="a", round_=1, uid="0" * 32)
         given = {"task": task, "plan": plan, "shard": shard, "receipt": receipt, "counted": counted}

@@ -224,6 +224,26 @@ def test_operations_are_those_of_every_step():
     assert expected.acs > 0
 
 
+@pytest.mark.parametrize("kind", ["fc", "conv"])
+@pytest.mark.parametrize("encoding", ["rate", "direct"])
+def test_levels_and_their_intensities_count_alike(kind, encoding):
+    levels = np.random.default_rng(3).integers(0, 4, SHARD.x.shape).astype(np.uint8)
+    intensities = Shard(x=levels / np.float32(255), y=SHARD.y, classes=CLASSES)
+    model = ModelSpec(kind=kind, channels=(3,), hidden=()) if kind == "conv" else ModelSpec(hidden=(7,))
+    task = msgspec.structs.replace(TASK, model=model, encoding=EncodingSpec(kind=encoding, steps=5, gain=20))
+    engine, params = open_engine("torch", task, SHAPE, CLASSES), initial_parameters(task, SHAPE, CLASSES)
+    given = {"task": task, "plan": FEDAVG, "receipt": receipt(FEDAVG)}
+    one, other = (
+        local_update(engine, params, shard=shard, **given)
+        for shard in (Shard(x=levels, y=SHARD.y, classes=CLASSES), intensities)
+    )
+    assert one.operations == other.operations
+    assert one.operations is not None
+    assert 0 < one.operations.active[0] < one.operations.sites[0]
+    if encoding == "direct":
+        assert one.operations.active[0] == sum(np.count_nonzero(levels[i]) for i in given["receipt"].samples)
+
+
 @pytest.mark.parametrize("kind", ["rate", "direct"])
 @pytest.mark.parametrize("plan", [FEDAVG, FEDSGD])
 def test_frames_too_large_to_keep_are_encoded_step_by_step_with_the_same_result(monkeypatch, plan, kind):

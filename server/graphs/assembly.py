@@ -7,7 +7,7 @@ import onnx
 
 from contract.models.layout import layers, parameter_shapes
 from contract.task import TaskSpec
-from server.graphs.builder import FLOAT, INT64, Graph
+from server.graphs.builder import FLOAT, INT64, Graph, Value
 from server.graphs.loss import cross_entropy
 from server.graphs.networks import NETWORKS, Stage
 
@@ -49,14 +49,19 @@ def training_model(
     graph.output("loss", loss, FLOAT, [])
     for (name, size), gradient in zip(made.shapes.items(), network.backward(delta), strict=True):
         graph.output(f"gradient:{name}", gradient, FLOAT, size)
-    counts = network.counts() if counted else []  # last: onnxruntime then counts spikes soon after it has made them
-    for i, count in enumerate(counts):
-        before = graph.input(f"emitted_before:{i}", FLOAT, [1, None], default=np.zeros((1, 1), np.float32))
-        graph.output(f"emitted:{i}", graph.node("Add", before, count), FLOAT, [1, None])
+    sums = [_sum(graph, i, count) for i, count in network.counts()] if counted else []
+    for i, total in sorted(sums):
+        graph.output(f"emitted:{i}", total, FLOAT, [1, None])
     if traces:
         for name, value in network.traces().items():
             graph.output(name, value, FLOAT, [None, None])
     return graph.model("training")
+
+
+def _sum(graph: Graph, layer: int, count: Value) -> tuple[int, Value]:
+    """What a hidden layer has emitted, with this pass."""
+    before = graph.input(f"emitted_before:{layer}", FLOAT, [1, None], default=np.zeros((1, 1), np.float32))
+    return layer, graph.node("Add", before, count)
 
 
 def inference_model(task: TaskSpec, shape: tuple[int, ...], classes: int) -> onnx.ModelProto:

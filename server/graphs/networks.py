@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -31,8 +31,11 @@ class Stage(Protocol):
         """Parameters' gradients from the scores'."""
         ...
 
-    def counts(self) -> list[Value]:
-        """How often each hidden layer's neurons emitted something, `[1, N]`."""
+    def counts(self) -> Iterator[tuple[int, Value]]:
+        """How often each hidden layer's neurons emitted something, its place and `[1, N]`, the last layer first.
+
+        Nodes that are made last are visited first: onnxruntime then counts spikes as soon as it has made them.
+        """
         ...
 
     def traces(self) -> dict[str, Value]:
@@ -83,10 +86,11 @@ class Spiking:
             self._spikes.append(x)
         return self._readout.forward(x)
 
-    def counts(self) -> list[Value]:
+    def counts(self) -> Iterator[tuple[int, Value]]:
         """See `Stage`: over the steps by a product with a row of ones, two to four times as fast as a sum."""
         ones = self._graph.constant(np.ones((1, self._steps), np.float32))
-        return [self._graph.node("MatMul", ones, spikes) for spikes in self._spikes]
+        for i in reversed(range(len(self._spikes))):
+            yield i, self._graph.node("MatMul", ones, self._spikes[i])
 
     def traces(self) -> dict[str, Value]:
         """See `Stage`."""
@@ -130,11 +134,11 @@ class Twin:
             self._activations.append(x)
         return graph.reshape(self._affines[-1].forward(x), -1, self._classes)
 
-    def counts(self) -> list[Value]:
+    def counts(self) -> Iterator[tuple[int, Value]]:
         """See `Stage`: neither activation is ever below 0."""
         graph = self._graph
-        active = [graph.node("Greater", activation, graph.scalar(0.0)) for activation in self._activations]
-        return [graph.node("Cast", each, to=FLOAT) for each in active]
+        for i in reversed(range(len(self._activations))):
+            yield i, graph.node("Cast", graph.node("Greater", self._activations[i], graph.scalar(0.0)), to=FLOAT)
 
     def traces(self) -> dict[str, Value]:
         """See `Stage`: no steps, nothing that a rounding could flip."""

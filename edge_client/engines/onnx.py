@@ -48,14 +48,14 @@ class OnnxEngine:
         self._names = tuple(parameter_shapes(task, shape, classes))
         self._inference: onnxruntime.InferenceSession | None = None
         self._training = _session(self._graphs.pop("training"), threads, "training")
-        outputs = [output.name for output in self._training.get_outputs()]
+        outputs = {output.name for output in self._training.get_outputs()}
+        optional = {i.name for i in self._training.get_overridable_initializers()}
+        counted = any(name.startswith(_TOLD) for name in outputs)
+        widths = _widths(task, shape, classes) if counted else ()
         gradients = [f"gradient:{name}" for name in self._names]
-        told = [name for name in outputs if name.startswith(_TOLD)]
-        before = {i.name for i in self._training.get_overridable_initializers()}
         _expect("inputs", {"frames", "labels", *self._names}, {i.name for i in self._training.get_inputs()})
-        _expect("optional inputs", {name.replace(_TOLD, _BEFORE) for name in told}, before)
-        _expect("outputs", {"loss", *gradients}, set(outputs) - set(told))
-        widths = _widths(task, shape, classes) if told else ()
+        _expect("optional inputs", {f"{_BEFORE}{i}" for i in range(len(widths))}, optional)
+        _expect("outputs", {"loss", *gradients, *(f"{_TOLD}{i}" for i in range(len(widths)))}, outputs)
         self._sums = EmittedSums(widths, 1 if task.model.family == "ann" else task.encoding.steps)
         self._binding = _Binding(self._training, parameter_shapes(task, shape, classes), self._sums)
 

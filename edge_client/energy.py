@@ -13,7 +13,7 @@ from hardware.energy_model import EnergyModel
 from hardware.meter import Meter
 from hardware.uncertainty import added
 
-_UNCOUNTED = "the layers of a network of the user's own are not known to the device, so that nothing is counted"
+_UNCOUNTED = "nothing is counted of a network of the user's own, whose layers the device does not know, or that diverged"
 _AWAKE = "this device does not sleep between rounds ([sleep] is not set): time without work is 'idle'"
 LONGEST_SUSPENSION_S = 0.05
 """Of a window that still has figures: the two clocks that tell it are not read at one moment."""
@@ -143,7 +143,7 @@ class UpdateWindows(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         windows: In order of time.
-        operations: What was counted while training; `None` where the task's operations cannot be counted.
+        operations: What was counted while training; `None` where they cannot be counted.
         encoded_ahead: Whether the encoding had a window of its own.
         masking: Those among the windows in which keys, shares and masks were made.
         masking_up, masking_down: Payload bytes of the messages about them, sent and received.

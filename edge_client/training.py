@@ -77,7 +77,8 @@ class LocalUpdate(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         tensors: Mean gradient (`fedsgd`), or weights before minus weights after (`fedavg`).
         loss: Mean loss over the local steps.
-        operations: Counted over all local steps; `None` for a network of the user's own, or where nothing is counted.
+        operations: Counted over all local steps; `None` for a network of the user's own, of one that diverged, or where
+            nothing is counted.
         receipt: What was trained on.
         encoded_ahead: Whether all frames were made before the first local step.
     """
@@ -267,7 +268,7 @@ class _Counter:
 
     @property
     def operations(self) -> Operations | None:
-        """What was counted; `None` for nothing."""
+        """What was counted; `None` for nothing, or where the network diverged."""
         return None if self._operations is None else self._operations.total()
 
     def given(self, frames: Frames) -> Frames:

@@ -101,6 +101,11 @@ class LayerInputs:
         self._places: NDArray[np.float64] | None = None
 
     @property
+    def known(self) -> bool:
+        """Whether all counts were numbers: those of a network that diverged are none."""
+        return math.isfinite(self._active) and (self._places is None or math.isfinite(self._places.sum()))
+
+    @property
     def active(self) -> int:
         """Entries that were not 0, so far."""
         return int(self._active) + (0 if self._places is None else int(self._places.sum()))

@@ -103,12 +103,14 @@ class OperationCounter:
         self._batches += emitted.passes
         self._samples += emitted.passes * emitted.batch
 
-    def total(self) -> Operations:
-        """All operations so far.
+    def total(self) -> Operations | None:
+        """All operations so far; `None` where the network diverged, so that nobody knows what it emitted.
 
         Raises:
             ValueError: The passes that were added do not fit the frames that were given.
         """
+        if not all(inputs.known for inputs in self._hidden):
+            return None
         if self._given != self._samples:
             raise ValueError(f"frames of {self._given} samples were given, passes over {self._samples} added")
         fixed, samples, batches = self._fixed, self._samples, self._batches

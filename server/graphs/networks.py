@@ -10,7 +10,7 @@ import numpy as np
 from contract.models.layout import LayerSpec
 from contract.task import TaskSpec
 from server.graphs.affine import Affine, Linear, Place, as_rows
-from server.graphs.builder import FLOAT, Graph, Value
+from server.graphs.builder import Graph, Value
 from server.graphs.convolution import Convolution
 from server.graphs.neurons import Neurons, Upstream
 from server.graphs.readouts import READOUTS
@@ -136,9 +136,8 @@ class Twin:
 
     def counts(self) -> Iterator[tuple[int, Value]]:
         """See `Stage`: neither activation is ever below 0."""
-        graph = self._graph
         for i in reversed(range(len(self._activations))):
-            yield i, graph.node("Cast", graph.node("Greater", self._activations[i], graph.scalar(0.0)), to=FLOAT)
+            yield i, self._graph.node("Sign", self._activations[i])
 
     def traces(self) -> dict[str, Value]:
         """See `Stage`: no steps, nothing that a rounding could flip."""

@@ -260,3 +260,18 @@ def test_frames_too_large_to_keep_are_encoded_step_by_step_with_the_same_result(
     assert made[0].operations == made[1].operations
     for name, value in made[0].tensors.items():
         np.testing.assert_array_equal(value, made[1].tensors[name])
+
+
+@pytest.mark.parametrize("family", ["snn", "ann"])
+def test_what_a_network_emitted_that_diverged_is_not_known(family):
+    """Nor is it 0; the next update, of a sound model by the same engine, is counted again."""
+    model = ModelSpec(family=family, hidden=(7,), weight_bits=None)
+    task = msgspec.structs.replace(TASK, model=model, encoding=EncodingSpec(kind="direct", steps=3))
+    graphs = {"training": training_graph(task, SHAPE, CLASSES)}
+    engine, sound = open_engine("onnx", task, SHAPE, CLASSES, graphs=graphs), initial_parameters(task, SHAPE, CLASSES)
+    broken = {name: np.full_like(value, np.nan) for name, value in sound.items()}
+    given = {"task": task, "plan": FEDAVG, "shard": SHARD, "receipt": receipt(FEDAVG)}
+    before, diverged, after = (local_update(engine, params, **given) for params in (sound, broken, sound))
+    assert diverged.operations is None
+    assert before.operations is not None
+    assert before.operations == after.operations

@@ -13,7 +13,7 @@ from hardware.energy_model import EnergyModel
 from hardware.meter import Meter
 from hardware.uncertainty import added
 
-_UNCOUNTED = "nothing is counted of a network of the user's own, whose layers the device does not know, or that diverged"
+_UNCOUNTED = "not known to the device: the layers of a network of the user's own, or what one emitted that diverged"
 _AWAKE = "this device does not sleep between rounds ([sleep] is not set): time without work is 'idle'"
 LONGEST_SUSPENSION_S = 0.05
 """Of a window that still has figures: the two clocks that tell it are not read at one moment."""

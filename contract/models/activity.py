@@ -116,13 +116,12 @@ class LayerInputs:
         together = int(self._active) * self._entry.channels
         return together if self._places is None else together + int(self._places @ self._entry.fan)
 
-    def add(self, x: NDArray[np.float32] | NDArray[np.uint8], rows: int, batch: int) -> None:
-        """Counts entries, spikes or levels.
+    def add(self, x: NDArray[np.float32] | NDArray[np.uint8], rows: int) -> None:
+        """Counts entries, spikes or levels, of a layer whose samples are outermost: the first.
 
         Args:
             x: `rows` times as many numbers as the layer has inputs.
             rows: Steps times samples.
-            batch: Samples that are innermost where samples are.
 
         Raises:
             ValueError: They are not as many.
@@ -130,7 +129,7 @@ class LayerInputs:
         if x.size != rows * self._entry.count:
             raise ValueError(f"shape {x.shape}: expected {rows} times {self._entry.count} numbers")
         if not self._entry.alike:
-            places = self._at_places(x if self._entry.spikes else x != 0, batch)
+            places = self._at_places(x if self._entry.spikes else x != 0)
             self._places = places.astype(np.float64) if self._places is None else self._places + places
         elif x.itemsize == 1:
             self._active += np.count_nonzero(x)
@@ -161,11 +160,8 @@ class LayerInputs:
         places = split.sum(1 if entry.columns else 0, dtype=np.float64)
         self._places = places if self._places is None else self._places + places
 
-    def _at_places(self, ones: NDArray[Any], batch: int) -> NDArray[Any]:
+    def _at_places(self, ones: NDArray[Any]) -> NDArray[Any]:
         """How often each input was active, `[inputs]`. Sums, not products: these would start threads."""
-        if self._entry.columns:
-            summed: NDArray[Any] = ones.reshape(-1, self._entry.count * batch).sum(0)
-            return np.asarray(summed.reshape(self._entry.count, batch).sum(1))
         rows = ones.reshape(-1, self._entry.count)
         if rows.dtype.itemsize > 1:
             return np.asarray(rows.sum(0))

@@ -84,7 +84,7 @@ class OperationCounter:
         """The same of K batches, `[K, S, B, *shape]`."""
         samples = frames.shape[0] * frames.shape[2]
         read = frames[:, :1] if self._ann else frames
-        self._first.add(read, self._fixed.entries[0].steps * samples, samples)
+        self._first.add(read, self._fixed.entries[0].steps * samples)
         self._given += samples
 
     def add(self, emitted: Emitted) -> None:

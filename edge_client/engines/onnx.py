@@ -12,9 +12,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from contract.errors import ConfigurationError
-from contract.models.emissions import Emitted, EmittedSums
+from contract.models.emissions import Emitted
 from contract.models.layout import layers, parameter_shapes
 from contract.task import TaskSpec
+from edge_client.emitted_sums import EmittedSums
 from edge_client.engine import Frames, StepResult
 
 Parameters = Mapping[str, NDArray[np.float32]]

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from contract.errors import ConfigurationError
-from contract.models.emissions import Emitted, EmittedSums
+from contract.models.emissions import Emitted
 from contract.models.network import Network
 from contract.task import TaskSpec
+from edge_client.emitted_sums import EmittedSums
 from edge_client.engine import Frames, StepResult
 
 
@@ -43,7 +44,7 @@ class TorchEngine:
                 "engine = 'onnx'"
             )
         torch.set_num_threads(threads)
-        self._network, self._batch = Network(task, shape, classes), 0
+        self._network = Network(task, shape, classes)
         widths = tuple(math.prod(layer.outputs) for layer in self._network.layers[:-1])
         self._sums = EmittedSums(widths, 1 if task.model.family == "ann" else task.encoding.steps)
 
@@ -67,9 +68,7 @@ class TorchEngine:
 
     def _add(self, hidden: Sequence[torch.Tensor], batch: int) -> None:
         """Adds up spikes `[T, B, *]`, or activations `[1, B, *]` that are not 0."""
-        if batch != self._batch:
-            self._sums.begin(batch)
-            self._batch = batch
+        self._sums.begin(batch)
         self._sums.open_pass()
         for counts, x, spec in zip(self._sums.counts, hidden, self._network.layers, strict=False):
             found = torch.count_nonzero(x.detach(), 0).flatten(1).numpy()

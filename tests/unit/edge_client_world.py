@@ -30,9 +30,10 @@ from contract.messages import (
     pack,
     unpack,
 )
-from contract.models.emissions import Emitted, EmittedSums
+from contract.models.emissions import Emitted
 from contract.models.layout import initial_parameters
 from contract.task import EncodingSpec, ModelSpec, RoundPlan, TaskSpec, task_hash
+from edge_client.emitted_sums import EmittedSums
 from edge_client.settings import ClientSettings
 from server.export import training_graph
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from contract.errors import ConfigurationError
-from contract.models import emissions
 from contract.models.layout import initial_parameters
 from contract.models.network import Network
 from contract.task import EncodingSpec, ModelSpec, NeuronSpec, TaskSpec
+from edge_client import emitted_sums
 from edge_client.engine import ENGINES, EngineKind, open_engine
 from hardware.loihi.environment import Lava
 from server.export import inference_graph, training_graph
@@ -149,7 +149,7 @@ def test_parameters_are_read_where_they_lie_at_each_pass(name, kind):
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_what_passes_emit_adds_up_for_each_size_of_batch(monkeypatch, name, kind):
     """Also over more passes than float32 could count exactly: other frames in each, and each alone by a new engine."""
-    monkeypatch.setattr(emissions, "EXACT", 12)
+    monkeypatch.setattr(emitted_sums, "EXACT", 12)
     task = task_for(name, kind)
     engine, params = opened(name, task), initial_parameters(task, SHAPE, CLASSES)
     params = {key: 3 * value for key, value in params.items()}

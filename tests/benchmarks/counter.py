@@ -3,7 +3,7 @@
 `python -m tests.benchmarks.counter [SECONDS] [CASE ...]`. Two lines a case: the device's local training, whole,
 by its own code (batches encoded, gradients, SGD with momentum), of which at most 3 % may be the counter's; and the
 graph's gradients alone, of frames that were encoded and counted ahead, which tells where it comes from. Without the
-counter the graph does not add up what its layers emitted.
+counter the graph does not add up what its layers emitted. What is done once an update shows in the first line alone.
 
 Three arms take turns in changing order: with the counter, without, and once more without, whose difference from the
 second is what this machine cannot tell apart. A turn is several steps in a row after one (of local training: twenty)

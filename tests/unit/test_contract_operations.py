@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from contract.models.activity import dense_products, fan_out
-from contract.models.emissions import Emitted
+from contract.models.activity import LayerEntry, LayerInputs, dense_products, fan_out
+from contract.models.emissions import EXACT, Emitted
 from contract.models.layout import layers
 from contract.models.operations import OperationCounter
 from contract.models.reference import SteppingNetwork
@@ -138,6 +138,18 @@ def test_what_does_not_fit_an_ann_or_a_convolution_is_refused():
         hidden = (np.zeros(emitted, np.float32),) * (len(layers(spec, shape, 4)) - 1)
         with pytest.raises(ValueError, match="expected"):
             counter.add(Emitted(batch=3, passes=1, counts=hidden))
+
+
+@pytest.mark.parametrize("kind", ["fc", "conv"])
+def test_sums_beyond_what_float32_counts_are_exact(kind):
+    layer = layers(task(kind, channels=(2, 3)), (1, 8, 8), 4)[1]
+    inputs = LayerInputs(LayerEntry.of(layer, steps=5, columns=kind == "conv", spikes=True))
+    each = 2**20 + 1
+    counts = np.full((1, 3 * math.prod(layer.inputs)), each, np.float32)
+    inputs.add_counts(counts, batch=3, most=5 * 2**20)
+    assert inputs.active == counts.size * each > EXACT
+    assert inputs.active % 2**21 != 0, "a sum in float32 could not have held it"
+    assert inputs.effective == 3 * each * int(fan_out(layer).sum())
 
 
 @pytest.mark.parametrize("batches", [1, 200])

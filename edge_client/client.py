@@ -2,7 +2,8 @@
 
 Before all else a task is prepared, once the graphs are here that its engine wants (`graphs`).
 An update lives through: wanted → model fetched → trained → stored → sent → acknowledged → deleted. Objects are sent
-again after each reconnection, when the server misses chunks, and when no acknowledgement came in time (`delivery`).
+again after each reconnection, the device's own or the server's, when the server misses chunks, and when no
+acknowledgement came in time (`delivery`).
 Work that takes long (training, scoring) is asked for by `Idle` alone, when every message that waited has been seen: a
 device that fell behind never trains for a round that it already knows to be over.
 """
@@ -83,6 +84,8 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
     """All that the device knows. Times are on the caller's monotonic clock.
 
     Attributes:
+        heard: Whether the server's word came on this connection, be it one that the broker kept. Before that nothing is
+            sent: after a broker's restart the server may not be there yet, and the broker would drop it.
         awaited: Graphs without which the task cannot be prepared.
         made: Task hash, round and attempt for which an update was made last. In an asynchronous round one follows the
             other, and it says nothing.
@@ -101,6 +104,7 @@ class ClientState(msgspec.Struct, frozen=True, kw_only=True):
 
     node: str
     connected: bool = False
+    heard: bool = False
     task_hash: str = ""
     awaited: graphs.Awaited | None = None
     server: ServerState | None = None
@@ -221,7 +225,7 @@ def _tend_model(state: ClientState, now_s: float) -> Step:
 
 
 def _fill_window(state: ClientState, now_s: float) -> Step:
-    if not state.connected:
+    if not (state.connected and state.heard):
         return state, []
     pending, actions = delivery.filled(state.pending, now_s)
     return (_replace(state, pending=pending), actions) if actions else (state, [])
@@ -238,7 +242,7 @@ def _up(state: ClientState, _event: Up, _now_s: float) -> Step:
 
 def _down(state: ClientState, event: Down, _now_s: float) -> Step:
     actions: list[Action] = [Warn(text=f"connection lost: {event.reason or 'no reason given'}")]
-    return _replace(state, connected=False, pending=delivery.waiting(state.pending)), actions
+    return _replace(state, connected=False, heard=False, pending=delivery.waiting(state.pending)), actions
 
 
 def _about_graphs(change: Callable[..., graphs.Step], state: ClientState, event: Event, now_s: float) -> Step:
@@ -254,20 +258,23 @@ def _state_arrived(state: ClientState, event: StateArrived, now_s: float) -> Ste
     over = event.state.status == "finished"
     progress_s = (now_s if state.progress_s is None else state.progress_s) if over else None
     if event.state.status == "offline" and state.server is not None and state.server.status == "finished":
-        return state, []  # the farewell after the end changes nothing
-    pending = delivery.waiting(state.pending) if _unheard(state.server, event.state) else state.pending
-    return _replace(state, server=event.state, progress_s=progress_s, pending=pending), []
+        return _replace(state, heard=True), []  # the farewell after the end changes nothing
+    pending = delivery.waiting(state.pending) if _unheard(state, event.state) else state.pending
+    return _replace(state, heard=True, server=event.state, progress_s=progress_s, pending=pending), []
 
 
-def _unheard(before: ServerState | None, now: ServerState) -> bool:
+def _unheard(state: ClientState, now: ServerState) -> bool:
     """Whether what is under way has come to nobody: to wait for its acknowledgement would hold up the next one.
 
-    The server died since, or it opens the same round once more, as it does when it has no update.
+    The server died since, or it opens the same round once more, as it does when it has no update. Or its connection is
+    a new one: then it is back after its will, or says once more what it had said on this connection.
     """
+    before = state.server
     if before is None or now.status == "offline":
         return False
     again = now.status == "open" and now.round == before.round and now.attempt > before.attempt
-    return before.epoch != now.epoch or again
+    back = before.status == "offline" or (state.heard and now == before)
+    return before.epoch != now.epoch or again or (back and not state.sending)
 
 
 def _model_arrived(state: ClientState, event: ModelArrived, _now_s: float) -> Step:

@@ -245,11 +245,26 @@ CASES: dict[str, tuple[ClientState, Event, list[Action]]] = {
     "missing without chunks: all": (PUBLISHED, ack(status="missing"), [Send(uid="u1")]),
     "a stranger's acknowledgement": (PUBLISHED, ack("u9"), []),
     "an acknowledged score is just deleted": (
-        play(READY, Made(items=(item("s1", "score"),)))[0],
+        play(HELD, Made(items=(item("s1", "score"),)))[0],
         ack("s1"),
         [SpoolDelete(uid="s1")],
     ),
-    "reconnected: everything again": (play(PUBLISHED, Down())[0], Up(), [Announce(), Send(uid="u1")]),
+    "reconnected: nothing before the server's word": (play(PUBLISHED, Down())[0], Up(), [Announce()]),
+    "and then everything again": (play(PUBLISHED, Down(), Up())[0], server(), [Send(uid="u1")]),
+    "the server's word again on one connection: its own is new": (PUBLISHED, server(), [Send(uid="u1")]),
+    "another word of the server's": (PUBLISHED, server(deadline_s=9.0), []),
+    "its word again, while the update is on its way": (play(PUBLISHED, Idle(sending=True))[0], server(), []),
+    "the server is gone": (PUBLISHED, server(status="offline"), []),
+    "the server is back in the same life": (
+        play(PUBLISHED, server(status="offline"))[0],
+        server(),
+        [Send(uid="u1")],
+    ),
+    "what the broker kept of a server that is gone is a word too": (
+        play(PUBLISHED, Down(), Up())[0],
+        server(status="offline"),
+        [Send(uid="u1")],
+    ),
     "a reconstruction waits for a quiet moment": (READY, ReconstructionArrived(uid="r1"), []),
     "and is scored then": (play(READY, ReconstructionArrived(uid="r1"))[0], Idle(), [ScoreReconstruction(uid="r1")]),
     "training comes before scoring": (play(HELD, ReconstructionArrived(uid="r1"))[0], Idle(), [TRAIN]),
@@ -313,7 +328,7 @@ def test_repetitions_back_off():
         at_s = due_s
     assert waits == [5, 10, 20, 40, 60, 60, 60]
     assert (ACK_TIMEOUT_S, LONGEST_TIMEOUT_S) == (5, 60)
-    state, _ = play(state, Down(), Up(), at_s=at_s)
+    state, _ = play(state, Down(), Up(), server(status="offline"), at_s=at_s)
     assert state.pending[0].due_s - at_s == ACK_TIMEOUT_S
 
 
@@ -355,11 +370,11 @@ def test_a_resumed_run_is_not_over():
 
 def test_no_more_than_a_window_is_in_flight():
     items = tuple(item(f"e{n}", "energy") for n in range(WINDOW + 5))
-    state, actions = play(READY, Made(items=items))
+    state, actions = play(HELD, Made(items=items))
     assert [a.uid for a in actions if isinstance(a, Send)] == [i.uid for i in items[:WINDOW]]
     state, actions = play(state, ack("e3"))
     assert [a.uid for a in actions if isinstance(a, Send)] == [f"e{WINDOW}"]
-    state, actions = play(state, Down(), Up())
+    state, actions = play(state, Down(), Up(), server())
     assert [a.uid for a in actions if isinstance(a, Send)] == [i.uid for i in items if i.uid != "e3"][:WINDOW]
 
 

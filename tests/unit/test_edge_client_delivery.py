@@ -66,11 +66,16 @@ def test_silence_of_a_server_that_is_not_there_tells_nothing(status: str) -> Non
     assert seen == [(Send(uid=UID),)] * 20
 
 
-def test_silence_before_the_server_was_ever_heard_tells_nothing() -> None:
+def test_nothing_is_sent_before_the_server_was_heard() -> None:
     state, _ = step(ClientState(node="me"), Up(), 0.0)
-    state, _ = step(state, Made(items=(SpoolItem(uid=UID, kind="score", round=1, blob=b"x"),)), 0.0)
-    _, seen = silence(state, 20)
-    assert seen == [(Send(uid=UID),)] * 20
+    state, actions = step(state, Made(items=(SpoolItem(uid=UID, kind="score", round=1, blob=b"x"),)), 0.0)
+    assert Send(uid=UID) not in actions
+    for at_s in range(100):
+        state, actions = step(state, Idle(), float(at_s))
+        assert actions == ()
+    state, actions = step(state, server(), 100.0)
+    assert actions == (Send(uid=UID),)
+    assert (state.pending[0].due_s, state.pending[0].tries) == (100 + ACK_TIMEOUT_S, 1)
 
 
 def test_the_same_chunks_missing_again_and_again_cut() -> None:
@@ -105,7 +110,7 @@ def test_what_is_still_on_its_way_is_neither_late_nor_missing() -> None:
 
 def test_a_reconnection_begins_anew() -> None:
     state, _ = silence(started(), TRIES * CUTS)
-    for event in (Down(), Up()):
+    for event in (Down(), Up(), server()):
         state, actions = step(state, event, 1000.0)
     assert actions == (Send(uid=UID),)
     item = state.pending[0]

@@ -30,7 +30,7 @@ LONGEST_MEDIAN_S = 5.0
 """The claim: from the port's accepting to the first update that is newly admitted, half of the times."""
 _PATIENCE_S = 60.0
 _DEADLINE_S = 15.0
-_ROUNDS_A_KILL = 2
+_ROUNDS_A_KILL = 8
 _MOSQUITTO = """listener {port} {host}
 allow_anonymous true
 persistence true

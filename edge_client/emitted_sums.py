@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.models.emissions import EXACT, Emitted
+from edge_client import aligned
 
 
 class EmittedSums:
@@ -33,7 +34,7 @@ class EmittedSums:
         if self._passes:
             self._aside.append(self._together(self.counts))
         self._batch = batch
-        self.counts = tuple([np.zeros((1, batch * width), np.float32) for width in self._widths])
+        self.counts = tuple([aligned.zeros((1, batch * width)) for width in self._widths])
         self._passes, self._taken = 0, False
 
     def open_pass(self) -> None:

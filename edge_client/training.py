@@ -19,6 +19,7 @@ from contract.models.emissions import Emitted
 from contract.models.operations import OperationCounter
 from contract.streams import stream
 from contract.task import EncodingSpec, RoundPlan, TaskSpec, task_hash
+from edge_client import aligned
 from edge_client.engine import Engine, Frames
 
 Parameters = dict[str, NDArray[np.float32]]
@@ -222,10 +223,11 @@ def local_update(
     run = _fedsgd if plan.algorithm == "fedsgd" else _fedavg
     tensors = run(engine, params, plan, zip(frames, labels, strict=True), steps)
     steps.passed(engine.emitted())
+    loss = sum(steps.losses) / len(steps.losses)
     return LocalUpdate(
         tensors=tensors,
-        loss=sum(steps.losses) / len(steps.losses),
-        operations=steps.operations,
+        loss=loss,
+        operations=steps.operations if math.isfinite(loss) else None,
         receipt=receipt,
         encoded_ahead=ahead,
     )
@@ -244,10 +246,12 @@ def _frames_ahead(receipt: Receipt, shard: Shard, spec: EncodingSpec, counter: _
     steps = len(receipt.draws)
     if spec.kind == "direct":  # where nothing is drawn, all steps are encoded at once
         drawn = shard.x[list(receipt.samples)]
-        whole = encode(spec, drawn, np.random.default_rng(0)).reshape(steps, 1, -1, *shard.shape)
+        shape = (steps, 1, -1, *shard.shape)
         levels = drawn.dtype == np.uint8
-        counter.given_together(cast("Frames", drawn.reshape(whole.shape)) if levels else whole)
-        return whole
+        if levels:  # while they lie in the cache
+            counter.given_together(cast("Frames", drawn).reshape(shape))
+        whole = encode(spec, drawn, np.random.default_rng(0)).reshape(shape)
+        return whole if levels else counter.given_together(whole)
     encoded = encoded_steps(receipt, shard, spec)
     first = next(encoded)
     frames = np.empty((steps, *first.shape), np.uint8)
@@ -328,7 +332,7 @@ def _fedavg(
             if proximal:
                 moved += proximal * (here - params[name])
             if momentum and first:
-                velocity[name] = np.array(moved)
+                velocity[name] = aligned.copied(moved)
             change = np.multiply(rate, moved, out=gradient)
-            weights[name] = np.subtract(here, change, out=None if first else here)
+            weights[name] = np.subtract(here, change, out=aligned.empty(here.shape) if first else here)
     return {name: np.subtract(params[name], weights[name], out=weights[name]) for name in weights}

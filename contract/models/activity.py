@@ -88,85 +88,62 @@ class LayerEntry(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         )
 
 
-class LayerInputs:
-    """What entered one layer.
+Activity = float | NDArray[np.float64]
+"""How often inputs of a layer were not 0: all together where each takes part in as many products, else each of them,
+`[inputs]`. Whole numbers, exact below 2^53; not finite where a network diverged."""
+
+
+def activity_of_frames(entry: LayerEntry, x: NDArray[np.float32] | NDArray[np.uint8], rows: int) -> Activity:
+    """That of the first layer, whose samples are outermost.
 
     Args:
-        entry: Where.
+        entry: The layer's.
+        x: Spikes or levels: `rows` times as many numbers as the layer has inputs.
+        rows: Steps times samples.
+
+    Raises:
+        ValueError: They are not as many.
     """
+    if x.size != rows * entry.count:
+        raise ValueError(f"shape {x.shape}: expected {rows} times {entry.count} numbers")
+    if not entry.alike:
+        return _at_places(x if entry.spikes else x != 0, entry.count).astype(np.float64)
+    if x.itemsize == 1:
+        return int(np.count_nonzero(x))  # a number of numpy's own takes ten times as long to add
+    if entry.spikes:
+        return float(x.sum(dtype=np.float32 if x.size < EXACT else np.float64))
+    return int(np.count_nonzero(x.view(np.uint32)))  # bits, faster, and only 0 has none
 
-    def __init__(self, entry: LayerEntry) -> None:
-        self._entry = entry
-        self._active = 0.0  # a whole number, exact below 2^53, as those of each place where products differ
-        self._places: NDArray[np.float64] | None = None
 
-    @property
-    def known(self) -> bool:
-        """Whether all counts were numbers: those of a network that diverged are none."""
-        return math.isfinite(self._active) and (self._places is None or math.isfinite(self._places.sum()))
+def activity_of_counts(entry: LayerEntry, counts: NDArray[np.float32], batch: int, most: int) -> Activity:
+    """That of a layer behind a hidden one.
 
-    @property
-    def active(self) -> int:
-        """Entries that were not 0, so far."""
-        return int(self._active) + (0 if self._places is None else int(self._places.sum()))
+    Args:
+        entry: The layer's.
+        counts: How often each input was active, `[1, batch * inputs]`, or `[1, inputs * batch]` where samples are
+            innermost.
+        batch: Samples.
+        most: No count is larger.
 
-    @property
-    def effective(self) -> int:
-        """Products of these."""
-        together = int(self._active) * self._entry.channels
-        return together if self._places is None else together + int(self._places @ self._entry.fan)
+    Raises:
+        ValueError: They are not as many.
+    """
+    if counts.size != batch * entry.count:
+        raise ValueError(f"counts of shape {counts.shape}: expected {batch} times {entry.count}")
+    if entry.alike:
+        exact = np.float32 if most * counts.size < EXACT else np.float64
+        return float(np.add.reduce(counts, axis=None, dtype=exact))
+    split = counts.reshape((entry.count, batch) if entry.columns else (batch, entry.count))
+    return np.asarray(split.sum(1 if entry.columns else 0, dtype=np.float64))
 
-    def add(self, x: NDArray[np.float32] | NDArray[np.uint8], rows: int) -> None:
-        """Counts entries, spikes or levels, of a layer whose samples are outermost: the first.
 
-        Args:
-            x: `rows` times as many numbers as the layer has inputs.
-            rows: Steps times samples.
-
-        Raises:
-            ValueError: They are not as many.
-        """
-        if x.size != rows * self._entry.count:
-            raise ValueError(f"shape {x.shape}: expected {rows} times {self._entry.count} numbers")
-        if not self._entry.alike:
-            places = self._at_places(x if self._entry.spikes else x != 0)
-            self._places = places.astype(np.float64) if self._places is None else self._places + places
-        elif x.itemsize == 1:
-            self._active += np.count_nonzero(x)
-        elif self._entry.spikes:
-            self._active += float(x.sum(dtype=np.float32 if x.size < EXACT else np.float64))
-        else:
-            self._active += np.count_nonzero(x.view(np.uint32))  # bits, faster, and only 0 has none
-
-    def add_counts(self, counts: NDArray[np.float32], batch: int, most: int) -> None:
-        """Adds how often each input was active.
-
-        Args:
-            counts: `[1, batch * inputs]`, or `[1, inputs * batch]` where samples are innermost.
-            batch: Samples.
-            most: No count is larger.
-
-        Raises:
-            ValueError: They are not as many.
-        """
-        entry = self._entry
-        if counts.size != batch * entry.count:
-            raise ValueError(f"counts of shape {counts.shape}: expected {batch} times {entry.count}")
-        if entry.alike:
-            exact = np.float32 if most * counts.size < EXACT else np.float64
-            self._active += float(np.add.reduce(counts, axis=None, dtype=exact))
-            return
-        split = counts.reshape((entry.count, batch) if entry.columns else (batch, entry.count))
-        places = split.sum(1 if entry.columns else 0, dtype=np.float64)
-        self._places = places if self._places is None else self._places + places
-
-    def _at_places(self, ones: NDArray[Any]) -> NDArray[Any]:
-        """How often each input was active, `[inputs]`. Sums, not products: these would start threads."""
-        rows = ones.reshape(-1, self._entry.count)
-        if rows.dtype.itemsize > 1:
-            return np.asarray(rows.sum(0))
-        bytes_ = rows.view(np.uint8)  # added up as bytes, in blocks whose sums are none but bytes
-        if len(bytes_) <= _BYTE:
-            return np.asarray(np.add.reduce(bytes_, axis=0, dtype=np.uint8))
-        blocks = [bytes_[i : i + _BYTE].sum(0, dtype=np.uint8) for i in range(0, len(bytes_), _BYTE)]
-        return np.asarray(np.sum(blocks, axis=0, dtype=np.int64))
+def _at_places(ones: NDArray[Any], count: int) -> NDArray[Any]:
+    """How often each of so many inputs was active. Sums, not products: these would start threads."""
+    rows = ones.reshape(-1, count)
+    if rows.dtype.itemsize > 1:
+        return np.asarray(rows.sum(0))
+    bytes_ = rows.view(np.uint8)  # added up as bytes, in blocks whose sums are none but bytes
+    if len(bytes_) <= _BYTE:
+        return np.asarray(np.add.reduce(bytes_, axis=0, dtype=np.uint8))
+    blocks = [bytes_[i : i + _BYTE].sum(0, dtype=np.uint8) for i in range(0, len(bytes_), _BYTE)]
+    return np.asarray(np.sum(blocks, axis=0, dtype=np.int64))

@@ -18,7 +18,7 @@ class Emitted(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         passes: How many there were.
         counts: Of each hidden layer how often each neuron emitted a spike over all steps and passes, for each place in
             the batch, `[1, batch * neurons]`, samples before neurons; of a convolution neurons before samples,
-            `[1, neurons * batch]`. Of an ANN in how many passes its activation was not 0. Whole numbers, exact.
+            `[1, neurons * batch]`. Of an ANN in how many passes its activation was above 0. Whole numbers, exact.
     """
 
     batch: int

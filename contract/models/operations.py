@@ -35,11 +35,13 @@ backward and its traffic at every step follow the accounting of Yin et al. 2022 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.messages import Operations
-from contract.models.activity import LayerInputs
+from contract.models.activity import Activity, activity_of_counts, activity_of_frames
 from contract.models.emissions import Emitted
 from contract.models.fixed_costs import fixed_costs
 from contract.task import TaskSpec
@@ -65,8 +67,7 @@ class OperationCounter:
         self._fixed = fixed = fixed_costs(task, shape, classes)
         self._ann = task.model.family == "ann"
         self._most = 1 if self._ann else task.encoding.steps
-        self._first = LayerInputs(fixed.entries[0])
-        self._hidden = [LayerInputs(entry) for entry in fixed.entries[1:]]
+        self._activity: list[Activity] = [0] * len(fixed.entries)
         self._batches = self._samples = self._given = 0
 
     def give(self, frames: Frames) -> None:
@@ -84,7 +85,8 @@ class OperationCounter:
         """The same of K batches, `[K, S, B, *shape]`."""
         samples = frames.shape[0] * frames.shape[2]
         read = frames[:, :1] if self._ann else frames
-        self._first.add(read, self._fixed.entries[0].steps * samples)
+        entry = self._fixed.entries[0]
+        self._activity[0] = self._activity[0] + activity_of_frames(entry, read, entry.steps * samples)
         self._given += samples
 
     def add(self, emitted: Emitted) -> None:
@@ -96,10 +98,11 @@ class OperationCounter:
         Raises:
             ValueError: There are not as many layers as hidden ones, or they do not fit them.
         """
-        if len(emitted.counts) != len(self._hidden):
-            raise ValueError(f"{len(emitted.counts)} layers emitted: expected {len(self._hidden)} hidden ones")
-        for inputs, counts in zip(self._hidden, emitted.counts, strict=True):
-            inputs.add_counts(counts, emitted.batch, emitted.passes * self._most)
+        entries, activity, most = self._fixed.entries, self._activity, emitted.passes * self._most
+        if len(emitted.counts) != len(entries) - 1:
+            raise ValueError(f"{len(emitted.counts)} layers emitted: expected {len(entries) - 1} hidden ones")
+        for i, counts in enumerate(emitted.counts, 1):
+            activity[i] = activity[i] + activity_of_counts(entries[i], counts, emitted.batch, most)
         self._batches += emitted.passes
         self._samples += emitted.passes * emitted.batch
 
@@ -109,14 +112,20 @@ class OperationCounter:
         Raises:
             ValueError: The passes that were added do not fit the frames that were given.
         """
-        if not all(inputs.known for inputs in self._hidden):
-            return None
-        if self._given != self._samples:
-            raise ValueError(f"frames of {self._given} samples were given, passes over {self._samples} added")
         fixed, samples, batches = self._fixed, self._samples, self._batches
-        effective = [self._first.effective, *[hidden.effective for hidden in self._hidden]]
-        active = (self._first.active, *[hidden.active for hidden in self._hidden])
-        sites = tuple([samples * count for count in fixed.sites])
+        active, effective, sites = list[int](), list[int](), list[int]()
+        for entry, activity, places in zip(fixed.entries, self._activity, fixed.sites, strict=True):
+            if isinstance(activity, np.ndarray):
+                together, products = float(activity.sum()), float(activity @ entry.fan)
+            else:
+                together, products = activity, activity * entry.channels
+            if not math.isfinite(together):
+                return None
+            active.append(int(together))
+            effective.append(int(products))
+            sites.append(samples * places)
+        if self._given != samples:
+            raise ValueError(f"frames of {self._given} samples were given, passes over {samples} added")
         backward_bytes = samples * fixed.backward_state_bytes + batches * fixed.backward_weight_bytes
         return Operations(
             macs=samples * fixed.macs,
@@ -129,6 +138,6 @@ class OperationCounter:
             backward_bytes=backward_bytes,
             spikes=0 if self._ann else sum(active[1:]),
             spike_sites=0 if self._ann else sum(sites[1:]),
-            active=active,
-            sites=sites,
+            active=tuple(active),
+            sites=tuple(sites),
         )

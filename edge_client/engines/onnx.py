@@ -15,6 +15,7 @@ from contract.errors import ConfigurationError
 from contract.models.emissions import Emitted
 from contract.models.layout import layers, parameter_shapes
 from contract.task import TaskSpec
+from edge_client import aligned
 from edge_client.emitted_sums import EmittedSums
 from edge_client.engine import Frames, StepResult
 
@@ -105,7 +106,7 @@ class _Binding:
 
     def __init__(self, session: Any, parameters: Mapping[str, Shape], sums: EmittedSums) -> None:
         self._session, self._binding, self._sums = session, session.io_binding(), sums
-        self._gradients = {name: np.zeros(size, np.float32) for name, size in parameters.items()}
+        self._gradients = {name: aligned.zeros(size) for name, size in parameters.items()}
         self._loss = np.zeros((), np.float32)
         self._frames, self._labels = np.zeros(0, np.float32), np.zeros(0, np.int64)
         self._read: dict[str, weakref.ref[NDArray[np.float32]] | None] = dict.fromkeys(parameters)
@@ -132,7 +133,7 @@ class _Binding:
     def _fit(self, shape: Shape) -> None:
         """Memory for frames of another shape `[S, B, *shape]`."""
         batch = shape[1]
-        self._frames, self._labels = np.zeros(shape, np.float32), np.zeros(batch, np.int64)
+        self._frames, self._labels = aligned.zeros(shape), np.zeros(batch, np.int64)
         for name, array in (("frames", self._frames), ("labels", self._labels)):
             self._binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
         self._sums.begin(batch)

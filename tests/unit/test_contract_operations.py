@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from contract.models.activity import LayerEntry, LayerInputs, dense_products, fan_out
+from contract.models.activity import LayerEntry, activity_of_counts, dense_products, fan_out
 from contract.models.emissions import EXACT, Emitted
 from contract.models.layout import layers
 from contract.models.operations import OperationCounter
@@ -143,13 +143,14 @@ def test_what_does_not_fit_an_ann_or_a_convolution_is_refused():
 @pytest.mark.parametrize("kind", ["fc", "conv"])
 def test_sums_beyond_what_float32_counts_are_exact(kind):
     layer = layers(task(kind, channels=(2, 3)), (1, 8, 8), 4)[1]
-    inputs = LayerInputs(LayerEntry.of(layer, steps=5, columns=kind == "conv", spikes=True))
+    entry = LayerEntry.of(layer, steps=5, columns=kind == "conv", spikes=True)
     each = 2**20 + 1
     counts = np.full((1, 3 * math.prod(layer.inputs)), each, np.float32)
-    inputs.add_counts(counts, batch=3, most=5 * 2**20)
-    assert inputs.active == counts.size * each > EXACT
-    assert inputs.active % 2**21 != 0, "a sum in float32 could not have held it"
-    assert inputs.effective == 3 * each * int(fan_out(layer).sum())
+    found = activity_of_counts(entry, counts, batch=3, most=5 * 2**20)
+    active = np.sum(found)
+    assert active == counts.size * each > EXACT
+    assert active % 2**21 != 0, "a sum in float32 could not have held it"
+    assert np.all(found == (3 * each if kind == "conv" else counts.size * each))
 
 
 @pytest.mark.parametrize("batches", [1, 200])

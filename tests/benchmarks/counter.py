@@ -42,8 +42,8 @@ CASES: dict[str, tuple[str, str, int, int]] = {
     "ann B=16": ("ann", "direct", 1, 16),
 }
 SECONDS = 8.0
-LIVES = 8
-"""So often the arms are made anew."""
+LIVES = 24
+"""So often the arms are made anew, in changing order."""
 TURN_S, LONGEST = 5e-3, 64
 """A turn takes about as long, and at most so many steps."""
 MOST = 0.03
@@ -151,10 +151,10 @@ def interval(ratios: Sequence[NDArray[np.float64]], resamples: int = 2000) -> In
 
 def measured(kind: type[Step | Training], task: TaskSpec, batch: int, seconds: float) -> tuple[str, Interval]:
     """A line on one case, and what the counter costs in it."""
-    lives = []
-    for _ in range(LIVES):
-        arms = [kind(task, batch, counted=counted) for counted in (True, False, False)]
-        lives.append(turns(arms, seconds / LIVES))
+    lives, orders = [], list(itertools.permutations(range(3)))
+    for life in range(LIVES):
+        made = {arm: kind(task, batch, counted=arm == 0) for arm in orders[life % len(orders)]}
+        lives.append(turns([made[arm] for arm in range(3)], seconds / LIVES))
     cost, alike = (interval([life[:, arm] / life[:, 1] for life in lives]) for arm in (0, 2))
     plain_ms = float(np.median(np.concatenate(lives)[:, 1])) / kind.steps
     return f"{plain_ms:7.3f} ms, counted {cost}; alike {alike}; {sum(map(len, lives))} turns", cost

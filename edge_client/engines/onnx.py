@@ -169,6 +169,7 @@ def _session(graph: bytes, threads: int, name: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ONLY_ERRORS
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED  # the file's (`server.graphs.schedule`)
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a waiting thread burns joules
     try:

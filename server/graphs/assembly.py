@@ -49,12 +49,13 @@ def training_model(
     graph.output("loss", loss, FLOAT, [])
     for (name, size), gradient in zip(made.shapes.items(), network.backward(delta), strict=True):
         graph.output(f"gradient:{name}", gradient, FLOAT, size)
-    sums = [_sum(graph, i, count) for i, count in network.counts()] if counted else []
-    for i, total in sorted(sums):
-        graph.output(f"emitted:{i}", total, FLOAT, [1, None])
     if traces:
         for name, value in network.traces().items():
             graph.output(name, value, FLOAT, [None, None])
+    graph.look()
+    sums = [_sum(graph, i, count) for i, count in network.counts()] if counted else []
+    for i, total in sorted(sums):
+        graph.output(f"emitted:{i}", total, FLOAT, [1, None])
     return graph.model("training")
 
 

@@ -11,6 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from server.graphs.schedule import scheduled
+
 OPSET, IR_VERSION = 20, 9
 """Read by onnxruntime from 1.17 on."""
 
@@ -31,6 +33,7 @@ class Graph:
         self._prefix = prefix
         self._count = itertools.count()
         self._nodes: list[onnx.NodeProto] = []
+        self._looking_from: int | None = None
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._tensors: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -103,14 +106,24 @@ class Graph:
         self.node("Identity", value, output=name)
         self._outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
 
+    def look(self) -> None:
+        """All nodes from now on only look at values: they run right behind what makes these (`schedule`)."""
+        self._looking_from = len(self._nodes)
+
     def body(self, name: str) -> onnx.GraphProto:
         """The graph without its surroundings, for a loop; its outputs are declared like those of a model."""
-        return helper.make_graph(self._renamed(), name, self._inputs, self._outputs, self._tensors)
+        return self._graph(self._renamed(), name)
+
+    def _graph(self, nodes: list[onnx.NodeProto], name: str) -> onnx.GraphProto:
+        return helper.make_graph(nodes, name, self._inputs, self._outputs, self._tensors)
 
     def model(self, name: str) -> onnx.ModelProto:
-        """The finished model."""
+        """The finished model, its nodes in the order in which they run."""
+        looking = {id(node) for node in self._nodes[self._looking_from :]} if self._looking_from is not None else set()
+        nodes = self._renamed()
+        lookers = {i for i, node in enumerate(nodes) if id(node) in looking}
         return helper.make_model(
-            self.body(name),
+            self._graph(scheduled(nodes, lookers), name),
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="spikeleak",

@@ -137,8 +137,12 @@ class Twin:
 
     def counts(self) -> Iterator[tuple[int, Value]]:
         """See `Stage`: where an activation is above 0, since none is below. A `Sign` takes three times as long."""
-        for i in reversed(range(len(self._activations))):
-            yield i, self._graph.node("Cast", self._above(i), to=FLOAT)
+        graph = self._graph
+        for i, activation in reversed(list(enumerate(self._activations))):
+            if self._activation == "relu":
+                yield i, graph.node("Cast", self._above(i), to=FLOAT)
+            else:  # at most 1
+                yield i, graph.node("Ceil", activation)
 
     def traces(self) -> dict[str, Value]:
         """See `Stage`: no steps, nothing that a rounding could flip."""
@@ -162,7 +166,7 @@ class Twin:
         return graph.node("Mul", outer, slope)
 
     def _above(self, layer: int) -> Value:
-        """Where an activation is above 0: of a rectifier the same node for the slope and the count."""
+        """Where an activation is above 0: the same node for the slope of a rectifier and for the count."""
         if layer not in self._positive:
             self._positive[layer] = self._graph.node("Greater", self._activations[layer], self._graph.scalar(0.0))
         return self._positive[layer]

@@ -53,16 +53,15 @@ def training_model(
         for name, value in network.traces().items():
             graph.output(name, value, FLOAT, [None, None])
     graph.look()
-    sums = [_sum(graph, i, count) for i, count in network.counts()] if counted else []
-    for i, total in sorted(sums):
-        graph.output(f"emitted:{i}", total, FLOAT, [1, None])
+    for i, count in enumerate(network.counts() if counted else ()):
+        graph.output(f"emitted:{i}", _sum(graph, i, count), FLOAT, [1, None])
     return graph.model("training")
 
 
-def _sum(graph: Graph, layer: int, count: Value) -> tuple[int, Value]:
+def _sum(graph: Graph, layer: int, count: Value) -> Value:
     """What a hidden layer has emitted, with this pass."""
     before = graph.input(f"emitted_before:{layer}", FLOAT, [1, None], default=np.zeros((1, 1), np.float32))
-    return layer, graph.node("Add", before, count)
+    return graph.node("Add", before, count)
 
 
 def inference_model(task: TaskSpec, shape: tuple[int, ...], classes: int) -> onnx.ModelProto:

@@ -83,7 +83,7 @@ def test_counting_leaves_the_order_of_training_as_it_is(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_onnxruntime_keeps_to_the_order(name):
+def test_the_file_is_sound_and_the_boards_engine_asks_for_its_order(name):
     task = TASKS[name]
     models = {"training": training_model(task, SHAPE, CLASSES), "inference": inference_model(task, SHAPE, CLASSES)}
     graphs = {kind: model.SerializeToString() for kind, model in models.items()}
